@@ -1,0 +1,33 @@
+"""What a user can do wrong, or what the machine refuses, as exceptions with one clear line each."""
+
+
+class CbtalkError(Exception):
+    """Base of every error that cbtalk raises on purpose; the message names the file and the remedy."""
+
+    exit_code = 2
+
+
+class InputError(CbtalkError):
+    """A picture, video, motion file or option that cannot be used."""
+
+
+class WeightsError(CbtalkError):
+    """Weights that are missing, damaged, or belong to another model."""
+
+
+class ConfigError(CbtalkError):
+    """A configuration that names unknown keys or contradicts itself."""
+
+
+class OutputError(CbtalkError):
+    """An output that cannot be written where the user asked for it."""
+
+
+class SystemFailure(CbtalkError):
+    """The machine failed, not the user: the disk is full, or a file cannot be flushed."""
+
+    exit_code = 1
+
+
+class BackendError(CbtalkError):
+    """A backend asked for by name that cannot run here; the message is the reason."""
