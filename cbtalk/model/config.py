@@ -1,0 +1,183 @@
+"""The talker's sizes in one place: every width and resolution of the model derives from a `TalkerConfig`."""
+
+import dataclasses
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from cbtalk.errors import ConfigError
+
+CodeAllocation = Literal["shared", "disjoint", "unsplit"]
+
+NORM_GROUPS = 32
+
+
+@dataclass(frozen=True)
+class TalkerConfig:
+    """Sizes of the talker and its ablations. The defaults are the paper's model.
+
+    The picture is `image_size` pixels square. The motion estimator works on it downsampled by `motion_downsampling`; the
+    encoder halves it once per entry of `ch_mult` after the first, down to the latent size.
+    """
+
+    image_size: int = 256
+
+    # motion estimator
+    keypoints: int = 15
+    motion_downsampling: int = 4
+    keypoint_expansion: int = 32
+    dense_expansion: int = 64
+    hourglass_blocks: int = 5
+    hourglass_max: int = 1024
+
+    # encoder and generator
+    nf: int = 64
+    ch_mult: tuple[int, ...] = (1, 2, 2, 4)
+    residual_blocks: int = 2
+
+    # codebooks and the transformers that read them
+    motion_codes: int = 1024
+    motion_dim: int = 32
+    motion_layers: int = 2
+    motion_hidden: int = 128
+    appearance_codes: int = 1024
+    appearance_dim: int = 256
+    appearance_layers: int = 2
+    heads: int = 8
+
+    # ablations
+    code_allocation: CodeAllocation = "shared"
+    motion_compensation: bool = True
+    appearance_scales: int | None = None  # compensate at the first n scales, coarsest first; None = all, 0 = nowhere
+
+    # discriminator
+    discriminator_nf: int = 64
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
+        self._check_types()
+        self._check_sizes()
+        self._check_widths()
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Resolutions at which features are warped, coarsest (the latent) first: (32, 64, 128, 256) in the paper."""
+        return tuple(self.image_size >> level for level in reversed(range(len(self.ch_mult))))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the encoder's feature at each of `scales`."""
+        return tuple(self.nf * multiplier for multiplier in reversed(self.ch_mult))
+
+    @property
+    def latent_size(self) -> int:
+        return self.scales[0]
+
+    @property
+    def motion_size(self) -> int:
+        """Height and width of the deformation, the occlusion map and the motion estimator's input."""
+        return self.image_size // self.motion_downsampling
+
+    @property
+    def pixels_per_unit(self) -> float:
+        """Pixels of the deformation per unit of normalised coordinate: 31.5 in the paper."""
+        return (self.motion_size - 1) / 2
+
+    @property
+    def compensated_scales(self) -> tuple[int, ...]:
+        """The prefix of `scales` at which appearance is compensated."""
+        return self.scales if self.appearance_scales is None else self.scales[: self.appearance_scales]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TalkerConfig":
+        """The inverse of `to_dict`; absent keys take the default.
+
+        Raises:
+            ConfigError: a key is unknown, or the values contradict each other.
+        """
+        if not isinstance(values, dict):
+            raise ConfigError("the model configuration is not a table of keys and values")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(str(key) for key in values if key not in known)
+        if unknown:
+            raise ConfigError(f"unknown model option {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def _check_types(self) -> None:
+        integers = [field.name for field in dataclasses.fields(self) if field.type is int]
+        for name in integers:
+            _check_positive(name, getattr(self, name))
+        if not self.ch_mult:
+            raise ConfigError("ch_mult is empty; it names one multiplier per resolution")
+        for multiplier in self.ch_mult:
+            _check_positive("ch_mult", multiplier)
+        if self.code_allocation not in get_args(CodeAllocation):
+            allowed = ", ".join(get_args(CodeAllocation))
+            raise ConfigError(f"code_allocation is {self.code_allocation!r}; it must be one of {allowed}")
+        if not isinstance(self.motion_compensation, bool):
+            raise ConfigError("motion_compensation must be true or false")
+        scales = self.appearance_scales
+        if scales is not None and (type(scales) is not int or not 0 <= scales <= len(self.ch_mult)):
+            raise ConfigError(f"appearance_scales is {scales!r}; it must be a number from 0 to {len(self.ch_mult)}")
+
+    def _check_sizes(self) -> None:
+        halvings = 1 << (len(self.ch_mult) - 1)
+        if self.image_size % halvings:
+            raise ConfigError(f"image_size {self.image_size} is not a multiple of {halvings} (ch_mult halves it that often)")
+        if self.image_size % self.motion_downsampling:
+            raise ConfigError(f"image_size {self.image_size} is not a multiple of motion_downsampling {self.motion_downsampling}")
+        if self.motion_size % (1 << self.hourglass_blocks):
+            raise ConfigError(f"{self.hourglass_blocks} hourglass_blocks do not divide the motion size {self.motion_size}")
+        if self.motion_size < KEYPOINT_KERNEL:
+            raise ConfigError(f"the motion size {self.motion_size} is smaller than the keypoint kernel {KEYPOINT_KERNEL}")
+        ratio = self.motion_size // self.latent_size
+        if ratio * self.latent_size != self.motion_size or ratio & (ratio - 1):
+            raise ConfigError(f"the motion size {self.motion_size} is not the latent size {self.latent_size} times a power of two")
+
+    def _check_widths(self) -> None:
+        widths = {"nf * ch_mult": self.channels, "motion_dim": (self.motion_dim,)}
+        for name, values in widths.items():
+            if any(width % NORM_GROUPS for width in values):
+                raise ConfigError(f"{name} is {values}; every width must be a multiple of {NORM_GROUPS} for group norm")
+        for name in ("motion_dim", "appearance_dim"):
+            if getattr(self, name) % self.heads:
+                raise ConfigError(f"{name} {getattr(self, name)} is not a multiple of heads {self.heads}")
+        if self.motion_hidden % 4:
+            raise ConfigError(f"motion_hidden {self.motion_hidden} is not a multiple of 4")
+        if min(self.motion_codes, self.appearance_codes) < len(self.scales):
+            raise ConfigError(f"a codebook needs at least one code per scale ({len(self.scales)})")
+
+
+KEYPOINT_KERNEL = 7
+
+
+def _check_positive(name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{name} is {value!r}; it must be a positive whole number")
+
+
+PRESETS = MappingProxyType(
+    {
+        "paper": TalkerConfig(),
+        "mini": TalkerConfig(
+            image_size=128,
+            keypoint_expansion=16,
+            dense_expansion=32,
+            hourglass_blocks=4,
+            hourglass_max=256,
+            nf=32,
+            residual_blocks=1,
+            motion_codes=256,
+            motion_layers=1,
+            motion_hidden=64,
+            appearance_codes=256,
+            appearance_dim=128,
+            appearance_layers=1,
+            discriminator_nf=32,
+        ),
+    }
+)

@@ -1,0 +1,150 @@
+"""Motion compensation: the deformation and the occlusion map refined at each scale with the motion codebook."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbtalk.model.blocks import (
+    Downsample,
+    ResBlock,
+    Upsample,
+    conv3x3,
+    full_precision,
+    group_norm,
+    resize,
+    to_image,
+    to_tokens,
+)
+from cbtalk.model.codebook import Codebook
+from cbtalk.model.config import TalkerConfig
+from cbtalk.model.transformer import ProjectedCodes, TransformerLayer
+
+
+def pixel_flow(deformation: Tensor) -> Tensor:
+    """Deformation (B, h, h, 2) -> displacement in pixels (B, 2, h, h). The identity grid is float32, as the released model has it."""
+    size = deformation.shape[1]
+    line = torch.linspace(-1, 1, size, dtype=torch.float32, device=deformation.device).to(deformation.dtype)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    return ((deformation - torch.stack([x, y], dim=-1)) * ((size - 1) / 2)).permute(0, 3, 1, 2)
+
+
+class MotionEncoder(nn.Module):
+    """Joins the pixel flow with the transformer's output: (B, 2, h, h), (B, D, h, h) -> (B, hidden, h, h)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.convc1 = nn.Conv2d(dim, hidden, kernel_size=1)
+        self.convc2 = conv3x3(hidden, hidden * 3 // 4)
+        self.convf1 = nn.Conv2d(2, hidden, kernel_size=7, padding=3)
+        self.convf2 = conv3x3(hidden, hidden // 2)
+        self.conv = conv3x3(hidden * 3 // 4 + hidden // 2, hidden - 2)
+
+    def forward(self, flow: Tensor, code: Tensor) -> Tensor:
+        code = F.relu(self.convc2(F.relu(self.convc1(code))))
+        motion = F.relu(self.convf2(F.relu(self.convf1(flow))))
+        joined = F.relu(self.conv(torch.cat([code, motion], dim=1)))
+        return torch.cat([joined, flow.to(joined.dtype)], dim=1)
+
+
+class FlowRefinement(nn.Module):
+    """Residuals of the flow (in pixels) and of the occlusion: (B, hidden, h, h), (B, context, h, h) -> (B, 3, h, h)."""
+
+    def __init__(self, hidden: int, context: int) -> None:
+        super().__init__()
+        self.convc1 = conv3x3(context, hidden)
+        self.conv1 = conv3x3(2 * hidden, hidden)
+        self.conv2 = conv3x3(hidden, 2)
+        self.convo1 = conv3x3(2 * hidden, hidden)
+        self.convo2 = conv3x3(hidden, 1)
+
+    def forward(self, motion: Tensor, context: Tensor) -> Tensor:
+        joined = torch.cat([motion, F.relu(self.convc1(context))], dim=1)
+        flow = self.conv2(F.relu(self.conv1(joined)))
+        occlusion = self.convo2(F.relu(self.convo1(joined)))
+        return torch.cat([flow, occlusion], dim=1)
+
+
+class MotionStep(NamedTuple):
+    """What one scale makes of the motion that enters it."""
+
+    deformation: Tensor  # (B, h, h, 2)
+    occlusion: Tensor  # (B, 1, h, h)
+    pixel_flow: Tensor  # (B, 2, h, h) of the deformation that entered
+    embedding: Tensor  # (B, D, latent, latent): that flow, detached, as the codebook sees it
+
+
+class MotionCompensation(nn.Module):
+    """The motion half of the generator: flat parameters under their released names, one step per scale."""
+
+    config: TalkerConfig
+
+    def add_motion_compensation(self, config: TalkerConfig) -> None:
+        """Creates the parameters (called once by the generator's constructor)."""
+        dim, hidden, scales = config.motion_dim, config.motion_hidden, config.scales
+        halvings = (config.motion_size // config.latent_size).bit_length() - 1
+        context = hidden * 3 // 2
+        self.position_emb_motion = nn.Parameter(torch.zeros(config.latent_size**2, dim))
+        self.quantize_motion = Codebook(config.motion_codes, dim, len(scales), config.code_allocation)
+        self.motion_emb = nn.Sequential(conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim))
+        self.to_motion = nn.Sequential(
+            *(Upsample(dim) for _ in range(halvings)), ResBlock(dim, dim), group_norm(dim), conv3x3(dim, 2)
+        )
+        self.motion_block = nn.ModuleList(TransformerLayer(dim, config.heads) for _ in range(config.motion_layers))
+        for scale, channels in zip(scales, config.channels, strict=True):
+            self.add_module(f"warped_source_enc_{scale}", nn.Conv2d(channels, dim, kernel_size=1))
+        self.driving_kp_enc = nn.Conv2d(config.keypoints, dim, kernel_size=1)
+        self.motion_query_enc_1 = nn.Conv2d(2 * dim, dim, kernel_size=1)
+        self.motion_query_enc_2 = nn.Conv2d(2 * dim, dim, kernel_size=1)
+        self.BasicMotionEncoder = MotionEncoder(dim, hidden)
+        self.to_context = nn.ModuleList(nn.Conv2d(channels, context, kernel_size=1) for channels in config.channels)
+        self.refine = FlowRefinement(hidden, context)
+
+    def encode_heatmaps(self, heatmaps: Tensor) -> Tensor:
+        """Driving heat maps (B, K, h, h) -> (B, D, latent, latent), the same for every scale."""
+        return F.relu(self.driving_kp_enc(resize(heatmaps, self.config.latent_size)))
+
+    def project_motion_codes(self) -> list[ProjectedCodes]:
+        """The whole motion codebook as each layer sees it."""
+        return [layer.cross_attn.project(self.quantize_motion.embedding.weight) for layer in self.motion_block]
+
+    def compensate_motion(
+        self, index: int, warped: Tensor, deformation: Tensor, occlusion: Tensor, heatmaps: Tensor, codes: list[ProjectedCodes]
+    ) -> MotionStep:
+        """One scale: the deformation (B, h, h, 2) and occlusion (B, 1, h, h) refined.
+
+        Args:
+            index: number of the scale, 0 = the coarsest.
+            warped: the source feature under the deformation that enters (B, C, s, s).
+            heatmaps: from `encode_heatmaps`.
+            codes: from `project_motion_codes`.
+        """
+        flow = pixel_flow(deformation)
+        embedding = self.motion_emb(flow.detach())
+        code = self._attend_motion(index, self._motion_query(index, warped, heatmaps, embedding), codes)
+        motion = self.BasicMotionEncoder(flow, resize(code, self.config.motion_size))
+        context = resize(F.relu(self.to_context[index](warped)), self.config.motion_size)
+        residual = full_precision(self.refine(motion, context))
+        step = residual[:, :2].permute(0, 2, 3, 1) / self.config.pixels_per_unit
+        return MotionStep(deformation + step, torch.sigmoid(occlusion + residual[:, 2:]), flow, embedding)
+
+    def _motion_query(self, index: int, warped: Tensor, heatmaps: Tensor, embedding: Tensor) -> Tensor:
+        project = self.get_submodule(f"warped_source_enc_{self.config.scales[index]}")
+        appearance = F.relu(project(resize(warped, self.config.latent_size)))
+        query = self.motion_query_enc_1(torch.cat([appearance, heatmaps], dim=1))
+        return self.motion_query_enc_2(torch.cat([embedding, query], dim=1))  # (B, D, latent, latent)
+
+    def _attend_motion(self, index: int, query: Tensor, codes: list[ProjectedCodes]) -> Tensor:
+        rows, size = self.quantize_motion.rows(index), self.config.latent_size
+        tokens = to_tokens(query)
+        for layer, projected in zip(self.motion_block, codes, strict=True):
+            tokens = layer(tokens, self.position_emb_motion, projected.rows(rows), size)
+        return to_image(tokens, size)
+
+    def motion_losses(self, step: MotionStep, index: int) -> tuple[Tensor, Tensor]:
+        """The code loss of the scale's flow embedding, and the L1 distance of the flow decoded from its codes (unit: [-1, 1])."""
+        quantized = self.quantize_motion.quantize(to_tokens(step.embedding), index)
+        decoded = full_precision(self.to_motion(to_image(quantized.codes, self.config.latent_size)))
+        scale = self.config.pixels_per_unit
+        return quantized.loss, F.l1_loss(decoded / scale, (step.pixel_flow / scale).detach())

@@ -1,0 +1,107 @@
+"""Transformer layers that read a codebook: self-attention over the tokens, cross-attention to the codes."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbtalk.model.blocks import conv3x3, to_image, to_tokens
+from cbtalk.ops import codebook_attention, self_attention
+
+
+class ProjectedCodes(NamedTuple):
+    """A codebook seen by one cross-attention layer."""
+
+    key: Tensor  # (K, D)
+    value: Tensor  # (K, D)
+
+    def rows(self, rows: slice) -> "ProjectedCodes":
+        return ProjectedCodes(self.key[rows], self.value[rows])
+
+
+class Attention(nn.Module):
+    """The parameters of multi-head attention, stacked as torch's own module stacks them."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+
+class SelfAttention(Attention):
+    """Attention among the tokens; queries and keys see the position, values do not."""
+
+    def forward(self, tokens: Tensor, position: Tensor, ignored: Tensor | None) -> Tensor:
+        """tokens (B, T, D), position (T, D), ignored (B, T) bool: keys that nobody attends to -> (B, T, D)."""
+        dim = tokens.shape[-1]
+        located = F.linear(tokens + position, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim])
+        query, key = located.chunk(2, dim=-1)
+        value = F.linear(tokens, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
+        return self.out_proj(self_attention(query, key, value, heads=self.heads, key_mask=ignored))
+
+
+class CrossAttention(Attention):
+    """Attention from the tokens to the codes. The codes are the same for every picture, so they are projected apart."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__(dim, heads)
+        self._projected: tuple[tuple[object, ...], ProjectedCodes] | None = None
+
+    def project(self, codebook: Tensor) -> ProjectedCodes:
+        """Keys and values of the whole codebook (K, D); remembered while neither it nor the projection changes (no_grad, eval)."""
+        if self.training or torch.is_grad_enabled():
+            return self._project(codebook)
+        state = _identity(codebook, self.in_proj_weight, self.in_proj_bias)
+        if self._projected is None or self._projected[0] != state:
+            self._projected = (state, self._project(codebook))
+        return self._projected[1]
+
+    def _project(self, codebook: Tensor) -> ProjectedCodes:
+        dim = codebook.shape[-1]
+        return ProjectedCodes(
+            F.linear(codebook, self.in_proj_weight[dim : 2 * dim], self.in_proj_bias[dim : 2 * dim]),
+            F.linear(codebook, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :]),
+        )
+
+    def forward(self, tokens: Tensor, position: Tensor, codes: ProjectedCodes) -> Tensor:
+        """tokens (B, T, D), position (T, D), codes of the scale -> (B, T, D)."""
+        dim = tokens.shape[-1]
+        query = F.linear(tokens + position, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+        return self.out_proj(codebook_attention(query, codes.key, codes.value, heads=self.heads))
+
+
+def _identity(*tensors: Tensor) -> tuple[object, ...]:
+    """Changes whenever the values of the tensors may have: in place, by a move, by a new tensor, or under autocast."""
+    state: list[object] = [torch.is_autocast_enabled(tensors[0].device.type)]
+    for tensor in tensors:
+        version = 0 if tensor.is_inference() else tensor._version
+        state += [tensor.data_ptr(), version, tensor.dtype, tensor.device]
+    return tuple(state)
+
+
+class TransformerLayer(nn.Module):
+    """Pre-normed self-attention, cross-attention to the codes, and a convolutional feed-forward of twice the width."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(dim, heads)
+        self.cross_attn = CrossAttention(dim, heads)
+        self.conv1 = conv3x3(dim, 2 * dim)
+        self.conv2 = conv3x3(2 * dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def forward(
+        self, tokens: Tensor, position: Tensor, codes: ProjectedCodes, size: int, ignored: Tensor | None = None
+    ) -> Tensor:
+        """tokens (B, size * size, D), position (size * size, D) -> (B, size * size, D)."""
+        tokens = tokens + self.self_attn(self.norm1(tokens), position, ignored)
+        tokens = tokens + self.cross_attn(self.norm2(tokens), position, codes)
+        image = to_image(self.norm3(tokens), size)
+        return tokens + to_tokens(self.conv2(F.gelu(self.conv1(image))))
