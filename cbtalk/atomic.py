@@ -1,0 +1,130 @@
+"""Output files that appear complete or not at all."""
+
+import atexit
+import contextlib
+import errno
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from cbtalk.errors import OutputError, SystemFailure
+
+SUFFIX = ".cbtalk-part"
+_LONGEST_NAME = 255  # bytes, of a file name on the usual file systems
+
+# The machine's fault (exit code 1); every other refusal is about the place that the user chose.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
+_unfinished: dict[str, int] = {}  # temporary file -> process that writes it (a forked child must not remove it)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give an empty temporary file to write; rename it to `path` when the block ends, remove it when the block fails.
+
+    The temporary file is `.<name>.<random>.cbtalk-part` in the folder of `path`, so that the rename never crosses file
+    systems and what a killed process leaves behind can be recognised. File and folder are flushed to the disk before
+    and after the rename. An existing `path` stays untouched until then; a link is followed. The file is also removed
+    on SIGTERM, on SIGHUP and at the exit of the interpreter.
+
+    Raises OutputError where `path` cannot be written, SystemFailure where the disk is full or fails.
+    """
+    path = Path(path)
+    target = _writable_target(path)
+    with translated_errors(path):
+        temporary = _create(target)
+    _unfinished[str(temporary)] = os.getpid()
+    try:
+        with _removed_on_signals(), translated_errors(path, only_machine=True):
+            yield temporary
+        with translated_errors(path):
+            _publish(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _unfinished.pop(str(temporary), None)
+
+
+@contextlib.contextmanager
+def translated_errors(path: Path, *, only_machine: bool = False) -> Iterator[None]:
+    """Turn an OSError about the output `path` into one clear line; `only_machine` leaves all but full disks alone."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in _MACHINE:
+            raise SystemFailure(f"{path}: cannot be written: {reason}; free space or choose another disk") from error
+        if only_machine:
+            raise
+        raise OutputError(f"{path}: cannot be written: {reason}; choose another place") from error
+
+
+def _writable_target(path: Path) -> Path:
+    """The file that `path` stands for, links followed, after the checks that can be made before the work."""
+    with translated_errors(path):
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file in it")
+        if not target.parent.is_dir():
+            raise OutputError(f"{path}: the folder {target.parent} does not exist; create it first")
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{path}: is not an ordinary file; choose another name")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise OutputError(f"{path}: is write-protected; choose another name")
+    return target
+
+
+def _create(target: Path) -> Path:
+    mark = f".{secrets.token_hex(4)}{SUFFIX}"
+    stem = os.fsencode(target.name)[: _LONGEST_NAME - len(mark) - 1]
+    temporary = target.with_name(f".{stem.decode(errors='ignore')}{mark}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0), 0o666))
+    return temporary
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    _flush(temporary, os.O_RDWR)
+    temporary.replace(target)
+    _flush(target.parent, os.O_RDONLY)
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_unfinished() -> None:
+    for temporary, process in list(_unfinished.items()):
+        if process == os.getpid():
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+
+
+atexit.register(_remove_unfinished)  # for writers in daemon threads, whose `finally` never runs
+
+
+def _remove_and_die(number: int, _frame: FrameType | None) -> None:
+    _remove_unfinished()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)  # so that the parent sees what ended the process
+
+
+@contextlib.contextmanager
+def _removed_on_signals() -> Iterator[None]:
+    """Remove the unfinished files before a termination signal ends the process, unless someone else handles it."""
+    mine = []
+    if threading.current_thread() is threading.main_thread():
+        mine = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in mine:
+        signal.signal(number, _remove_and_die)
+    try:
+        yield
+    finally:
+        for number in mine:
+            signal.signal(number, signal.SIG_DFL)
