@@ -21,7 +21,7 @@ def torch_folder() -> str:
     probe = "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
     found = subprocess.run([sys.executable, "-I", "-c", probe], check=True, capture_output=True, text=True)
     if not found.stdout.strip():
-        sys.exit(f"cbtalk builds against the headers of torch >= 2.11, and {sys.executable} has no torch: install it first")
+        sys.exit(f"cbtalk builds against the headers of torch >= 2.11: install torch for {sys.executable} first")
     return found.stdout.strip()
 
 
