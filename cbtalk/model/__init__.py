@@ -1,0 +1,1 @@
+"""The talker: thin modules over the ops, configured by `TalkerConfig`."""

@@ -95,7 +95,9 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
         normed = self.norm(x)
-        query, key, value = (to_tokens(project(normed)).unsqueeze(1) for project in (self.q, self.k, self.v))  # (B, 1, HW, C)
+        query, key, value = (
+            to_tokens(project(normed)).unsqueeze(1) for project in (self.q, self.k, self.v)
+        )  # (B, 1, HW, C)
         attended = F.scaled_dot_product_attention(query, key, value).squeeze(1)
         return x + self.proj_out(to_image(attended, x.shape[-1]))
 

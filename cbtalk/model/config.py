@@ -10,6 +10,12 @@ from cbtalk.errors import ConfigError
 CodeAllocation = Literal["shared", "disjoint", "unsplit"]
 
 NORM_GROUPS = 32
+KEYPOINT_KERNEL = 7
+
+# A configuration may come from a stranger's file: no count in it can ask for endless work.
+WIDEST = 1 << 16
+DEEPEST = 64
+DEPTHS = frozenset({"hourglass_blocks", "residual_blocks", "motion_layers", "appearance_layers"})
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class TalkerConfig:
     discriminator_nf: int = 64
 
     def __post_init__(self) -> None:
+        if not isinstance(self.ch_mult, (tuple, list)):
+            raise ConfigError(f"ch_mult is {self.ch_mult!r}; it must be a list of whole numbers")
         object.__setattr__(self, "ch_mult", tuple(self.ch_mult))
         self._check_types()
         self._check_sizes()
@@ -90,7 +98,9 @@ class TalkerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TalkerConfig":
@@ -108,13 +118,13 @@ class TalkerConfig:
         return cls(**values)
 
     def _check_types(self) -> None:
-        integers = [field.name for field in dataclasses.fields(self) if field.type is int]
-        for name in integers:
-            _check_positive(name, getattr(self, name))
+        for field in dataclasses.fields(self):
+            if field.type is int:
+                _check_count(field.name, getattr(self, field.name), DEEPEST if field.name in DEPTHS else WIDEST)
         if not self.ch_mult:
             raise ConfigError("ch_mult is empty; it names one multiplier per resolution")
         for multiplier in self.ch_mult:
-            _check_positive("ch_mult", multiplier)
+            _check_count("ch_mult", multiplier, WIDEST)
         if self.code_allocation not in get_args(CodeAllocation):
             allowed = ", ".join(get_args(CodeAllocation))
             raise ConfigError(f"code_allocation is {self.code_allocation!r}; it must be one of {allowed}")
@@ -127,16 +137,26 @@ class TalkerConfig:
     def _check_sizes(self) -> None:
         halvings = 1 << (len(self.ch_mult) - 1)
         if self.image_size % halvings:
-            raise ConfigError(f"image_size {self.image_size} is not a multiple of {halvings} (ch_mult halves it that often)")
+            raise ConfigError(
+                f"image_size {self.image_size} is not a multiple of {halvings} (ch_mult halves it that often)"
+            )
         if self.image_size % self.motion_downsampling:
-            raise ConfigError(f"image_size {self.image_size} is not a multiple of motion_downsampling {self.motion_downsampling}")
+            raise ConfigError(
+                f"image_size {self.image_size} is not a multiple of motion_downsampling {self.motion_downsampling}"
+            )
         if self.motion_size % (1 << self.hourglass_blocks):
-            raise ConfigError(f"{self.hourglass_blocks} hourglass_blocks do not divide the motion size {self.motion_size}")
+            raise ConfigError(
+                f"{self.hourglass_blocks} hourglass_blocks do not divide the motion size {self.motion_size}"
+            )
         if self.motion_size < KEYPOINT_KERNEL:
-            raise ConfigError(f"the motion size {self.motion_size} is smaller than the keypoint kernel {KEYPOINT_KERNEL}")
+            raise ConfigError(
+                f"the motion size {self.motion_size} is smaller than the keypoint kernel {KEYPOINT_KERNEL}"
+            )
         ratio = self.motion_size // self.latent_size
         if ratio * self.latent_size != self.motion_size or ratio & (ratio - 1):
-            raise ConfigError(f"the motion size {self.motion_size} is not the latent size {self.latent_size} times a power of two")
+            raise ConfigError(
+                f"the motion size {self.motion_size} is not the latent size {self.latent_size} times a power of two"
+            )
 
     def _check_widths(self) -> None:
         widths = {"nf * ch_mult": self.channels, "motion_dim": (self.motion_dim,)}
@@ -152,12 +172,9 @@ class TalkerConfig:
             raise ConfigError(f"a codebook needs at least one code per scale ({len(self.scales)})")
 
 
-KEYPOINT_KERNEL = 7
-
-
-def _check_positive(name: str, value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise ConfigError(f"{name} is {value!r}; it must be a positive whole number")
+def _check_count(name: str, value: object, limit: int) -> None:
+    if type(value) is not int or not 1 <= value <= limit:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number from 1 to {limit}")
 
 
 PRESETS = MappingProxyType(

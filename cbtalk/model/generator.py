@@ -12,7 +12,7 @@ from cbtalk.model.blocks import AttentionBlock, Downsample, ResBlock, Upsample, 
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
-from cbtalk.ops import flow_warp
+from cbtalk.ops.flow_warp import flow_warp
 
 
 class Encoder(nn.Module):
@@ -34,7 +34,13 @@ class Encoder(nn.Module):
                 if level == len(widths) - 1:
                     blocks.append(AttentionBlock(width))
         self.first_attention = next(i for i, block in enumerate(blocks) if isinstance(block, AttentionBlock))
-        blocks += [ResBlock(width, width), AttentionBlock(width), ResBlock(width, width), group_norm(width), conv3x3(width, width)]
+        blocks += [
+            ResBlock(width, width),
+            AttentionBlock(width),
+            ResBlock(width, width),
+            group_norm(width),
+            conv3x3(width, width),
+        ]
         self.blocks = nn.ModuleList(blocks)
         self.kept = kept
 
@@ -61,7 +67,12 @@ class Generator(nn.Module):
         super().__init__()
         widths = config.channels
         width = widths[0]
-        blocks: list[nn.Module] = [conv3x3(width, width), ResBlock(width, width), AttentionBlock(width), ResBlock(width, width)]
+        blocks: list[nn.Module] = [
+            conv3x3(width, width),
+            ResBlock(width, width),
+            AttentionBlock(width),
+            ResBlock(width, width),
+        ]
         fusion_points: dict[int, int] = {}  # block -> number of the scale
         for scale, out_width in enumerate(widths):
             if scale:

@@ -34,7 +34,9 @@ class UpBlock(nn.Module):
 class HourglassEncoder(nn.Module):
     def __init__(self, in_channels: int, widths: list[int]) -> None:
         super().__init__()
-        self.down_blocks = nn.ModuleList(DownBlock(a, b) for a, b in zip([in_channels, *widths[:-1]], widths, strict=True))
+        self.down_blocks = nn.ModuleList(
+            DownBlock(a, b) for a, b in zip([in_channels, *widths[:-1]], widths, strict=True)
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The input and every level below it, finest first."""

@@ -87,7 +87,9 @@ class MotionCompensation(nn.Module):
         context = hidden * 3 // 2
         self.position_emb_motion = nn.Parameter(torch.zeros(config.latent_size**2, dim))
         self.quantize_motion = Codebook(config.motion_codes, dim, len(scales), config.code_allocation)
-        self.motion_emb = nn.Sequential(conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim))
+        self.motion_emb = nn.Sequential(
+            conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim)
+        )
         self.to_motion = nn.Sequential(
             *(Upsample(dim) for _ in range(halvings)), ResBlock(dim, dim), group_norm(dim), conv3x3(dim, 2)
         )
@@ -110,7 +112,13 @@ class MotionCompensation(nn.Module):
         return [layer.cross_attn.project(self.quantize_motion.embedding.weight) for layer in self.motion_block]
 
     def compensate_motion(
-        self, index: int, warped: Tensor, deformation: Tensor, occlusion: Tensor, heatmaps: Tensor, codes: list[ProjectedCodes]
+        self,
+        index: int,
+        warped: Tensor,
+        deformation: Tensor,
+        occlusion: Tensor,
+        heatmaps: Tensor,
+        codes: list[ProjectedCodes],
     ) -> MotionStep:
         """One scale: the deformation (B, h, h, 2) and occlusion (B, 1, h, h) refined.
 

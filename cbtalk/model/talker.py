@@ -125,7 +125,9 @@ class Talker(nn.Module):
         return digest.hexdigest()[:16]
 
     def _encode(self, source: Tensor, keypoints: Keypoints) -> SourceState:
-        return SourceState(keypoints, self.net_g.encoder(source), self.motion_estimator.dense_motion_network.down(source))
+        return SourceState(
+            keypoints, self.net_g.encoder(source), self.motion_estimator.dense_motion_network.down(source)
+        )
 
     def _channels_last(self, image: Tensor) -> Tensor:
         size = self.image_size
