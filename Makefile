@@ -1,6 +1,41 @@
+# Every target sets up what it needs: a virtual environment in .venv, pinned packages, the compiled library.
+PYTHON3 ?= python3
 PYTHON := .venv/bin/python
+PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
+SETUP := .venv/.installed
+DEMO_FRAMES ?=
 
-.PHONY: build
+.PHONY: build lint test test-all demo clean
 
-build:
-	$(PYTHON) setup.py -q build_ext --inplace
+# torch and the build's tools come first: the build reads torch's headers, and with --no-build-isolation it uses the
+# pinned tools instead of downloading them for every build.
+$(SETUP): pyproject.toml constraints.txt setup.py
+	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	$(PIP) install -c constraints.txt torch setuptools cmake ninja pybind11
+	$(PIP) install -c constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+build: $(SETUP)
+	$(PYTHON) setup.py --quiet build_ext --inplace
+
+lint: $(SETUP)
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+test: build lint
+	.venv/bin/ctest --test-dir build/cmake --output-on-failure
+	$(PYTHON) -m pytest -q -m "not slow"
+
+test-all: build lint
+	.venv/bin/ctest --test-dir build/cmake --output-on-failure
+	$(PYTHON) -m pytest -q
+
+# The portrait is the public-domain picture of an astronaut that scikit-image carries.
+demo: build
+	$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
+	$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --output demo.mp4 \
+	  $(if $(DEMO_FRAMES),--max-frames $(DEMO_FRAMES))
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache cbtalk/_lib cbtalk/*.so demo.png demo.mp4

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+
+# Where each top package lies; a package that is imported as part of cbtalk may lie beside it.
+FOLDERS = {"cbtalk": "cbtalk"}
 
 
 def torch_folder() -> str:
@@ -25,28 +28,51 @@ def torch_folder() -> str:
     return found.stdout.strip()
 
 
+def tool_environment() -> dict[str, str]:
+    """The environment with this Python's own programs first: cmake and ninja may be installed beside it."""
+    return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+
+
 class CMakeBuild(build_ext):
     """Configures, builds and installs with CMake, into the wheel's tree or (in place) into the checkout."""
 
     def run(self) -> None:
-        build = ROOT / "build" / "cmake"
-        target = ROOT if self.inplace or self.editable_mode else Path(self.build_lib).resolve()
-        cmake = shutil.which("cmake", path=self.tool_path())
+        import pybind11
+
+        in_place = self.inplace or self.editable_mode
+        build = ROOT / "build" / "cmake" if in_place else Path(self.build_temp).resolve()
+        target = ROOT if in_place else Path(self.build_lib).resolve()
+        environment = tool_environment()
+        cmake = shutil.which("cmake", path=environment["PATH"])
         if cmake is None:
             sys.exit("cbtalk builds with CMake, and there is none: pip install cmake ninja")
-        options = ["-G", "Ninja", f"-DCBTALK_TORCH_DIR={torch_folder()}"]
-        environment = {**os.environ, "PATH": self.tool_path()}
+        options = [
+            f"-DCBTALK_TORCH_DIR={torch_folder()}",
+            "-DCBTALK_PYTHON=ON",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        ]
         for command in (
-            [cmake, "-S", str(ROOT), "-B", str(build), *options],
+            [cmake, "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *options],
             [cmake, "--build", str(build)],
             [cmake, "--install", str(build), "--prefix", str(target)],
         ):
             subprocess.run(command, check=True, env=environment)
 
-    @staticmethod
-    def tool_path() -> str:
-        """PATH with this Python's own programs first: cmake and ninja may be installed beside it."""
-        return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    def get_outputs(self) -> list[str]:
+        # CMake installs its files itself; setuptools is not to look for one named after the extension.
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
 
 
-setup(ext_modules=[Extension("cbtalk._lib", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    packages=[
+        name for top, folder in FOLDERS.items() for name in [top, *(f"{top}.{p}" for p in find_packages(folder))]
+    ],
+    package_dir=FOLDERS,
+    package_data={"cbtalk": ["py.typed", "*.pyi", "weights/*"]},
+    ext_modules=[Extension("cbtalk._build_info", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -1,0 +1,5 @@
+compiler: str
+flags: str
+levels: str
+switches: str
+processor_level: str
