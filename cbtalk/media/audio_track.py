@@ -1,0 +1,139 @@
+"""The sound of one file carried over into another, packet by packet, beside the new pictures."""
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.filter import Graph
+
+from cbtalk.media.video_reader import clock_origin, open_container
+
+# What players of each container are sure to play; all else is re-encoded to AAC.
+_COPIED: dict[str, set[str]] = {
+    ".mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
+    ".mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"},
+    ".mkv": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "vorbis", "mp2", "dts", "pcm_s16le", "pcm_s24le"},
+}
+_AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
+_AAC_FRAME = 1024  # samples
+_BITS_A_CHANNEL = 96_000  # a second: transparent for speech
+
+
+class AudioTrack:
+    """Feeds the sound of `source` into `output`, copied where the container allows it, else re-encoded to AAC.
+
+    Time stamps stay on the clock of the source file, so that the sound stays in step with pictures that do so too.
+    Damaged packets are left out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
+    """
+
+    how: str | None = None
+
+    def __init__(self, source: Path, output: OutputContainer, suffix: str) -> None:
+        """Add the audio stream to `output`, a container of the kind `suffix`. Raises InputError for a bad source."""
+        self._input = open_container(source)
+        self._packets: Iterator[av.Packet[AudioStream]] = iter(())
+        self._waiting: av.Packet[AudioStream] | None = None
+        self._last_dts: int | None = None
+        stream = self._input.streams.best("audio")
+        if not isinstance(stream, AudioStream) or stream.codec_context is None or stream.time_base is None:
+            return
+        self._origin = clock_origin(self._input, stream.time_base)
+        self._output = output
+        name = stream.codec_context.codec.canonical_name
+        # Raw AAC of broadcast streams carries its header in every packet instead of once.
+        if name in _COPIED[suffix] and (name != "aac" or stream.codec_context.extradata):
+            self.how = "copied"
+            self._target = output.add_stream_from_template(stream)
+            self._packets = self._copied(stream)
+        else:
+            self.how = "re-encoded to AAC"
+            self._target = _add_aac(output, stream)
+            self._packets = self._encoded(stream)
+
+    def __enter__(self) -> Self:
+        """Return the track itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the source."""
+        self._input.close()
+
+    def feed(self, until: Fraction) -> None:
+        """Write the sound that starts before `until` seconds and was not written yet."""
+        while (packet := self._waiting or next(self._packets, None)) is not None:
+            self._waiting = packet
+            assert packet.pts is not None
+            if packet.pts * packet.time_base >= until:
+                return
+            self._waiting = None
+            if self._last_dts is None or packet.dts is None or packet.dts > self._last_dts:
+                self._last_dts = packet.dts
+                self._output.mux(packet)
+
+    def _demuxed(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
+        """The packets of the source on the clock of the output; the file's damaged rest is left out."""
+        with contextlib.suppress(av.FFmpegError):
+            for packet in self._input.demux(stream):
+                pts = packet.pts if packet.pts is not None else packet.dts
+                if packet.size and pts is not None:
+                    packet.pts = pts - self._origin
+                    packet.dts = packet.pts if packet.dts is None else packet.dts - self._origin
+                    yield packet
+
+    def _copied(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
+        for packet in self._demuxed(stream):
+            packet.stream = self._target
+            # Matroska knows no time before 0: with the encoder's lead-in, all streams would be shifted by it.
+            if self._output.format.name != "matroska" or cast(int, packet.pts) >= 0:
+                yield packet
+
+    def _encoded(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
+        graph = _to_aac_frames(stream, self._target)
+        for packet in self._demuxed(stream):
+            with contextlib.suppress(av.FFmpegError, ValueError):
+                for frame in stream.decode(packet):
+                    graph.push(frame)
+            yield from self._drained(graph)
+        graph.push(None)
+        yield from self._drained(graph)
+        yield from self._target.encode(None)
+
+    def _drained(self, graph: Graph) -> Iterator["av.Packet[AudioStream]"]:
+        with contextlib.suppress(av.BlockingIOError, av.EOFError):
+            while True:
+                yield from self._target.encode(cast(AudioFrame, graph.pull()))
+
+
+def _add_aac(output: OutputContainer, source: AudioStream) -> AudioStream:
+    rate = source.codec_context.sample_rate
+    target = output.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
+    target.codec_context.layout = "mono" if source.codec_context.layout.nb_channels == 1 else "stereo"
+    target.codec_context.bit_rate = _BITS_A_CHANNEL * target.codec_context.layout.nb_channels
+    target.codec_context.time_base = Fraction(1, target.codec_context.sample_rate)
+    return target
+
+
+def _to_aac_frames(source: AudioStream, target: AudioStream) -> Graph:
+    """Decoded sound in, frames for the AAC encoder out; holes in the sound become silence, so that it cannot drift."""
+    context = target.codec_context
+    graph = Graph()
+    layout = (
+        f"sample_fmts={context.format.name}:sample_rates={context.sample_rate}:channel_layouts={context.layout.name}"
+    )
+    graph.link_nodes(
+        graph.add_abuffer(template=source),
+        graph.add("aresample", "async=1"),
+        graph.add("aformat", layout),
+        graph.add("asetnsamples", f"n={_AAC_FRAME}:p=0"),
+        graph.add("abuffersink"),
+    ).configure()
+    return graph

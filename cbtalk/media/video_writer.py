@@ -1,0 +1,193 @@
+"""H.264 video files with exact time stamps, the sound of another file, and all or nothing on the disk."""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from cbtalk.atomic import atomic_path
+from cbtalk.errors import OutputError
+from cbtalk.media.audio_track import AudioTrack
+
+SYNTHETIC_NOTICE = "Synthetic video made with cbtalk: the motion shown was not performed by the person shown."
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> FFmpeg's name of the container
+
+_BT709 = 1  # as matrix, primaries and transfer, in H.273 and in FFmpeg
+_LIMITED_RANGE = 1
+
+
+class VideoWriter:
+    """Writes uint8 RGB pictures as H.264 (yuv420p, bt709, limited range); use it as a context manager.
+
+    The file appears under its name when the block ends, complete; when the block fails, nothing is left. Odd sizes are
+    made even by repeating the last column or row, for yuv420p has no odd sizes. MP4 and MOV can be played while they
+    are being loaded (faststart). Matroska rounds time stamps to milliseconds; MP4 and MOV keep them exactly.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        width: int,
+        height: int,
+        rate: Fraction,
+        time_base: Fraction,
+        audio_from: Path | None = None,
+        metadata: Mapping[str, str] | None = None,
+        crf: int = 18,
+        preset: str = "medium",
+    ) -> None:
+        """Say what will be written.
+
+        width, height: of the pictures. rate: average pictures a second, which says how long the last one stays.
+        time_base: seconds per tick of the pts. audio_from: file whose sound is carried over, up to the end of the last
+        picture, on the same clock as the pts. metadata: entries of the container, over a comment that says that the
+        video is synthetic. crf: x264's quality, smaller is better. preset: x264's, slower is smaller.
+
+        Raises OutputError for a suffix other than .mp4, .mov and .mkv.
+        """
+        self._path = Path(path)
+        if self._path.suffix.lower() not in FORMATS:
+            raise OutputError(f"{path}: name the video {', '.join(sorted(FORMATS))}; other kinds are not written")
+        self._size = (width, height)
+        self._rate, self._time_base = rate, time_base
+        self._audio_from = audio_from
+        self._metadata = {"comment": SYNTHETIC_NOTICE, **(metadata or {})}
+        self._encoder_options = {"crf": str(crf), "preset": preset}
+        self._last_pts: int | None = None
+        self._reformatter = VideoReformatter()
+
+    @property
+    def audio(self) -> str | None:
+        """How the sound is carried over: "copied", "re-encoded to AAC", or None without sound."""
+        return self._track.how if self._track else None
+
+    def __enter__(self) -> Self:
+        """Create the temporary file. Raises OutputError where it cannot be, InputError for a bad `audio_from`."""
+        self._file = self._opened()
+        self._file.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Complete the file, or remove it after an error. Raises SystemFailure where the disk is full."""
+        self._file.__exit__(kind, error, trace)
+
+    def write(self, image: NDArray[np.uint8], pts: int) -> None:
+        """Append a picture (height, width, 3) uint8 RGB, shown from pts * time_base seconds on.
+
+        Raises ValueError for another shape or a pts that does not increase, SystemFailure where the disk is full.
+        """
+        width, height = self._size
+        if image.shape != (height, width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"picture of {image.shape} {image.dtype}, expected ({height}, {width}, 3) uint8")
+        if pts < 0 or (self._last_pts is not None and pts <= self._last_pts):
+            raise ValueError(f"pts {pts} after {self._last_pts}: must be 0 or more, and increase")
+        self._last_pts = pts
+        self._mux(self._encoder.encode(self._frame(image, pts)))
+        self._feed_audio(pts * self._time_base)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self._path))
+            suffix = self._path.suffix.lower()
+            # Closed before the container is on failure: then the container does not complete the file.
+            self._sink = _Sink(temporary)
+            self._container = av.open(
+                self._sink, "w", format=FORMATS[suffix], container_options={"movflags": "+faststart"}
+            )
+            stack.callback(self._container.close)
+            stack.callback(self._sink.close)
+            self._container.metadata.update(self._metadata)
+            self._add_encoder()
+            self._track = None
+            if self._audio_from is not None:
+                self._track = stack.enter_context(AudioTrack(self._audio_from, self._container, suffix))
+            yield
+            self._finish()
+
+    def _add_encoder(self) -> None:
+        width, height = self._size
+        self._encoder = self._container.add_stream(
+            "libx264",
+            rate=self._rate,
+            options=self._encoder_options,
+            width=width + width % 2,
+            height=height + height % 2,
+            pix_fmt="yuv420p",
+            time_base=self._time_base,
+        )
+        context = self._encoder.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
+
+    def _frame(self, image: NDArray[np.uint8], pts: int) -> av.VideoFrame:
+        """(H, W, 3) uint8 RGB -> yuv420p of even size, tagged."""
+        height, width = image.shape[:2]
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(image, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+            threads=1,
+        )
+        frame.color_primaries = frame.color_trc = _BT709
+        frame.pts, frame.time_base = pts, self._time_base
+        return frame
+
+    def _mux(self, packets: list["av.Packet[av.VideoStream]"]) -> None:
+        self._container.mux(packets)
+        self._sink.check()
+
+    def _feed_audio(self, until: Fraction) -> None:
+        if self._track:
+            self._track.feed(until)
+            self._sink.check()
+
+    def _finish(self) -> None:
+        """Write what the encoder still holds, the sound of the last picture, and the tables."""
+        if self._last_pts is None:
+            raise OutputError(f"{self._path}: is not written, for there was no picture to write")
+        self._mux(self._encoder.encode(None))
+        self._feed_audio(self._last_pts * self._time_base + 1 / self._rate)
+        self._container.close()
+        self._sink.check()
+
+
+class _Sink(io.FileIO):
+    """The temporary file as FFmpeg sees it; keeps the first error, for FFmpeg does not report all of them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "r+")
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        """Write all of `data`."""
+        self.check()
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._error = error
+            raise
+        return len(data)
+
+    def check(self) -> None:
+        """Raise the first error again."""
+        if self._error is not None:
+            raise self._error
