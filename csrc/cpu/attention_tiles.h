@@ -1,0 +1,133 @@
+#pragma once
+
+// The parts of the attention kernels: packed operands, the two register-blocked products, a cheap exponential.
+//
+// A tile is kTile queries, one in each lane of kTileVectors vectors. Queries, gradients and accumulators of a tile are
+// column major, (d, kTile); scores are (key, query). So neither the softmax nor the products ever cross lanes.
+
+#include "cbtalk/codebook_attention.h"
+#include "simd.h"
+
+namespace cbtalk::CBTALK_ISA {
+
+// 4 rows x kTileVectors accumulators, the tile's vectors and a broadcast fit in 32 (AVX-512) or 16 registers.
+constexpr int kTileVectors = kWidth == 16 ? 4 : 3;
+constexpr int kTile = kTileVectors * kWidth;
+constexpr int kPanel = 4;  // keys, or columns of values, that a product handles at once
+
+static_assert(kAttentionQueryBlock % kTile == 0 && kAttentionKeyBlock % kPanel == 0);
+
+constexpr float kLog2e = 1.44269504088896341f;
+
+static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+static inline float inverse_sqrt(int64_t head_size) { return float(1.0 / __builtin_sqrt(double(head_size))); }
+
+// The packed keys and values of one (key set, head).
+struct PackedHead {
+  int count;                 // kept keys
+  float* key_panels;         // (count / 4 rounded up, d, 4)
+  float* value_rows;         // (count, d rounded up to 4)
+  float* value_panels;       // backward: as key_panels
+  float* key_rows;           // backward: as value_rows
+};
+
+static inline PackedHead packed_head(const AttentionParams& params, int64_t set, int64_t head) {
+  const int64_t matrix = params.packed_matrix();
+  const int64_t item = set * params.heads + head;
+  float* base = params.packed + item * matrix * (params.is_backward() ? 4 : 2);
+  return {params.kept_count[set], base, base + matrix, base + 2 * matrix, base + 3 * matrix};
+}
+
+// 2^x for x in [-125, 125], relative error below 8e-8; NaN for NaN. simd.h's exp2 without its range: the exponential is
+// half of the arithmetic of a head of size 4.
+static inline Vf exp2_in_range(Vf x) {
+  const float shift = 12582912.0f;  // 1.5 * 2^23: the integer nearest to x lands in the low bits of the sum
+  const Vf shifted = x + shift;
+  const Vf r = x - (shifted - shift);
+  Vf p = broadcast(1.535336196e-4f);
+  p = fma(p, r, broadcast(1.339887385e-3f));
+  p = fma(p, r, broadcast(9.618436918e-3f));
+  p = fma(p, r, broadcast(5.550332367e-2f));
+  p = fma(p, r, broadcast(2.402264774e-1f));
+  p = fma(p, r, broadcast(6.931471825e-1f));
+  p = fma(p, r, broadcast(1.0f));
+  return (Vf)((Vi)p + ((Vi)shifted << 23));
+}
+
+// 2^(score - offset) for score <= offset; what is below 2^-125 counts as 2^-125, that is nothing beside the maximum's 1.
+static inline Vf weight(Vf score, Vf offset) { return exp2_in_range(max(broadcast(-125.0f), score - offset)); }
+
+static inline const float* row_of(const AttentionRows& rows, int64_t batch, int64_t token) {
+  return rows.data + batch * rows.batch_stride + token * rows.row_stride;
+}
+
+// Rows (first .. first + count) of one head into a column-major tile, times `factor`; zero in the lanes past count.
+static inline void load_tile(const AttentionParams& params, const AttentionRows& rows, int64_t first, int count,
+                             int64_t head, float factor, float* tile) {
+  const int d = int(params.head_size);
+  for (int t = 0; t < count; ++t) {
+    const float* row = row_of(rows, (first + t) / params.tokens, (first + t) % params.tokens) + head * d;
+    for (int j = 0; j < d; ++j) tile[j * kTile + t] = row[j] * factor;
+  }
+  for (int j = 0; count < kTile && j < d; ++j) {
+    for (int t = count; t < kTile; ++t) tile[j * kTile + t] = 0.0f;
+  }
+}
+
+// The other way: lanes below count of a column-major tile into rows of a contiguous (B * T, heads * d) tensor.
+static inline void store_tile(const AttentionParams& params, const float* tile, int64_t first, int count, int64_t head,
+                              float* rows) {
+  const int d = int(params.head_size);
+  for (int t = 0; t < count; ++t) {
+    float* row = rows + (first + t) * params.heads * d + head * d;
+    for (int j = 0; j < d; ++j) row[j] = tile[j * kTile + t];
+  }
+}
+
+// scores[k][t] = sum_j panels[k][j] tile[j][t] for `count` keys (whole panels are computed); largest[v] takes the maximum.
+template <int V>
+static inline void panel_scores(const float* panels, int count, int d, const float* tile, float* scores, Vf* largest) {
+  for (int k = 0; k < count; k += kPanel, panels += kPanel * d) {
+    Vf sum[kPanel][V] = {};
+    for (int j = 0; j < d; ++j) {
+      Vf lanes[V];
+      for (int v = 0; v < V; ++v) lanes[v] = load(tile + j * kTile + v * kWidth);
+      for (int r = 0; r < kPanel; ++r) {
+        const Vf element = broadcast(panels[j * kPanel + r]);
+        for (int v = 0; v < V; ++v) sum[r][v] = fma(element, lanes[v], sum[r][v]);
+      }
+    }
+    for (int r = 0; r < kPanel; ++r) {
+      for (int v = 0; v < V; ++v) {
+        if (largest != nullptr) largest[v] = max(largest[v], sum[r][v]);
+        store(scores + (k + r) * kTile + v * kWidth, sum[r][v]);
+      }
+    }
+  }
+}
+
+// tile[j][t] += sum_k rows[k][j] weights[k][t], over `count` keys and the d columns of rows.
+template <int V>
+static inline void add_weighted_rows(const float* rows, int count, int d, const float* weights, float* tile) {
+  const int columns = round_up(d, kPanel);
+  for (int j = 0; j < columns; j += kPanel) {
+    Vf sum[kPanel][V];
+    for (int r = 0; r < kPanel; ++r) {
+      for (int v = 0; v < V; ++v) sum[r][v] = load(tile + (j + r) * kTile + v * kWidth);
+    }
+    for (int k = 0; k < count; ++k) {
+      Vf lanes[V];
+      for (int v = 0; v < V; ++v) lanes[v] = load(weights + k * kTile + v * kWidth);
+      for (int r = 0; r < kPanel; ++r) {
+        const Vf element = broadcast(rows[int64_t(k) * columns + j + r]);
+        for (int v = 0; v < V; ++v) sum[r][v] = fma(element, lanes[v], sum[r][v]);
+      }
+    }
+    for (int r = 0; r < kPanel; ++r) {
+      for (int v = 0; v < V; ++v) store(tile + (j + r) * kTile + v * kWidth, sum[r][v]);
+    }
+  }
+}
+
+}  // namespace cbtalk::CBTALK_ISA

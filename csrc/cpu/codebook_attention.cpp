@@ -1,0 +1,142 @@
+// Attention, forward: packing of keys and values, and the softmax with a running maximum, a block of keys at a time.
+
+#include "attention_tiles.h"
+
+namespace cbtalk::CBTALK_ISA {
+namespace {
+
+// (count, d) -> (count / 4 rounded up, d, 4). The last panel is filled with its last key, which changes no maximum.
+void pack_panels(const AttentionRows& rows, int64_t set, const int32_t* kept, int count, int64_t head, int d,
+                 float* panels) {
+  for (int k = 0; k < round_up(count, kPanel); ++k) {
+    const float* row = row_of(rows, set, kept[k < count ? k : count - 1]) + head * d;
+    float* panel = panels + int64_t(k / kPanel) * kPanel * d + k % kPanel;
+    for (int j = 0; j < d; ++j) panel[j * kPanel] = row[j];
+  }
+}
+
+// (count, d) -> (count, d rounded up to 4), zero in the columns added.
+void pack_rows(const AttentionRows& rows, int64_t set, const int32_t* kept, int count, int64_t head, int d,
+               float* packed) {
+  const int columns = round_up(d, kPanel);
+  for (int k = 0; k < count; ++k, packed += columns) {
+    const float* row = row_of(rows, set, kept[k]) + head * d;
+    for (int j = 0; j < columns; ++j) packed[j] = j < d ? row[j] : 0.0f;
+  }
+}
+
+// The running softmax of one tile.
+struct Tile {
+  const float* query;  // (d, kTile), times log2(e) / sqrt(d)
+  float* out;          // (d rounded up to 4, kTile)
+  float* scores;       // (kAttentionKeyBlock, kTile), then the weights
+  float* largest;      // (kTile)
+  float* total;        // (kTile)
+};
+
+// Scores become weights relative to the new maximum; what was summed so far is scaled to it.
+template <int V>
+void weigh_block(const Tile& tile, int count, int d, const Vf* largest) {
+  for (int v = 0; v < V; ++v) {
+    const int lane = v * kWidth;
+    const Vf shrink = weight(load(tile.largest + lane), largest[v]);
+    store(tile.largest + lane, largest[v]);
+    for (int j = 0; j < d; ++j) {
+      store(tile.out + j * kTile + lane, load(tile.out + j * kTile + lane) * shrink);
+    }
+    store(tile.total + lane, load(tile.total + lane) * shrink);
+  }
+  Vf total[V];
+  for (int v = 0; v < V; ++v) total[v] = load(tile.total + v * kWidth);
+  for (int k = 0; k < count; ++k) {
+    for (int v = 0; v < V; ++v) {
+      float* score = tile.scores + k * kTile + v * kWidth;
+      const Vf w = weight(load(score), largest[v]);
+      total[v] += w;
+      store(score, w);
+    }
+  }
+  for (int v = 0; v < V; ++v) store(tile.total + v * kWidth, total[v]);
+}
+
+template <int V>
+void attend(const Tile& tile, const PackedHead& head, int d) {
+  const int columns = round_up(d, kPanel);
+  for (int i = 0; i < columns * kTile; ++i) tile.out[i] = 0.0f;
+  for (int i = 0; i < kTile; ++i) tile.largest[i] = -__builtin_inff();
+  for (int i = 0; i < kTile; ++i) tile.total[i] = 0.0f;
+  for (int first = 0; first < head.count; first += kAttentionKeyBlock) {
+    const int count = head.count - first < kAttentionKeyBlock ? head.count - first : kAttentionKeyBlock;
+    Vf largest[V];
+    for (int v = 0; v < V; ++v) largest[v] = load(tile.largest + v * kWidth);
+    panel_scores<V>(head.key_panels + int64_t(first) * d, count, d, tile.query, tile.scores, largest);
+    weigh_block<V>(tile, count, d, largest);
+    add_weighted_rows<V>(head.value_rows + int64_t(first) * columns, count, d, tile.scores, tile.out);
+  }
+}
+
+// out / total, and log2(total) + maximum.
+void finish_tile(const Tile& tile, int count, int d, float* lse) {
+  for (int v = 0; v < kTileVectors; ++v) {
+    const Vf inverse = 1.0f / load(tile.total + v * kWidth);
+    for (int j = 0; j < d; ++j) {
+      float* element = tile.out + j * kTile + v * kWidth;
+      store(element, load(element) * inverse);
+    }
+  }
+  for (int t = 0; t < count; ++t) lse[t] = tile.largest[t] + __builtin_log2f(tile.total[t]);
+}
+
+void attend_block(const AttentionParams& params, const PackedHead& packed, const Tile& tile, float* query,
+                  int64_t first, int64_t last, int64_t head) {
+  const int d = int(params.head_size);
+  const float factor = kLog2e * inverse_sqrt(d);
+  for (int64_t row = first; row < last; row += kTile) {
+    const int count = int(last - row < kTile ? last - row : kTile);
+    load_tile(params, params.query, row, count, head, factor, query);
+    const int vectors = (count + kWidth - 1) / kWidth;
+    if (vectors == 1) {
+      attend<1>(tile, packed, d);
+    } else if (vectors == 2) {
+      attend<2>(tile, packed, d);
+    } else {
+      attend<kTileVectors>(tile, packed, d);
+    }
+    finish_tile(tile, count, d, params.lse + head * params.batch * params.tokens + row);
+    store_tile(params, tile.out, row, count, head, params.out);
+  }
+}
+
+}  // namespace
+
+void attention_pack(const AttentionParams& params, int64_t begin, int64_t end) {
+  const int d = int(params.head_size);
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t set = item / params.heads, head = item % params.heads;
+    const int32_t* kept = params.kept + set * params.keys;
+    const PackedHead packed = packed_head(params, set, head);
+    pack_panels(params.key, set, kept, packed.count, head, d, packed.key_panels);
+    pack_rows(params.value, set, kept, packed.count, head, d, packed.value_rows);
+    if (!params.is_backward()) continue;
+    pack_panels(params.value, set, kept, packed.count, head, d, packed.value_panels);
+    pack_rows(params.key, set, kept, packed.count, head, d, packed.key_rows);
+  }
+}
+
+void attention_forward(const AttentionParams& params, float* scratch, int64_t begin, int64_t end) {
+  const int64_t columns = round_up(int(params.head_size), kPanel);
+  float* query = scratch;
+  float* out = query + columns * kTile;
+  float* scores = out + columns * kTile;
+  float* largest = scores + kAttentionKeyBlock * kTile;
+  const Tile tile = {query, out, scores, largest, largest + kTile};
+  const int64_t rows = params.rows_per_key_set(), blocks = params.query_blocks();
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t set = item / blocks / params.heads, head = item / blocks % params.heads;
+    const int64_t first = item % blocks * kAttentionQueryBlock;
+    const int64_t last = first + kAttentionQueryBlock < rows ? first + kAttentionQueryBlock : rows;
+    attend_block(params, packed_head(params, set, head), tile, query, set * rows + first, set * rows + last, head);
+  }
+}
+
+}  // namespace cbtalk::CBTALK_ISA
