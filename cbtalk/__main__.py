@@ -1,0 +1,7 @@
+"""`python -m cbtalk` is the command `cbtalk`."""
+
+import sys
+
+from cbtalk.cli import main
+
+sys.exit(main())

@@ -1,0 +1,259 @@
+"""The command line: one thin function a command. torch is imported by a command only, so that --help is quick."""
+
+import contextlib
+import errno
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from cbtalk import __version__
+from cbtalk.errors import CbtalkError, ConfigError
+
+DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""
+
+Device = Literal["auto", "cpu", "cuda"]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SIGNAL_SECONDS = 2.0
+
+
+def render(
+    source: Annotated[Path, arg(aliases=["-s"])],
+    driving: Annotated[Path, arg(aliases=["-d"])],
+    output: Annotated[Path, arg(aliases=["-o"])],
+    weights: str = "mini",
+    motion: Literal["relative", "absolute"] = "relative",
+    adapt_scale: bool = False,
+    best_frame: bool = False,
+    crop: str | None = None,
+    driving_crop: str | None = None,
+    compare: bool = False,
+    batch_size: int = 4,
+    max_frames: int | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    quiet: bool = False,
+) -> None:
+    """Animate a portrait by the motion of a video.
+
+    Args:
+        source: The portrait: a picture.
+        driving: What moves it: a video, or a motion file made by `cbtalk motion`.
+        output: The video to write (.mp4, .mov or .mkv).
+        weights: A bundled model's name or a weights file.
+        motion: Move the source as the driving face moves, or put it where the driving face is.
+        adapt_scale: Multiply relative motion by the ratio of the two faces' sizes.
+        best_frame: Measure relative motion from the driving frame most like the source, not from the first.
+        crop: Square of the source to animate, x,y,size in pixels; the centre without it.
+        driving_crop: Square of the driving video to follow, x,y,size in pixels; the centre without it.
+        compare: Write source, driving and result side by side.
+        batch_size: Frames that the model takes at once.
+        max_frames: Stop after this many frames.
+        threads: CPU threads for the model.
+        device: Where the model runs; auto takes the GPU if there is one.
+        quiet: No progress and no final line; warnings and errors only.
+    """
+    from cbtalk.media.crop import parse_crop
+    from cbtalk.render import DrivingOptions, RenderOptions, render_video
+
+    options = RenderOptions(
+        motion=motion,
+        adapt_scale=adapt_scale,
+        best_frame=best_frame,
+        crop=None if crop is None else parse_crop(crop),
+        compare=compare,
+        driving=DrivingOptions(None if driving_crop is None else parse_crop(driving_crop), batch_size, max_frames),
+    )
+    device = _use(device, threads)
+    report = render_video(source, driving, output, options, weights=weights, device=device, progress=not quiet)
+    _tell(report.warnings, None if quiet else str(report))
+
+
+def motion(
+    driving: Annotated[Path, arg(aliases=["-d"])],
+    output: Annotated[Path, arg(aliases=["-o"])],
+    weights: str = "mini",
+    crop: str | None = None,
+    batch_size: int = 4,
+    max_frames: int | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    quiet: bool = False,
+) -> None:
+    """Write the motion of a video to a motion file, which `cbtalk render` takes in place of the video.
+
+    Args:
+        driving: The video.
+        output: The motion file to write (.safetensors).
+        weights: A bundled model's name or a weights file; render with the same.
+        crop: Square of the video to follow, x,y,size in pixels; the centre without it.
+        batch_size: Frames that the model takes at once.
+        max_frames: Stop after this many frames.
+        threads: CPU threads for the model.
+        device: Where the model runs; auto takes the GPU if there is one.
+        quiet: No progress and no final line; warnings and errors only.
+    """
+    from cbtalk.media.crop import parse_crop
+    from cbtalk.render import DrivingOptions, write_motion
+
+    options = DrivingOptions(None if crop is None else parse_crop(crop), batch_size, max_frames)
+    report = write_motion(driving, output, options, weights=weights, device=_use(device, threads), progress=not quiet)
+    _tell(report.warnings, None if quiet else str(report))
+
+
+def convert(
+    net_g: Path,
+    motion: Path,
+    output: Annotated[Path, arg(aliases=["-o"])],
+    param_key: Literal["auto", "params_ema", "params"] = "auto",
+) -> None:
+    """Make a weights file of the paper's released checkpoints.
+
+    Args:
+        net_g: net_g_latest.pth: encoder, generator and codebooks.
+        motion: net_motion_estimator_latest.pth.
+        output: The weights file to write (.safetensors).
+        param_key: Which parameters of net_g to take; auto takes the averaged ones where there are some.
+    """
+    from cbtalk.model.convert import run
+
+    for taken in run(net_g, motion, output, param_key):
+        print(taken)
+
+
+def train(
+    config: Positional[Path],
+    resume: bool = True,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    data_root: Path | None = None,
+) -> None:
+    """Train a model; a run that was stopped goes on where it was.
+
+    Args:
+        config: The configuration file, for example configs/mini.yaml.
+        resume: Go on from the newest checkpoint in the output folder.
+        max_steps: Stop after this many steps in all.
+        max_seconds: Stop after this much time.
+        output: Folder for weights, checkpoints and logs, in place of the configuration's.
+        data_root: Folder of clips, in place of the configuration's.
+    """
+    from cbtalk.train import run
+
+    weights = run(
+        config, resume=resume, max_steps=max_steps, max_seconds=max_seconds, output=output, data_root=data_root
+    )
+    print(f"{weights}: trained weights")
+
+
+def doctor() -> int:
+    """Show versions and backends, why any is off, and test every op against its reference."""
+    from cbtalk.doctor import run
+
+    return run()
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "render": render,
+    "motion": motion,
+    "convert": convert,
+    "train": train,
+    "doctor": doctor,
+}
+
+
+class Interrupted(BaseException):
+    """A signal that asks the process to end; not an Exception, so that nothing takes it for a failure to mend."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    0: done; 1: the machine or cbtalk failed; 2: the user can mend it; 128 + n: ended by signal n.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"cbtalk {__version__}")
+        return 0
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        with _raised_signals():
+            result: int | None = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="cbtalk", description=DESCRIPTION, args=arguments
+            )
+        return result or 0
+    except (Exception, Interrupted) as failure:
+        if debug:
+            traceback.print_exc()
+        message, code = _explain(failure)
+        print(f"error: {message}", file=sys.stderr)
+        return code
+
+
+def _explain(failure: BaseException) -> tuple[str, int]:
+    """One line for the user, and the exit code."""
+    if isinstance(failure, CbtalkError):
+        return " ".join(str(failure).split()), failure.exit_code
+    if isinstance(failure, Interrupted):
+        return f"interrupted by {failure}", failure.exit_code
+    if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
+        return "no space left on the disk", 1
+    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
+        return "out of memory; a smaller --batch-size needs less", 1
+    reason = " ".join(f"{type(failure).__name__}: {failure}".split())
+    return f"internal: {reason} (--debug shows where)", 1
+
+
+@contextlib.contextmanager
+def _raised_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM as an exception in the main thread, which winds everything up on its way out."""
+    last = -SAME_SIGNAL_SECONDS
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        # `timeout`, shells and supervisors signal a process and then its group: the second one must not end the
+        # winding up. Later ones count again, in case the first exception was lost in a destructor.
+        repeated = time.monotonic() - last < SAME_SIGNAL_SECONDS
+        last = time.monotonic()
+        if not repeated:
+            raise Interrupted(number)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _use(device: Device, threads: int | None) -> Literal["cpu", "cuda"]:
+    """Set torch's threads and settle the device."""
+    import torch
+
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads {threads}: must be 1 or more")
+        torch.set_num_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no GPU here; `cbtalk doctor` shows its build")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _tell(warnings: list[str], line: str | None) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if line is not None:
+        print(line)

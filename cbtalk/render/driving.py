@@ -1,0 +1,102 @@
+"""The driving video as a stream of square pictures with time stamps, gaps filled."""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbtalk.media.crop import CropBox, center_square, crop_resize
+from cbtalk.media.video_reader import BadFrame, VideoInfo, open_video
+from cbtalk.render.options import DrivingOptions
+
+
+@dataclass(frozen=True)
+class DrivingFrame:
+    """One picture of the driving video.
+
+    image (S, S, 3) uint8 RGB; pts in ticks of time_base seconds. Where `held` gives a reason, the frame could not be
+    decoded and the image is its neighbour's: the same picture gives the same motion, so the motion is held too.
+    """
+
+    image: NDArray[np.uint8]
+    pts: int
+    time_base: Fraction
+    held: str | None = None
+
+
+def video_info(path: Path) -> VideoInfo:
+    """What the header of a video says; InputError where there is none, or no video."""
+    with open_video(path) as reader:
+        return reader.info
+
+
+def square(image: NDArray[np.uint8], crop: CropBox | None, size: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 -> (size, size, 3): the crop, or the largest centred square without one."""
+    height, width = image.shape[:2]
+    return crop_resize(image, crop or center_square(width, height), size)
+
+
+def at_most(frames: int | None, limit: int | None) -> int | None:
+    """How many frames to expect, for a progress bar; None where neither number is known."""
+    return min((number for number in (frames, limit) if number is not None), default=None)
+
+
+def read_driving(path: Path, options: DrivingOptions, size: int) -> Generator[DrivingFrame, None, None]:
+    """Stream the frames of a video, cropped to a square and resized to (size, size, 3) uint8.
+
+    Raises InputError where the video holds no frame that can be decoded.
+    """
+    with open_video(path) as reader:
+        step = max(1, round(1 / (reader.info.average_rate * reader.info.time_base)))  # ticks from frame to frame
+        pictures = (
+            frame
+            if isinstance(frame, BadFrame)
+            else DrivingFrame(square(frame.image, options.crop, size), frame.pts, frame.time_base)
+            for frame in reader
+        )
+        yield from islice(fill_gaps(pictures, step), options.max_frames)
+
+
+def fill_gaps(frames: Iterable[DrivingFrame | BadFrame], step: int) -> Generator[DrivingFrame, None, None]:
+    """Put the last good picture (at the start of the video: the first) in place of every bad frame.
+
+    Only that picture is kept, and the time stamps of a gap until the next good frame. Where the file does not tell them
+    they are spread evenly between the neighbours, `step` ticks apart where there is but one neighbour.
+    """
+    last: DrivingFrame | None = None
+    gap: list[BadFrame] = []
+    for frame in frames:
+        if isinstance(frame, BadFrame):
+            gap.append(frame)
+            continue
+        yield from _held(last or frame, gap, _gap_times(gap, None if last is None else last.pts, frame.pts, step))
+        yield frame
+        last, gap = frame, []
+    if last is not None:
+        yield from _held(last, gap, _gap_times(gap, last.pts, None, step))
+
+
+def _held(good: DrivingFrame, gap: list[BadFrame], times: list[int]) -> Generator[DrivingFrame, None, None]:
+    for pts in times:
+        yield replace(good, pts=pts, held=gap[0].reason)
+
+
+def _gap_times(gap: list[BadFrame], before: int | None, after: int | None, step: int) -> list[int]:
+    """Rising time stamps for a gap, strictly between its neighbours and never negative; fewer where none is free."""
+    known = [bad.pts for bad in gap if bad.pts is not None]
+    if len(known) < len(gap):
+        known = _even_times(len(gap), before, after, step)
+    lowest = -1 if before is None else before
+    return sorted({pts for pts in known if lowest < pts and (after is None or pts < after)})
+
+
+def _even_times(missing: int, before: int | None, after: int | None, step: int) -> list[int]:
+    if before is not None and after is not None:
+        return [before + (after - before) * n // (missing + 1) for n in range(1, missing + 1)]
+    if after is not None:
+        return [after - step * n for n in range(1, missing + 1)]
+    return [(before or 0) + step * n for n in range(1, missing + 1)]

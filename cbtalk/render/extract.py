@@ -1,0 +1,82 @@
+"""The motion of a whole driving video: one pass, keypoints only."""
+
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cbtalk.errors import WeightsError
+from cbtalk.media.video_reader import VideoInfo
+from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.talker import Talker
+from cbtalk.render.driving import DrivingFrame, at_most, read_driving
+from cbtalk.render.engine import hold_last, is_finite, to_tensor
+from cbtalk.render.motion_file import Motion
+from cbtalk.render.options import DrivingOptions
+from cbtalk.render.pipeline import run_pipeline
+from cbtalk.render.report import Report
+
+
+def extract_motion(
+    talker: Talker,
+    driving: Path,
+    info: VideoInfo,
+    options: DrivingOptions,
+    report: Report,
+    *,
+    progress: bool = False,
+) -> Motion:
+    """Keypoints of every frame of a video; they alone (360 bytes a frame) are kept.
+
+    Frames that cannot be decoded, or whose keypoints are not finite, hold the last good motion (at the start: the
+    first good one); `report` counts them. Raises WeightsError where no frame has finite keypoints.
+    """
+    device = next(talker.parameters()).device
+    parts: list[Keypoints] = []
+    pts: list[int] = []
+    bar = tqdm(
+        desc="motion", total=at_most(info.frames, options.max_frames), unit="frame", disable=None if progress else True
+    )
+
+    @torch.inference_mode()
+    def detect(frames: list[DrivingFrame]) -> tuple[list[DrivingFrame], Keypoints]:
+        keypoints = talker.keypoints(to_tensor(stack(frames), device))
+        return frames, Keypoints(*(part.float().cpu() for part in keypoints))
+
+    def collect(result: tuple[list[DrivingFrame], Keypoints]) -> None:
+        frames, keypoints = result
+        parts.append(keypoints)
+        pts.extend(frame.pts for frame in frames)
+        report.count_held(frames)
+        bar.update(len(frames))
+
+    with bar:
+        frames = read_driving(driving, options, talker.image_size)
+        run_pipeline(batches(frames, options.batch_size), detect, collect)
+    found = Keypoints(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    good = is_finite(found).nonzero().flatten()
+    if len(good) == 0:
+        raise WeightsError("the model finds no finite keypoints in the driving video: its weights are damaged")
+    keypoints, held = hold_last(Keypoints(*(part[good[:1]] for part in found)), found)
+    report.not_finite += int(held.sum())
+    return Motion(keypoints, torch.tensor(pts), info.time_base, info.average_rate)
+
+
+def batches(frames: Iterable[DrivingFrame], size: int) -> Generator[list[DrivingFrame], None, None]:
+    """Groups of `size` frames, the last one smaller."""
+    group: list[DrivingFrame] = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def stack(frames: list[DrivingFrame]) -> NDArray[np.uint8]:
+    """(B, S, S, 3) uint8."""
+    return np.stack([frame.image for frame in frames])

@@ -1,0 +1,130 @@
+"""Motion files: what a model sees of a driving video, and none of its pictures, in safetensors."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cbtalk import __version__
+from cbtalk.atomic import atomic_path
+from cbtalk.errors import InputError
+from cbtalk.media.files import check_readable
+from cbtalk.model.keypoints import Keypoints
+
+FORMAT, VERSION = "cbtalk-motion", "1"
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The keypoints of T driving frames.
+
+    keypoints: value (T, K, 2) and jacobian (T, K, 2, 2), float32, on the CPU; pts (T,) int64, rising, in `time_base`
+    seconds; average_rate: frames per second.
+    """
+
+    keypoints: Keypoints
+    pts: Tensor
+    time_base: Fraction
+    average_rate: Fraction
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.pts)
+
+    def __getitem__(self, rows: slice) -> Keypoints:
+        """The keypoints of some frames."""
+        return Keypoints(*(part[rows] for part in self.keypoints))
+
+    def first(self, frames: int | None) -> "Motion":
+        """The first `frames` frames; all of them where None."""
+        return replace(self, keypoints=self[slice(frames)], pts=self.pts[:frames])
+
+
+def save_motion(path: Path, motion: Motion, *, fingerprint: str) -> None:
+    """Write a motion file, complete or not at all. `fingerprint` is the talker's `motion_fingerprint()`."""
+    tensors = {
+        "value": motion.keypoints.value.float().contiguous(),
+        "jacobian": motion.keypoints.jacobian.float().contiguous(),
+        "pts": motion.pts,
+    }
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "creator": f"cbtalk {__version__}",
+        "motion_fingerprint": fingerprint,
+        "time_base": str(motion.time_base),
+        "average_rate": str(motion.average_rate),
+        "frames": str(motion.frames),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
+    """Read and check a motion file.
+
+    Raises InputError where the file is missing, damaged, not a motion file, or of a model whose keypoints mean
+    something else.
+    """
+    check_readable(path, "motion file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_header(path, metadata, fingerprint)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            frames = _check_shapes(path, slices, num_keypoints)
+            value, jacobian, pts = (file.get_tensor(name) for name in ("value", "jacobian", "pts"))
+    except (SafetensorError, OSError) as failure:
+        raise InputError(
+            f"{path}: not a readable motion file ({failure}); write it again with `cbtalk motion`"
+        ) from failure
+    if not (value.isfinite().all() and jacobian.isfinite().all()):
+        raise InputError(f"{path}: the motion holds values that are not finite")
+    if frames > 1 and not (pts.diff() > 0).all():
+        raise InputError(f"{path}: the time stamps of the motion do not rise")
+    times = {key: _fraction(path, metadata, key) for key in ("time_base", "average_rate")}
+    return Motion(Keypoints(value, jacobian), pts, **times)
+
+
+def _check_header(path: Path, metadata: dict[str, str], fingerprint: str) -> None:
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: not a motion file; write one with `cbtalk motion`")
+    if metadata.get("version") != VERSION:
+        raise InputError(
+            f"{path}: motion format version {metadata.get('version')}, this cbtalk reads version {VERSION}"
+        )
+    if metadata.get("motion_fingerprint") != fingerprint:
+        raise InputError(
+            f"{path}: this motion is of another model; write it again with `cbtalk motion` and the same --weights"
+        )
+
+
+def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int) -> int:
+    """Compare shapes and types with what the format says before any data is read; returns the number of frames."""
+    found = {name: (list(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    frames = found["pts"][0][0] if "pts" in found and found["pts"][0] else 0
+    expected = {
+        "value": ([frames, num_keypoints, 2], "F32"),
+        "jacobian": ([frames, num_keypoints, 2, 2], "F32"),
+        "pts": ([frames], "I64"),
+    }
+    if found != expected or frames == 0:
+        raise InputError(f"{path}: the motion is not that of one or more frames with {num_keypoints} keypoints")
+    return frames
+
+
+def _fraction(path: Path, metadata: dict[str, str], key: str) -> Fraction:
+    try:
+        numerator, _, denominator = metadata[key].partition("/")
+        fraction = Fraction(int(numerator), int(denominator or 1))
+    except (KeyError, ValueError, ZeroDivisionError) as failure:
+        raise InputError(f"{path}: the motion's {key} is not a fraction") from failure
+    # FFmpeg keeps rates and time bases as pairs of 32 bit integers.
+    if fraction <= 0 or max(fraction.numerator, fraction.denominator) >= 2**31:
+        raise InputError(f"{path}: the motion's {key} is out of range")
+    return fraction

@@ -1,0 +1,52 @@
+"""What a caller can choose."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cbtalk.errors import ConfigError
+from cbtalk.media.crop import CropBox
+
+
+@dataclass(frozen=True)
+class DrivingOptions:
+    """How the driving video is read.
+
+    crop: the square to follow, in pixels; the centre where None. batch_size: frames that go through the model at once.
+    max_frames: the end, where it comes before the video's.
+    """
+
+    crop: CropBox | None = None
+    batch_size: int = 4
+    max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for numbers below 1."""
+        if self.batch_size < 1:
+            raise ConfigError(f"batch size {self.batch_size}: must be 1 or more")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ConfigError(f"max frames {self.max_frames}: must be 1 or more")
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How a portrait is animated.
+
+    motion: "relative" moves the source as the driving face moves since its initial frame, "absolute" puts it where
+    the driving face is. adapt_scale: multiply relative motion by the ratio of the faces' sizes. best_frame: the
+    initial frame is the one most like the source instead of the first. crop: the square of the source to animate, in
+    pixels; the centre where None. compare: source, driving and result side by side.
+    """
+
+    motion: Literal["relative", "absolute"] = "relative"
+    adapt_scale: bool = False
+    best_frame: bool = False
+    crop: CropBox | None = None
+    compare: bool = False
+    driving: DrivingOptions = DrivingOptions()
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for choices that contradict each other."""
+        if self.motion == "absolute" and (self.adapt_scale or self.best_frame):
+            raise ConfigError(
+                "adapt scale and best frame belong to relative motion; leave them out with absolute motion"
+            )

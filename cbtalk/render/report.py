@@ -1,0 +1,53 @@
+"""What a finished render or extraction tells the user."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cbtalk.render.driving import DrivingFrame
+
+
+@dataclass
+class Report:
+    """Frames written, seconds it took, and every frame that is not what the driving video showed.
+
+    undecoded: frames that could not be decoded, the first of them being first_undecoded.
+    not_finite: frames whose motion or picture was not finite.
+    """
+
+    output: Path
+    frames: int = 0
+    seconds: float = 0.0
+    undecoded: int = 0
+    first_undecoded: DrivingFrame | None = None
+    not_finite: int = 0
+
+    def count_held(self, frames: Iterable[DrivingFrame]) -> None:
+        """Take note of the frames that could not be decoded."""
+        for frame in frames:
+            if frame.held is not None:
+                self.first_undecoded = self.first_undecoded or frame
+                self.undecoded += 1
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know, one line each."""
+        lines = []
+        if self.first_undecoded is not None:
+            frame = self.first_undecoded
+            first = f"the first at {float(frame.pts * frame.time_base):.2f} s {frame.held}"
+            held = f"{_frames(self.undecoded)} of the driving video could not be decoded ({first})"
+            lines.append(f"{held}; the last good motion is held")
+        if self.not_finite:
+            lines.append(f"{_frames(self.not_finite)} came out not finite; the last good one is repeated")
+        return lines
+
+    def __str__(self) -> str:
+        held = self.undecoded + self.not_finite
+        rate = self.frames / self.seconds if self.seconds > 0 else 0.0
+        line = f"{self.output}: {_frames(self.frames)}, {self.seconds:.1f} seconds, {rate:.1f} fps"
+        return f"{line}, {held} held" if held else line
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame" if count == 1 else f"{count} frames"
