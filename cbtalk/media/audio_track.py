@@ -97,17 +97,29 @@ class AudioTrack:
                 yield packet
 
     def _encoded(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
-        graph = _to_aac_frames(stream, self._target)
-        for packet in self._demuxed(stream):
-            with contextlib.suppress(av.FFmpegError, ValueError):
-                for frame in stream.decode(packet):
-                    graph.push(frame)
+        graph, shape = None, None
+        for frame in self._decoded(stream):
+            if shape != (shape := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                yield from self._drained(graph, end=True)
+                graph = _to_aac_frames(frame, self._target)
+            assert graph is not None
+            graph.push(frame)
             yield from self._drained(graph)
-        graph.push(None)
-        yield from self._drained(graph)
+        yield from self._drained(graph, end=True)
         yield from self._target.encode(None)
 
-    def _drained(self, graph: Graph) -> Iterator["av.Packet[AudioStream]"]:
+    def _decoded(self, stream: AudioStream) -> Iterator[AudioFrame]:
+        """The sound that can be decoded; a hole is left where it cannot."""
+        for packet in self._demuxed(stream):
+            with contextlib.suppress(av.FFmpegError, ValueError):
+                yield from stream.decode(packet)
+
+    def _drained(self, graph: Graph | None, *, end: bool = False) -> Iterator["av.Packet[AudioStream]"]:
+        """Encode what the graph has ready; at the `end`, all that is left in it."""
+        if graph is None:
+            return
+        if end:
+            graph.push(None)
         with contextlib.suppress(av.BlockingIOError, av.EOFError):
             while True:
                 yield from self._target.encode(cast(AudioFrame, graph.pull()))
@@ -122,17 +134,22 @@ def _add_aac(output: OutputContainer, source: AudioStream) -> AudioStream:
     return target
 
 
-def _to_aac_frames(source: AudioStream, target: AudioStream) -> Graph:
-    """Decoded sound in, frames for the AAC encoder out; holes in the sound become silence, so that it cannot drift."""
+def _to_aac_frames(first: AudioFrame, target: AudioStream) -> Graph:
+    """Sound like `first` in, frames for the AAC encoder out; holes become silence, so that the sound cannot drift."""
     context = target.codec_context
-    graph = Graph()
-    layout = (
+    wanted = (
         f"sample_fmts={context.format.name}:sample_rates={context.sample_rate}:channel_layouts={context.layout.name}"
     )
+    graph = Graph()
     graph.link_nodes(
-        graph.add_abuffer(template=source),
+        graph.add_abuffer(
+            sample_rate=first.sample_rate,
+            format=first.format.name,
+            layout=first.layout.name,
+            time_base=first.time_base,
+        ),
         graph.add("aresample", "async=1"),
-        graph.add("aformat", layout),
+        graph.add("aformat", wanted),
         graph.add("asetnsamples", f"n={_AAC_FRAME}:p=0"),
         graph.add("abuffersink"),
     ).configure()
