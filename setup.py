@@ -67,10 +67,12 @@ class CMakeBuild(build_ext):
         return {}
 
 
+def packages() -> list[str]:
+    return [name for top, folder in FOLDERS.items() for name in [top, *(f"{top}.{p}" for p in find_packages(folder))]]
+
+
 setup(
-    packages=[
-        name for top, folder in FOLDERS.items() for name in [top, *(f"{top}.{p}" for p in find_packages(folder))]
-    ],
+    packages=packages(),
     package_dir=FOLDERS,
     package_data={"cbtalk": ["py.typed", "*.pyi", "weights/*"]},
     ext_modules=[Extension("cbtalk._build_info", sources=[])],

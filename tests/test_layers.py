@@ -1,0 +1,80 @@
+"""Imports between the rooms of the package go one way."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cbtalk"
+
+FOUNDATION = {"errors", "atomic"}
+MAY_IMPORT = {
+    "errors": set(),
+    "atomic": {"errors"},
+    "_build_info": set(),
+    "_native": set(),
+    "reference": set(),
+    "kernels": set(),
+    "ops": FOUNDATION | {"reference", "kernels", "_native"},
+    "model": FOUNDATION | {"ops"},
+    "media": FOUNDATION,
+    "render": FOUNDATION | {"model", "media"},
+    "evaluate": FOUNDATION | {"model", "media"},
+    "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
+    "doctor": FOUNDATION | {"ops", "reference", "_native", "_build_info", "model", "media", "render"},
+    "cli": FOUNDATION | {"model", "media", "render", "train", "evaluate", "doctor"},
+    "__main__": {"cli"},
+    "__init__": FOUNDATION | {"ops", "model"},
+}
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Dotted names that a file imports, at its top or inside a function; `from a import b` counts as a.b."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which room is meant"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def violations(module: tuple[str, ...], source: str) -> list[str]:
+    """What the file of cbtalk.<module> imports and may not; module ("ops", "flow_warp") is cbtalk/ops/flow_warp.py."""
+    found = []
+    for name in imported_modules(source):
+        top, *rest = name.split(".")
+        if top in {"torchvision", "bench", "tests", "setuptools"}:
+            found.append(name)
+        if top != "cbtalk" or rest == ["__version__"]:
+            continue
+        room = rest[0]
+        if room == module[0]:
+            if room == "ops" and module[-1] != "__init__" and rest[1] not in {"backends", module[-1]}:
+                found.append(name)
+        elif room not in MAY_IMPORT[module[0]]:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
+    module = path.relative_to(PACKAGE).with_suffix("").parts
+    assert violations(module, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        (("reference", "flow_warp"), "from cbtalk.ops import flow_warp"),
+        (("model", "talker"), "import cbtalk.render.engine"),
+        (("model", "talker"), "from cbtalk import load"),
+        (("media", "images"), "from cbtalk.model.config import TalkerConfig"),
+        (("ops", "flow_warp"), "from cbtalk.ops.nearest_code import nearest_code"),
+        (("evaluate", "metrics"), "import cbtalk.train.losses"),
+        (("train", "trainer"), "def f():\n    from cbtalk.cli import main"),
+        (("model", "blocks"), "import torchvision.ops"),
+    ],
+)
+def test_a_planted_wrong_import_is_found(module: tuple[str, ...], line: str) -> None:
+    assert violations(module, line)

@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cbtalk import _build_info, _native
+
+LEVELS = ["baseline", "avx2", "avx512"]
+OBJECTS = Path(__file__).parents[1] / "build" / "cmake" / "CMakeFiles"
+
+
+def test_the_library_is_built_and_loads() -> None:
+    assert _native.why_not_cpp() is None
+
+
+def test_the_level_in_use_is_the_processors_best_unless_lowered() -> None:
+    if "CBTALK_CPU_ISA" in os.environ:
+        pytest.skip("CBTALK_CPU_ISA lowers the level of this process")
+    assert _native.cpu_level() == _build_info.processor_level
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_level_is_capped_by_the_processor_and_given_back(name: str) -> None:
+    before = _native.cpu_level()
+    best = LEVELS.index(_build_info.processor_level)
+    with _native.use_cpu_level(name) as level:
+        assert level == _native.cpu_level() == LEVELS[min(LEVELS.index(name), best)]
+    assert _native.cpu_level() == before
+
+
+def test_an_unknown_level_is_refused() -> None:
+    before = _native.cpu_level()
+    with pytest.raises(ValueError, match="neon"), _native.use_cpu_level("neon"):
+        pass
+    assert _native.cpu_level() == before
+
+
+def test_the_environment_lowers_the_level_of_a_process() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from cbtalk import _native; print(_native.cpu_level())"],
+        env={**os.environ, "CBTALK_CPU_ISA": "baseline"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.strip() == "baseline"
+
+
+def test_a_missing_or_damaged_library_has_a_reason(tmp_path: Path) -> None:
+    library, reason = _native._load(tmp_path / "libcbtalk_cpu.so")
+    assert library is None and reason is not None and "make build" in reason
+    (tmp_path / "libcbtalk_cpu.so").write_bytes(b"not a library")
+    library, reason = _native._load(tmp_path / "libcbtalk_cpu.so")
+    assert library is None and reason is not None and "cannot be loaded" in reason
+
+
+@pytest.mark.parametrize("level", _build_info.levels.split())
+def test_no_function_is_shared_between_the_levels(level: str) -> None:
+    # The linker keeps one copy of an inline function: if that is the AVX-512 one, older processors stop on it.
+    objects = sorted(OBJECTS.glob(f"cbtalk_core_{level}.dir/**/*.o"))
+    if not objects:
+        pytest.skip(f"no object files under {OBJECTS}: the library was built elsewhere")
+    listing = subprocess.run(["nm", "--defined-only", *map(str, objects)], check=True, capture_output=True, text=True)
+    symbols = [line.split()[1:] for line in listing.stdout.splitlines() if len(line.split()) == 3]
+    assert any(kind == "T" for kind, _ in symbols)
+    assert [name for kind, name in symbols if kind in "TWVu" and level not in name] == []

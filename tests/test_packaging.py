@@ -1,0 +1,83 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
+    result = subprocess.run(
+        [str(word) for word in command], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def package_files() -> set[str]:
+    """What a user must get: sources, type marks and bundled weights, relative to the checkout."""
+    patterns = ("cbtalk/**/*.py", "cbtalk/py.typed", "cbtalk/*.pyi", "cbtalk/weights/*")
+    return {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+
+
+def test_every_file_of_the_package_is_installed(tmp_path: Path) -> None:
+    run(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", tmp_path)
+    built = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("cbtalk/**/*") if path.is_file()}
+    assert built == package_files()
+
+
+def test_the_source_distribution_can_be_built_and_tested(tmp_path: Path) -> None:
+    run(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path, "sdist", "--dist-dir", tmp_path)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    sources = set(re.findall(r"csrc/\S+\.cpp", (ROOT / "CMakeLists.txt").read_text()))
+    headers = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")}
+    needed = {
+        "CMakeLists.txt",
+        "LICENSE",
+        "Makefile",
+        "constraints.txt",
+        "pyproject.toml",
+        "setup.py",
+        "tests/checks.py",
+    }
+    assert sources | headers | needed | package_files() <= names
+    assert not [name for name in names if name.endswith(".so")]
+
+
+def test_without_the_compiled_library_the_reference_answers_and_the_reason_is_told(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cbtalk", tmp_path / "cbtalk", ignore=shutil.ignore_patterns("_lib", "*.so", "weights"))
+    program = """
+import torch, cbtalk
+from cbtalk import _native, ops
+assert "make build" in _native.why_not_cpp(), _native.why_not_cpp()
+feature = torch.rand(1, 3, 5, 5)
+rows, columns = torch.meshgrid(torch.linspace(-1, 1, 5), torch.linspace(-1, 1, 5), indexing="ij")
+identity = torch.stack([columns, rows], -1)[None]
+torch.testing.assert_close(ops.flow_warp(feature, identity), feature)
+try:
+    ops.flow_warp(feature, identity, backend="cpp")
+except cbtalk.BackendError as error:
+    print(error)
+"""
+    printed = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert "make build" in printed
+
+
+@pytest.mark.slow
+def test_the_wheel_builds_in_isolation_and_runs(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT)
+    wheel = next(tmp_path.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    assert package_files() | {"cbtalk/_lib/libcbtalk_cpu.so"} <= names
+    program = "from cbtalk import _native, _build_info; print(_native.__file__, _native.why_not_cpp())"
+    printed = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert printed.split() == [str(tmp_path / "site" / "cbtalk" / "_native.py"), "None"]
