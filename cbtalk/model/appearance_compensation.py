@@ -6,17 +6,18 @@ from torch import Tensor, nn
 from cbtalk.model.blocks import resize, to_image, to_tokens
 from cbtalk.model.codebook import Codebook
 from cbtalk.model.config import TalkerConfig
-from cbtalk.model.transformer import ProjectedCodes, TransformerLayer
+from cbtalk.model.transformer import ProjectedCodes, TransformerLayer, project_codes
 
 
 class ToPatches(nn.Module):
-    """(B, C, S, S) -> (B, T, p * p * C): each patch of p x p pixels flattened row by row, channels fastest."""
+    """Patches of p x p pixels as tokens, each flattened row by row, channels fastest."""
 
     def __init__(self, patch: int) -> None:
         super().__init__()
         self.patch = patch
 
     def forward(self, image: Tensor) -> Tensor:
+        """(B, C, p * size, p * size) -> (B, size * size, p * p * C)."""
         batch, channels, height, width = image.shape
         p = self.patch
         split = image.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, channels)
@@ -24,7 +25,7 @@ class ToPatches(nn.Module):
 
 
 class FromPatches(nn.Module):
-    """The inverse of `ToPatches`: (B, size * size, p * p * C) -> (B, C, p size, p size), channels_last."""
+    """The inverse of `ToPatches`; channels_last."""
 
     def __init__(self, patch: int, size: int) -> None:
         super().__init__()
@@ -32,6 +33,7 @@ class FromPatches(nn.Module):
         self.size = size
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(B, size * size, p * p * C) -> (B, C, p * size, p * size)."""
         p, size = self.patch, self.size
         split = tokens.unflatten(2, (p, p, -1)).unflatten(1, (size, size)).transpose(2, 3)
         return split.reshape(tokens.shape[0], size * p, size * p, -1).permute(0, 3, 1, 2)
@@ -59,19 +61,19 @@ class AppearanceCompensation(nn.Module):
         """The whole appearance codebook as each layer sees it; empty where appearance is nowhere compensated."""
         if not self.config.compensated_scales:
             return []
-        return [layer.cross_attn.project(self.quantize_app.embedding.weight) for layer in self.app_block]
+        return project_codes(self.app_block, self.quantize_app.embedding.weight)
 
     def compensate_appearance(
         self, index: int, feature: Tensor, deformation: Tensor, codes: list[ProjectedCodes]
     ) -> Tensor:
-        """One scale: the warped and occluded source feature (B, C, s, s), compensated; as it is at a scale without compensation.
+        """One scale: the warped and occluded source feature (B, C, s, s), compensated where the configuration says so.
 
         The first layer's self-attention ignores the tokens whose `deformation` (B, h, h, 2) points outside the source.
         """
         if index >= len(self.config.compensated_scales):
             return feature
         rows, size = self.quantize_app.rows(index), self.config.latent_size
-        ignored = self._outside(deformation)
+        ignored: Tensor | None = self._outside(deformation)
         tokens = self.embed_appearance(index, feature)
         for layer, projected in zip(self.app_block, codes, strict=True):
             tokens = layer(tokens, self.position_emb_app, projected.rows(rows), size, ignored)

@@ -4,20 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtalk.model.config import NORM_GROUPS
-
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """A 3 x 3 convolution that keeps the size (stride 1)."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
+def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+    """Group norm as every block of the generator has it."""
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def resize(image: Tensor, size: int) -> Tensor:
-    """`image` (B, C, H, W) resized bilinearly, corner aligned, to (B, C, size, size); the tensor itself where nothing changes."""
+    """`image` (B, C, H, W) resized to (B, C, size, size), bilinear, corner aligned; itself where nothing changes."""
     if image.shape[-2:] == (size, size):
         return image
     return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=True)
@@ -46,15 +45,16 @@ def to_image(tokens: Tensor, size: int) -> Tensor:
 class ResBlock(nn.Module):
     """Two pre-activated 3 x 3 convolutions and a skip; the skip is projected (`conv_out`) where the width changes."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels)
+        self.norm1 = group_norm(in_channels, groups)
         self.conv1 = conv3x3(in_channels, out_channels)
-        self.norm2 = group_norm(out_channels)
+        self.norm2 = group_norm(out_channels, groups)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.conv_out = nn.Conv2d(in_channels, out_channels, kernel_size=1) if in_channels != out_channels else None
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W)."""
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         return hidden + (x if self.conv_out is None else self.conv_out(x))
@@ -67,7 +67,8 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H / 2, W / 2)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -78,32 +79,33 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = conv3x3(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2 H, 2 W)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class AttentionBlock(nn.Module):
     """Single-head self-attention over all pixels, with a skip."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.q = nn.Conv2d(channels, channels, kernel_size=1)
         self.k = nn.Conv2d(channels, channels, kernel_size=1)
         self.v = nn.Conv2d(channels, channels, kernel_size=1)
         self.proj_out = nn.Conv2d(channels, channels, kernel_size=1)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         normed = self.norm(x)
-        query, key, value = (
-            to_tokens(project(normed)).unsqueeze(1) for project in (self.q, self.k, self.v)
-        )  # (B, 1, HW, C)
+        # one head: (B, 1, H W, C)
+        query, key, value = (to_tokens(project(normed)).unsqueeze(1) for project in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(query, key, value).squeeze(1)
         return x + self.proj_out(to_image(attended, x.shape[-1]))
 
 
 class AntiAliasDownsample(nn.Module):
-    """Gaussian blur (depthwise, zero padding), then every `factor`-th pixel from index 0. The kernel is a buffer, `weight`."""
+    """Gaussian blur (zero padding), then every `factor`-th pixel from index 0. The kernel is the buffer `weight`."""
 
     def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
@@ -118,5 +120,6 @@ class AntiAliasDownsample(nn.Module):
         self.factor = factor
         self.radius = radius
 
-    def forward(self, image: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H / factor, W / factor)
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H / factor, W / factor)."""
         return F.conv2d(image, self.weight, stride=self.factor, padding=self.radius, groups=image.shape[1])

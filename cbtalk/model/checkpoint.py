@@ -108,7 +108,7 @@ def without_storage(config: TalkerConfig) -> Talker:
 
 
 def with_tensors(talker: Talker, tensors: Mapping[str, Tensor], path: Path) -> Talker:
-    """`talker` (from `without_storage`) with these tensors, of the right names and shapes, as its parameters in float32.
+    """`talker` (from `without_storage`) with these tensors, whose names and shapes must fit, as its float32 state.
 
     Raises:
         WeightsError: a tensor holds no floating-point numbers, or some that are not finite.
@@ -119,9 +119,7 @@ def with_tensors(talker: Talker, tensors: Mapping[str, Tensor], path: Path) -> T
         if tensor.is_floating_point() != expected.is_floating_point():
             raise WeightsError(f"{path}: {name} holds {tensor.dtype} numbers; the file was not made for this model")
         if not bool(tensor.isfinite().all()):
-            raise WeightsError(
-                f"{path}: {name} holds numbers that are not finite; the file is damaged or its training diverged"
-            )
+            raise WeightsError(f"{path}: {name} is not finite; the file is damaged or its training diverged")
         state[name] = tensor.to(expected.dtype)
     talker.load_state_dict(state, assign=True)
     return talker.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -155,7 +153,7 @@ def _empty_talker(path: Path, metadata: Mapping[str, str]) -> Talker:
 
 
 def _fitting_names(path: Path, talker: Talker, file: safe_open) -> list[str]:
-    """The names of the file's tensors, once they and their shapes are known to be the talker's (nothing is read before)."""
+    """The names of the file's tensors, which with their shapes must be the talker's; no tensor is read before."""
     names = list(file.keys())
     wrong = mismatch(talker.state_dict(), {name: tuple(file.get_slice(name).get_shape()) for name in names})
     if wrong:

@@ -1,6 +1,5 @@
 """Codebooks of motion and appearance, and which of their codes each scale may use."""
 
-import torch
 from torch import Tensor, nn
 
 from cbtalk.model.blocks import full_precision, without_autocast
@@ -33,7 +32,7 @@ class Codebook(nn.Module):
         return slice(start, codes * (scale + 1) // self.scales)
 
     def quantize(self, tokens: Tensor, scale: int) -> Quantized:
-        """The nearest codes of tokens (..., D) among those of the scale, in float32 at least; codes keep the tokens' shape."""
+        """The nearest of the scale's codes for tokens (..., D), in float32 at least; `codes` has the tokens' shape."""
         with without_autocast(tokens):
             flat = full_precision(tokens).reshape(-1, tokens.shape[-1])
             codes = self.embedding.weight[self.rows(scale)].to(flat.dtype)

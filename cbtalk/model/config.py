@@ -9,7 +9,6 @@ from cbtalk.errors import ConfigError
 
 CodeAllocation = Literal["shared", "disjoint", "unsplit"]
 
-NORM_GROUPS = 32
 KEYPOINT_KERNEL = 7
 
 # A configuration may come from a stranger's file: no count in it can ask for endless work.
@@ -22,8 +21,8 @@ DEPTHS = frozenset({"hourglass_blocks", "residual_blocks", "motion_layers", "app
 class TalkerConfig:
     """Sizes of the talker and its ablations. The defaults are the paper's model.
 
-    The picture is `image_size` pixels square. The motion estimator works on it downsampled by `motion_downsampling`; the
-    encoder halves it once per entry of `ch_mult` after the first, down to the latent size.
+    The picture is `image_size` pixels square. The motion estimator works on it downsampled by `motion_downsampling`;
+    the encoder halves it once per entry of `ch_mult` after the first, down to the latent size.
     """
 
     image_size: int = 256
@@ -40,6 +39,7 @@ class TalkerConfig:
     nf: int = 64
     ch_mult: tuple[int, ...] = (1, 2, 2, 4)
     residual_blocks: int = 2
+    norm_groups: int = 32  # of every group norm; with one channel a group, the last one would erase the mean colour
 
     # codebooks and the transformers that read them
     motion_codes: int = 1024
@@ -79,6 +79,7 @@ class TalkerConfig:
 
     @property
     def latent_size(self) -> int:
+        """Height and width of the encoder's output, and so the root of the number of tokens."""
         return self.scales[0]
 
     @property
@@ -98,9 +99,7 @@ class TalkerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
-        }
+        return {**dataclasses.asdict(self), "ch_mult": list(self.ch_mult)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TalkerConfig":
@@ -137,32 +136,26 @@ class TalkerConfig:
     def _check_sizes(self) -> None:
         halvings = 1 << (len(self.ch_mult) - 1)
         if self.image_size % halvings:
-            raise ConfigError(
-                f"image_size {self.image_size} is not a multiple of {halvings} (ch_mult halves it that often)"
-            )
+            raise ConfigError(f"image_size {self.image_size} is not a multiple of {halvings}, the halvings by ch_mult")
         if self.image_size % self.motion_downsampling:
-            raise ConfigError(
-                f"image_size {self.image_size} is not a multiple of motion_downsampling {self.motion_downsampling}"
-            )
-        if self.motion_size % (1 << self.hourglass_blocks):
-            raise ConfigError(
-                f"{self.hourglass_blocks} hourglass_blocks do not divide the motion size {self.motion_size}"
-            )
-        if self.motion_size < KEYPOINT_KERNEL:
-            raise ConfigError(
-                f"the motion size {self.motion_size} is smaller than the keypoint kernel {KEYPOINT_KERNEL}"
-            )
-        ratio = self.motion_size // self.latent_size
-        if ratio * self.latent_size != self.motion_size or ratio & (ratio - 1):
-            raise ConfigError(
-                f"the motion size {self.motion_size} is not the latent size {self.latent_size} times a power of two"
-            )
+            factor = self.motion_downsampling
+            raise ConfigError(f"image_size {self.image_size} is not a multiple of motion_downsampling {factor}")
+        motion, latent = self.motion_size, self.latent_size
+        if motion % (1 << self.hourglass_blocks):
+            raise ConfigError(f"{self.hourglass_blocks} hourglass_blocks cannot halve a motion size of {motion}")
+        if motion < KEYPOINT_KERNEL:
+            raise ConfigError(f"the motion size {motion} leaves no room for a kernel of {KEYPOINT_KERNEL}")
+        ratio = motion // latent
+        if ratio * latent != motion or ratio & (ratio - 1):
+            raise ConfigError(f"the motion size {motion} is not the latent size {latent} times a power of two")
 
     def _check_widths(self) -> None:
         widths = {"nf * ch_mult": self.channels, "motion_dim": (self.motion_dim,)}
         for name, values in widths.items():
-            if any(width % NORM_GROUPS for width in values):
-                raise ConfigError(f"{name} is {values}; every width must be a multiple of {NORM_GROUPS} for group norm")
+            if any(width % self.norm_groups for width in values):
+                raise ConfigError(
+                    f"{name} is {values}; every width must be a multiple of norm_groups {self.norm_groups}"
+                )
         for name in ("motion_dim", "appearance_dim"):
             if getattr(self, name) % self.heads:
                 raise ConfigError(f"{name} {getattr(self, name)} is not a multiple of heads {self.heads}")
@@ -188,6 +181,7 @@ PRESETS = MappingProxyType(
             hourglass_max=256,
             nf=32,
             residual_blocks=1,
+            norm_groups=8,
             motion_codes=256,
             motion_layers=1,
             motion_hidden=64,

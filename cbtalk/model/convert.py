@@ -1,7 +1,6 @@
 """Released checkpoints (pickles) to one weights file."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +43,8 @@ def run(
     Args:
         net_g: checkpoint of encoder, generator and codebooks.
         motion: checkpoint of the motion estimator.
-        param_key: which parameters of `net_g` to take; "auto" takes the averaged ones ("params_ema") where there are some.
-            The motion estimator is released without averages: it always gives its "params".
+        param_key: which parameters of `net_g` to take; "auto" takes the averaged ones ("params_ema") where there are
+            some. The motion estimator is released without averages: it always gives its "params".
 
     Returns:
         What was taken from each file, for the user to see.
@@ -60,11 +59,10 @@ def run(
     estimator, estimator_report = _read(Path(motion), "params", talker.motion_estimator.state_dict())
     tensors = {f"net_g.{name}": tensor for name, tensor in generator.items()}
     tensors |= {f"motion_estimator.{name}": tensor for name, tensor in estimator.items()}
-    notes = {
-        "converted_from": f"{generator_report.path.name} ({generator_report.key}), {estimator_report.path.name} ({estimator_report.key})"
-    }
+    reports = generator_report, estimator_report
+    notes = {"converted_from": ", ".join(f"{report.path.name} ({report.key})" for report in reports)}
     save_weights(output, with_tensors(talker, tensors, Path(net_g)), notes=notes)
-    return generator_report, estimator_report
+    return reports
 
 
 def _read(path: Path, param_key: ParamKey, expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ConvertedFile]:
@@ -74,13 +72,11 @@ def _read(path: Path, param_key: ParamKey, expected: Mapping[str, Tensor]) -> tu
         key = "params_ema" if "params_ema" in checkpoint else "params"
     entry = checkpoint.get(key)
     if not isinstance(entry, dict) or not all(isinstance(tensor, Tensor) for tensor in entry.values()):
-        raise WeightsError(
-            f"{path}: has no parameters {key!r}; its entries: {', '.join(map(str, list(checkpoint)[:8])) or 'none'}"
-        )
+        found = ", ".join(map(str, list(checkpoint)[:8])) or "none"
+        raise WeightsError(f"{path}: has no parameters {key!r}; its entries: {found}")
     prefixed = bool(entry) and all(str(name).startswith(PARALLEL_PREFIX) for name in entry)
-    tensors = {
-        str(name).removeprefix(PARALLEL_PREFIX) if prefixed else str(name): value for name, value in entry.items()
-    }
+    prefix = PARALLEL_PREFIX if prefixed else ""
+    tensors = {str(name).removeprefix(prefix): tensor for name, tensor in entry.items()}
     wrong = mismatch(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     if wrong:
         raise WeightsError(f"{path}: is not a checkpoint of the paper's model: {wrong}")
@@ -93,11 +89,9 @@ def _unpickle(path: Path) -> dict[str, object]:
         raise WeightsError(f"{path}: no such file; give the released checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle fails in every way a program can
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{path}: cannot be read as a checkpoint of tensors ({reason}); download it again"
-        ) from error
+        raise WeightsError(f"{path}: is damaged or holds more than tensors ({reason}); download it again") from error
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{path}: holds a {type(checkpoint).__name__} instead of a dictionary of parameters")
     return checkpoint

@@ -23,7 +23,7 @@ class DenseMotion(NamedTuple):
 
 
 def sparse_motions(source: Keypoints, driving: Keypoints, size: int) -> Tensor:
-    """(B, K + 1, size, size, 2): the identity, then each keypoint's affine motion from driving to source coordinates."""
+    """(B, K + 1, size, size, 2): the identity, then each keypoint's affine motion, driving to source."""
     grid = coordinate_grid(size, driving.value)
     affine = source.jacobian @ inverse_2x2(driving.jacobian)  # (B, K, 2, 2)
     offset = grid - driving.value[:, :, None, None]  # (B, K, size, size, 2)
@@ -46,7 +46,7 @@ class DenseMotionNetwork(nn.Module):
         self.occlusion = nn.Conv2d(features, 1, KEYPOINT_KERNEL, padding=padding)
 
     def forward(self, small_source: Tensor, source: Keypoints, driving: Keypoints) -> DenseMotion:
-        """`small_source` (1 or B, 3, h, h) = `self.down(source picture)`; source keypoints (1 or B), driving keypoints (B)."""
+        """The source downsampled by `self.down` (1 or B, 3, h, h), its keypoints (1 or B), driving keypoints (B)."""
         size = small_source.shape[-1]
         batch = driving.value.shape[0]
         with without_autocast(small_source):

@@ -1,10 +1,10 @@
 """The encoder, the generator, and the network that joins them through motion and appearance compensation (`net_g`)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.model.appearance_compensation import AppearanceCompensation
@@ -16,11 +16,12 @@ from cbtalk.ops.flow_warp import flow_warp
 
 
 class Encoder(nn.Module):
-    """Picture (B, 3, H, W) -> the features that are warped, coarsest (the latent) first."""
+    """The features of a picture that are warped, at every scale."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
         widths = [config.nf * multiplier for multiplier in config.ch_mult]
+        groups = config.norm_groups
         blocks: list[nn.Module] = [conv3x3(3, config.nf)]
         kept: list[int] = []  # the last block of each resolution but the latent's
         width = config.nf
@@ -29,26 +30,27 @@ class Encoder(nn.Module):
                 kept.append(len(blocks) - 1)
                 blocks.append(Downsample(width))
             for _ in range(config.residual_blocks):
-                blocks.append(ResBlock(width, out_width))
+                blocks.append(ResBlock(width, out_width, groups))
                 width = out_width
                 if level == len(widths) - 1:
-                    blocks.append(AttentionBlock(width))
+                    blocks.append(AttentionBlock(width, groups))
         self.first_attention = next(i for i, block in enumerate(blocks) if isinstance(block, AttentionBlock))
         blocks += [
-            ResBlock(width, width),
-            AttentionBlock(width),
-            ResBlock(width, width),
-            group_norm(width),
+            ResBlock(width, width, groups),
+            AttentionBlock(width, groups),
+            ResBlock(width, width, groups),
+            group_norm(width, groups),
             conv3x3(width, width),
         ]
         self.blocks = nn.ModuleList(blocks)
         self.kept = kept
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> (B, C, s, s) for each scale, coarsest (the latent) first."""
         return self._features(image, len(self.blocks) - 1)
 
     def appearance_targets(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Like `forward`, but the latent is the feature after the first attention block: the codebook's training target."""
+        """Like `forward`, but the latent is the feature after the first attention block: what codes learn from."""
         return self._features(image, self.first_attention)
 
     def _features(self, x: Tensor, last: int) -> tuple[Tensor, ...]:
@@ -61,33 +63,41 @@ class Encoder(nn.Module):
 
 
 class Generator(nn.Module):
-    """The decoder: latent (B, C, h, h) -> picture (B, 3, H, W). `fusion_points` are where finer features may join."""
+    """The decoder, in one stage per scale; finer features may join between the stages."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
         widths = config.channels
-        width = widths[0]
+        width, groups = widths[0], config.norm_groups
         blocks: list[nn.Module] = [
             conv3x3(width, width),
-            ResBlock(width, width),
-            AttentionBlock(width),
-            ResBlock(width, width),
+            ResBlock(width, width, groups),
+            AttentionBlock(width, groups),
+            ResBlock(width, width, groups),
         ]
-        fusion_points: dict[int, int] = {}  # block -> number of the scale
+        ends: list[int] = []  # a stage ends after the first residual block of the next resolution
         for scale, out_width in enumerate(widths):
             if scale:
                 blocks.append(Upsample(width))
-                fusion_points[len(blocks)] = scale
+                ends.append(len(blocks) + 1)
             for _ in range(config.residual_blocks):
-                blocks.append(ResBlock(width, out_width))
+                blocks.append(ResBlock(width, out_width, groups))
                 width = out_width
                 if scale == 0:
-                    blocks.append(AttentionBlock(width))
-        blocks += [group_norm(width), conv3x3(width, 3)]
+                    blocks.append(AttentionBlock(width, groups))
+        blocks += [group_norm(width, groups), conv3x3(width, 3)]
+        ends.append(len(blocks))
         self.blocks = nn.ModuleList(blocks)
-        self.fusion_points = fusion_points
+        self.stages = [range(a, b) for a, b in pairwise([0, *ends])]
+
+    def run_stage(self, scale: int, x: Tensor) -> Tensor:
+        """From the feature of a scale, fused, to that of the next finer one; the last stage makes the picture."""
+        for block in self.stages[scale]:
+            x = self.blocks[block](x)
+        return x
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Latent (B, C, h, h) -> picture (B, 3, H, W), without any fusion."""
         x = latent
         for block in self.blocks:
             x = block(x)
@@ -96,19 +106,20 @@ class Generator(nn.Module):
     @property
     def last_weight(self) -> Tensor:
         """Weight of the convolution that makes the picture."""
-        return self.blocks[-1].weight
+        return self.blocks[-1].get_parameter("weight")
 
 
 class FeatureModulation(nn.Module):
-    """Scales and shifts the generator's feature by what the compensated feature adds: two (B, C, s, s) -> (B, C, s, s)."""
+    """Scales and shifts the generator's feature by what the compensated feature adds."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.encode_enc = ResBlock(2 * channels, channels)
+        self.encode_enc = ResBlock(2 * channels, channels, groups)
         self.scale = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, channels))
         self.shift = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, channels))
 
     def forward(self, compensated: Tensor, x: Tensor) -> Tensor:
+        """Both (B, C, s, s) -> (B, C, s, s)."""
         encoded = self.encode_enc(torch.cat([compensated, x], dim=1))
         return x + (x * self.scale(encoded) + self.shift(encoded))
 
@@ -133,7 +144,9 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         if config.motion_compensation:
             self.add_motion_compensation(config)
         finer = list(zip(config.scales, config.channels, strict=True))[1:]
-        self.fuse_convs_dict = nn.ModuleDict({str(scale): FeatureModulation(channels) for scale, channels in finer})
+        self.fuse_convs_dict = nn.ModuleDict(
+            {str(scale): FeatureModulation(channels, config.norm_groups) for scale, channels in finer}
+        )
         self.fuse_ms_dict = nn.ModuleDict({str(scale): conv3x3(channels, channels) for scale, channels in finer})
 
     def forward(self, features: Sequence[Tensor], motion: DenseMotion) -> Synthesis:
@@ -141,27 +154,20 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         deformation, occlusion = motion.deformation, motion.occlusion
         steps: list[MotionStep] = []
         appearance_codes = self.project_appearance_codes()
-        compensating = self.config.motion_compensation
-        motion_codes = self.project_motion_codes() if compensating else []
-        heatmaps = self.encode_heatmaps(motion.heatmaps) if compensating else None
-
-        def compensated(index: int) -> Tensor:
-            nonlocal deformation, occlusion
-            feature = features[index]
-            if heatmaps is not None:
+        if self.config.motion_compensation:
+            motion_codes, heatmaps = self.project_motion_codes(), self.encode_heatmaps(motion.heatmaps)
+        for index, feature in enumerate(features):
+            if self.config.motion_compensation:
                 warped = warp(feature, deformation)
                 steps.append(self.compensate_motion(index, warped, deformation, occlusion, heatmaps, motion_codes))
                 deformation, occlusion = steps[-1].deformation, steps[-1].occlusion
             visible = warp(feature, deformation, occlusion)
-            return self.compensate_appearance(index, visible, deformation, appearance_codes)
-
-        latent = compensated(0)
-        x = latent
-        for position, block in enumerate(self.generator.blocks):
-            x = block(x)
-            if position in self.generator.fusion_points:
-                index = self.generator.fusion_points[position]
-                x = self.fuse(index, compensated(index), x)
+            compensated = self.compensate_appearance(index, visible, deformation, appearance_codes)
+            if index == 0:
+                x = latent = compensated
+            else:
+                x = self.fuse(index, compensated, x)
+            x = self.generator.run_stage(index, x)
         return Synthesis(x, latent, steps)
 
     def fuse(self, index: int, compensated: Tensor, x: Tensor) -> Tensor:
@@ -172,7 +178,7 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
 
 
 def warp(feature: Tensor, deformation: Tensor, occlusion: Tensor | None = None) -> Tensor:
-    """A source feature (1 or B, C, s, s) under a deformation (B, h, h, 2), times the occlusion (B, 1, h, h) -> (B, C, s, s)."""
+    """A source feature (1 or B, C, s, s) under a deformation (B, h, h, 2), times the occlusion (B, 1, h, h)."""
     if feature.shape[0] == deformation.shape[0]:
         return flow_warp(feature, deformation, occlusion)
     return flow_warp(feature.expand(deformation.shape[0], -1, -1, -1), deformation, occlusion)

@@ -15,7 +15,8 @@ class DownBlock(nn.Module):
         self.conv = conv3x3(in_channels, out_channels)
         self.norm = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H / 2, W / 2)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / 2, W / 2)."""
         return F.avg_pool2d(F.relu(self.norm(self.conv(x))), kernel_size=2)
 
 
@@ -27,11 +28,14 @@ class UpBlock(nn.Module):
         self.conv = conv3x3(in_channels, out_channels)
         self.norm = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', 2 H, 2 W)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', 2 H, 2 W)."""
         return F.relu(self.norm(self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))))
 
 
 class HourglassEncoder(nn.Module):
+    """The way down."""
+
     def __init__(self, in_channels: int, widths: list[int]) -> None:
         super().__init__()
         self.down_blocks = nn.ModuleList(
@@ -47,6 +51,8 @@ class HourglassEncoder(nn.Module):
 
 
 class HourglassDecoder(nn.Module):
+    """The way up, with the skips."""
+
     def __init__(self, encoder_widths: list[int], widths: list[int]) -> None:
         super().__init__()
         # every level but the first receives its predecessor's output beside the skip of the same width
@@ -54,6 +60,7 @@ class HourglassDecoder(nn.Module):
         self.up_blocks = nn.ModuleList(UpBlock(a, b) for a, b in zip(inputs, widths, strict=True))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
+        """Every level, finest first -> the finest, of twice its decoder's width."""
         x = levels[-1]
         for block, skip in zip(self.up_blocks, reversed(levels[:-1]), strict=True):
             x = torch.cat([block(x), skip], dim=1)
@@ -61,10 +68,7 @@ class HourglassDecoder(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Encoder and decoder with skips at every level; the last skip is the input itself.
-
-    (B, C, H, W) -> (B, `out_channels` = expansion + C, H, W)
-    """
+    """Encoder and decoder with skips at every level; the last skip is the input itself."""
 
     def __init__(self, in_channels: int, expansion: int, blocks: int, max_channels: int) -> None:
         super().__init__()
@@ -74,4 +78,5 @@ class Hourglass(nn.Module):
         self.out_channels = widths[0] + in_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, `out_channels` = expansion + C, H, W)."""
         return self.decoder(self.encoder(x))

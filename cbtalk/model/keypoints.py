@@ -21,7 +21,7 @@ class Keypoints(NamedTuple):
 
 
 def coordinate_grid(size: int, like: Tensor) -> Tensor:
-    """(size, size, 2): the (x, y) of every pixel in [-1, 1], corner aligned, in the dtype and on the device of `like`."""
+    """(size, size, 2): the (x, y) of every pixel in [-1, 1], corner aligned, of dtype and device of `like`."""
     line = 2 * (torch.arange(size, dtype=like.dtype, device=like.device) / (size - 1)) - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], dim=-1)
@@ -41,10 +41,7 @@ def inverse_2x2(matrix: Tensor) -> Tensor:
 
 
 class KeypointDetector(nn.Module):
-    """Keypoints and jacobians as expectations under one heat map per keypoint.
-
-    (B, 3, H, W) in [-1, 1] -> `Keypoints`, at least float32.
-    """
+    """Keypoints and jacobians as expectations under one heat map per keypoint."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
@@ -54,10 +51,10 @@ class KeypointDetector(nn.Module):
         self.kp = nn.Conv2d(features, config.keypoints, KEYPOINT_KERNEL)
         self.jacobian = nn.Conv2d(features, 4 * config.keypoints, KEYPOINT_KERNEL)
         nn.init.zeros_(self.jacobian.weight)
-        with torch.no_grad():
-            self.jacobian.bias.copy_(torch.eye(2).flatten().repeat(config.keypoints))
+        self.jacobian.bias = nn.Parameter(torch.eye(2).flatten().repeat(config.keypoints))
 
     def forward(self, image: Tensor) -> Keypoints:
+        """(B, 3, H, W) in [-1, 1] -> K keypoints of each picture, in float32 at least."""
         features = self.predictor(self.down(image))
         logits = full_precision(self.kp(features))  # (B, K, h, h)
         entries = full_precision(self.jacobian(features)).unflatten(1, (-1, 4)).flatten(3)  # (B, K, 4, h h)

@@ -19,11 +19,14 @@ from cbtalk.model.blocks import (
 )
 from cbtalk.model.codebook import Codebook
 from cbtalk.model.config import TalkerConfig
-from cbtalk.model.transformer import ProjectedCodes, TransformerLayer
+from cbtalk.model.transformer import ProjectedCodes, TransformerLayer, project_codes
 
 
 def pixel_flow(deformation: Tensor) -> Tensor:
-    """Deformation (B, h, h, 2) -> displacement in pixels (B, 2, h, h). The identity grid is float32, as the released model has it."""
+    """Deformation (B, h, h, 2) -> displacement in pixels (B, 2, h, h).
+
+    The identity grid is computed in float32 whatever the dtype, as the published model has it.
+    """
     size = deformation.shape[1]
     line = torch.linspace(-1, 1, size, dtype=torch.float32, device=deformation.device).to(deformation.dtype)
     y, x = torch.meshgrid(line, line, indexing="ij")
@@ -31,7 +34,7 @@ def pixel_flow(deformation: Tensor) -> Tensor:
 
 
 class MotionEncoder(nn.Module):
-    """Joins the pixel flow with the transformer's output: (B, 2, h, h), (B, D, h, h) -> (B, hidden, h, h)."""
+    """Joins the pixel flow with the transformer's output."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -42,6 +45,7 @@ class MotionEncoder(nn.Module):
         self.conv = conv3x3(hidden * 3 // 4 + hidden // 2, hidden - 2)
 
     def forward(self, flow: Tensor, code: Tensor) -> Tensor:
+        """Pixel flow (B, 2, h, h), code (B, D, h, h) -> (B, hidden, h, h)."""
         code = F.relu(self.convc2(F.relu(self.convc1(code))))
         motion = F.relu(self.convf2(F.relu(self.convf1(flow))))
         joined = F.relu(self.conv(torch.cat([code, motion], dim=1)))
@@ -49,7 +53,7 @@ class MotionEncoder(nn.Module):
 
 
 class FlowRefinement(nn.Module):
-    """Residuals of the flow (in pixels) and of the occlusion: (B, hidden, h, h), (B, context, h, h) -> (B, 3, h, h)."""
+    """Residuals of the flow (in pixels) and of the occlusion (before its sigmoid)."""
 
     def __init__(self, hidden: int, context: int) -> None:
         super().__init__()
@@ -60,6 +64,7 @@ class FlowRefinement(nn.Module):
         self.convo2 = conv3x3(hidden, 1)
 
     def forward(self, motion: Tensor, context: Tensor) -> Tensor:
+        """Encoded motion (B, hidden, h, h), context (B, 3 / 2 hidden, h, h) -> flow x, y and occlusion (B, 3, h, h)."""
         joined = torch.cat([motion, F.relu(self.convc1(context))], dim=1)
         flow = self.conv2(F.relu(self.conv1(joined)))
         occlusion = self.convo2(F.relu(self.convo1(joined)))
@@ -84,14 +89,17 @@ class MotionCompensation(nn.Module):
         """Creates the parameters (called once by the generator's constructor)."""
         dim, hidden, scales = config.motion_dim, config.motion_hidden, config.scales
         halvings = (config.motion_size // config.latent_size).bit_length() - 1
-        context = hidden * 3 // 2
+        context, groups = hidden * 3 // 2, config.norm_groups
         self.position_emb_motion = nn.Parameter(torch.zeros(config.latent_size**2, dim))
         self.quantize_motion = Codebook(config.motion_codes, dim, len(scales), config.code_allocation)
         self.motion_emb = nn.Sequential(
-            conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim)
+            conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim, groups)
         )
         self.to_motion = nn.Sequential(
-            *(Upsample(dim) for _ in range(halvings)), ResBlock(dim, dim), group_norm(dim), conv3x3(dim, 2)
+            *(Upsample(dim) for _ in range(halvings)),
+            ResBlock(dim, dim, groups),
+            group_norm(dim, groups),
+            conv3x3(dim, 2),
         )
         self.motion_block = nn.ModuleList(TransformerLayer(dim, config.heads) for _ in range(config.motion_layers))
         for scale, channels in zip(scales, config.channels, strict=True):
@@ -109,7 +117,7 @@ class MotionCompensation(nn.Module):
 
     def project_motion_codes(self) -> list[ProjectedCodes]:
         """The whole motion codebook as each layer sees it."""
-        return [layer.cross_attn.project(self.quantize_motion.embedding.weight) for layer in self.motion_block]
+        return project_codes(self.motion_block, self.quantize_motion.embedding.weight)
 
     def compensate_motion(
         self,
@@ -138,8 +146,8 @@ class MotionCompensation(nn.Module):
         return MotionStep(deformation + step, torch.sigmoid(occlusion + residual[:, 2:]), flow, embedding)
 
     def _motion_query(self, index: int, warped: Tensor, heatmaps: Tensor, embedding: Tensor) -> Tensor:
-        project = self.get_submodule(f"warped_source_enc_{self.config.scales[index]}")
-        appearance = F.relu(project(resize(warped, self.config.latent_size)))
+        encode = self.get_submodule(f"warped_source_enc_{self.config.scales[index]}")
+        appearance = F.relu(encode(resize(warped, self.config.latent_size)))
         query = self.motion_query_enc_1(torch.cat([appearance, heatmaps], dim=1))
         return self.motion_query_enc_2(torch.cat([embedding, query], dim=1))  # (B, D, latent, latent)
 
@@ -151,7 +159,7 @@ class MotionCompensation(nn.Module):
         return to_image(tokens, size)
 
     def motion_losses(self, step: MotionStep, index: int) -> tuple[Tensor, Tensor]:
-        """The code loss of the scale's flow embedding, and the L1 distance of the flow decoded from its codes (unit: [-1, 1])."""
+        """The code loss of the scale's flow embedding, and the error of the flow decoded from its codes."""
         quantized = self.quantize_motion.quantize(to_tokens(step.embedding), index)
         decoded = full_precision(self.to_motion(to_image(quantized.codes, self.config.latent_size)))
         scale = self.config.pixels_per_unit

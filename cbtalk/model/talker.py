@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from cbtalk.errors import InputError
 from cbtalk.model.config import TalkerConfig
+from cbtalk.model.dense_motion import MotionEstimator
 from cbtalk.model.generator import CompensatedGenerator
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.dense_motion import MotionEstimator
 from cbtalk.model.relative_motion import relative_keypoints
 
 
@@ -54,6 +54,7 @@ class Talker(nn.Module):
 
     @property
     def image_size(self) -> int:
+        """Height and width of the pictures."""
         return self.config.image_size
 
     def keypoints(self, image: Tensor) -> Keypoints:
@@ -72,8 +73,8 @@ class Talker(nn.Module):
 
         Args:
             state: from `encode_source`, of one source or of B sources.
-            reference: keypoints (1 or B, K) of a driving frame whose pose is the source's: the motion is taken relative to
-                it. Without it, the motion is absolute: the driving keypoints as they are.
+            reference: keypoints (1 or B, K) of a driving frame whose pose is the source's: the motion is taken relative
+                to it. Without it, the motion is absolute: the driving keypoints as they are.
             adapt_scale: with a reference, adapt the motion to the size of the source's face.
         """
         keypoints = self.keypoints(driving)

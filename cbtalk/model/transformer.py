@@ -17,6 +17,7 @@ class ProjectedCodes(NamedTuple):
     value: Tensor  # (K, D)
 
     def rows(self, rows: slice) -> "ProjectedCodes":
+        """A range of the codes."""
         return ProjectedCodes(self.key[rows], self.value[rows])
 
 
@@ -53,7 +54,7 @@ class CrossAttention(Attention):
         self._projected: tuple[tuple[object, ...], ProjectedCodes] | None = None
 
     def project(self, codebook: Tensor) -> ProjectedCodes:
-        """Keys and values of the whole codebook (K, D); remembered while neither it nor the projection changes (no_grad, eval)."""
+        """Keys and values of the whole codebook (K, D); at inference, remembered while no parameter changes."""
         if self.training or torch.is_grad_enabled():
             return self._project(codebook)
         state = _identity(codebook, self.in_proj_weight, self.in_proj_bias)
@@ -105,3 +106,8 @@ class TransformerLayer(nn.Module):
         tokens = tokens + self.cross_attn(self.norm2(tokens), position, codes)
         image = to_image(self.norm3(tokens), size)
         return tokens + to_tokens(self.conv2(F.gelu(self.conv1(image))))
+
+
+def project_codes(layers: nn.ModuleList, codebook: Tensor) -> list[ProjectedCodes]:
+    """The whole codebook (K, D) as each of the transformer layers sees it."""
+    return [layer.cross_attn.project(codebook) for layer in layers if isinstance(layer, TransformerLayer)]

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -34,9 +35,9 @@ MakeTalker = Callable[..., Talker]
 
 @pytest.fixture
 def tiny() -> MakeTalker:
-    """Makes a tiny talker in evaluation mode, its options changed as asked, with parameters that let every part matter."""
+    """Makes a tiny talker, evaluation mode, its options changed as asked; its parameters let every part matter."""
 
-    def make(**changes: object) -> Talker:
+    def make(**changes: Any) -> Talker:
         talker = Talker(dataclasses.replace(TINY, **changes)).eval()
         weights.fill(talker.net_g)
         weights.fill(talker.motion_estimator)

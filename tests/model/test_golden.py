@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,19 +45,19 @@ def record(talker: Talker, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]
     dense_motion = talker.motion_estimator.dense_motion_network.forward
     compensate_motion, compensate_appearance = net.compensate_motion, net.compensate_appearance
 
-    def dense(*arguments: object) -> DenseMotion:
+    def dense(*arguments: Any) -> DenseMotion:
         motion = dense_motion(*arguments)
         names = ("dense_motion.mask", "dense_motion.sparse_deformed", "dense_motion.driving_kp_heatmap")
         seen.update(zip(names, (motion.mask, motion.deformed, motion.heatmaps), strict=True))
         seen["dense_motion.occlusion_map"], seen["deformation.0"] = motion.occlusion, motion.deformation
         return motion
 
-    def motion(index: int, *arguments: object) -> object:
+    def motion(index: int, *arguments: Any) -> object:
         step = compensate_motion(index, *arguments)
         seen[f"deformation.{index + 1}"], seen[f"occlusion.{index}"] = step.deformation, step.occlusion
         return step
 
-    def appearance(index: int, feature: Tensor, *arguments: object) -> Tensor:
+    def appearance(index: int, feature: Tensor, *arguments: Any) -> Tensor:
         compensated = compensate_appearance(index, feature, *arguments)
         seen[f"appearance.before.{scales[index]}"] = feature
         seen[f"appearance.after.{scales[index]}"] = compensated
@@ -102,7 +103,7 @@ def test_inference_in_float64(paper: Talker, monkeypatch: pytest.MonkeyPatch) ->
         ("appearance_32_64", {"appearance_scales": 2}),
     ],
 )
-def test_variants(variant: str, changes: dict[str, object], paper: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants(variant: str, changes: dict[str, Any], paper: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.device("meta"):
         talker = Talker(dataclasses.replace(PRESETS["paper"], **changes)).eval()
     state_dict = paper.state_dict()
