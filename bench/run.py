@@ -1,4 +1,5 @@
-"""Measures the ops against their peers: `python -m bench.run [--op flow_warp] [--backend cpp] [--json FILE]`.
+"""Measures the ops against their peers: `python -m bench.run [--op flow_warp] [--backend cpp] [--json FILE]`,
+or the whole model: `python -m bench.run --model paper`.
 
 Each case passes its parity gate before it is timed; one that fails prints FAIL and no time.
 """
@@ -7,7 +8,7 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from bench import machine
 from bench.case import Case, Thunk
+from bench.model import measure_model, model_table
 from bench.timing import interleave
 from cbtalk.ops.backends import use_backend
 
@@ -76,28 +78,40 @@ def table(record: dict[str, Any]) -> Iterable[str]:
 
 def main() -> int:
     """The command line; 1 where a parity gate failed."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    facts = machine.header()
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    seconds = 1.0 if arguments.quick else 5.0
+    records: dict[str, list[dict[str, Any]]] = {}
+    if arguments.model is not None:
+        records["model"] = [measure_model(arguments.model, 6 * seconds)]
+        print("\n".join(model_table(records["model"][0])))
+    else:
+        for op in arguments.op or OPS:
+            records[op] = list(_measure_op(op, arguments.backend, seconds))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": facts, "records": records}, indent=1) + "\n")
+    return int(any("fail" in record for group in records.values() for record in group))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--op", choices=OPS, action="append", help="only this op; may be repeated")
-    parser.add_argument("--backend", default="auto", help="the backend of ours")
+    parser.add_argument("--model", choices=["paper", "mini"], help="the whole model instead of the ops")
+    parser.add_argument("--backend", default="auto", help="the backend of our side of the ops")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a fifth of the time a case")
     parser.add_argument("--json", type=Path, help="also write the records to this file")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    seconds = 1.0 if arguments.quick else 5.0
+    return parser.parse_args()
 
-    facts = machine.header()
-    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    records: dict[str, list[dict[str, Any]]] = {}
-    for op in arguments.op or OPS:
-        print(op, flush=True)
-        records[op] = []
-        for case in importlib.import_module(f"bench.ops.{op}").cases():
-            records[op].append(measure(case, arguments.backend, seconds))
-            print("\n".join(table(records[op][-1])), flush=True)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"machine": facts, "ops": records}, indent=1) + "\n")
-    return int(any("fail" in record for group in records.values() for record in group))
+
+def _measure_op(op: str, backend: str, seconds: float) -> Iterator[dict[str, Any]]:
+    print(op, flush=True)
+    for case in importlib.import_module(f"bench.ops.{op}").cases():
+        record = measure(case, backend, seconds)
+        print("\n".join(table(record)), flush=True)
+        yield record
 
 
 if __name__ == "__main__":
