@@ -2,3 +2,7 @@
 
 from cbtalk.ops.codebook_attention import codebook_attention as codebook_attention
 from cbtalk.ops.codebook_attention import self_attention as self_attention
+from cbtalk.ops.nearest_code import NearestCode as NearestCode
+from cbtalk.ops.nearest_code import Quantized as Quantized
+from cbtalk.ops.nearest_code import nearest_code as nearest_code
+from cbtalk.ops.nearest_code import vector_quantize as vector_quantize

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "dispatch.h"
+
 // Nearest code by squared Euclidean distance, and the gradients of what is built on it. Strides are in elements.
 
 namespace cbtalk {
@@ -53,10 +55,22 @@ constexpr int64_t nearest_code_scratch_floats(int64_t D) {
   return kNearestCodeRowBlock * (D + 2 * kNearestCodeGroup);
 }
 
-// Sorts the rows by code, keeping their order within a code, and counts. False: an index outside [0, K).
+// Packs the codebook for the search, groups [begin, end) of nearest_code_groups(K).
+CBTALK_CPU_KERNEL(nearest_code_pack, (const NearestCodeParams& params, int64_t begin, int64_t end))
+
+// Searches the packed codebook for rows [begin, end); a row's answer does not depend on how the rows are divided.
+CBTALK_CPU_KERNEL(nearest_code_search, (const NearestCodeParams& params, float* scratch, int64_t begin, int64_t end))
+
+// Rows [begin, end) of grad_z.
+CBTALK_CPU_KERNEL(nearest_code_grad_z, (const NearestCodeBackwardParams& params, int64_t begin, int64_t end))
+
+// Rows [begin, end) of grad_codebook: each is summed by one thread in the order of the rows.
+CBTALK_CPU_KERNEL(nearest_code_grad_codebook, (const NearestCodeBackwardParams& params, int64_t begin, int64_t end))
+
+// Sorts the rows by code, keeping their order within a code. False: an index lies outside [0, K).
 bool nearest_code_sort_rows(const int64_t* indices, int64_t N, int64_t K, int64_t* row_order, int64_t* code_begin);
 
-// counts (K,) of the indices (N,), each in [0, K); returns the sum of the distances, added in the order of the rows.
+// counts (K,) of the indices (N,), each in [0, K); returns the sum of the distances (N,), added in their order.
 double nearest_code_tally(const int64_t* indices, const float* distances, int64_t N, int64_t K, int64_t* counts);
 
 }  // namespace cbtalk
