@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from cbtalk.errors import InputError
 from cbtalk.media.files import check_readable, check_size
@@ -38,7 +38,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise InputError(f"{path}: has more than {limit} million pixels; make it smaller first") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(f"{path}: is not a picture of a known kind; convert it to PNG or JPEG") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files, struct.error to KeyError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

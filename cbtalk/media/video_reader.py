@@ -262,16 +262,27 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
         raise InputError(f"{path}: its video codec is not known; convert it to H.264")
     if stream.codec_context.width * stream.codec_context.height > _MOST_PIXELS:
         raise InputError(f"{path}: its frames have more than {_MOST_PIXELS // 10**6} million pixels; make them smaller")
-    if container.format.name.startswith("mov") and _is_cut_off(path, stream):
+    if container.format.name.startswith("mov") and _is_cut_off(path):
         raise InputError(f"{path}: is cut off: the end of the file is missing; get the video again")
     return stream
 
 
-def _is_cut_off(path: Path, stream: VideoStream) -> bool:
-    """Whether the table at the start of an MP4 speaks of frames behind the end of the file."""
-    entries = stream.index_entries
-    last = (entries[i] for i in range(max(0, len(entries) - 64), len(entries)))
-    return any(entry.pos + entry.size > path.stat().st_size for entry in last)
+def _is_cut_off(path: Path) -> bool:
+    """Whether the last top-level box of an MP4 is longer than what is left of the file."""
+    end, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while offset < end:
+            file.seek(offset)
+            header = file.read(16)
+            if len(header) < 8 or not header[4:8].isalnum():
+                return False  # something else was appended to the file; FFmpeg passes over it
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:
+                size = int.from_bytes(header[8:16], "big")
+            if size < 8:
+                return False  # 0: the box goes on to the end of the file
+            offset += size
+    return offset > end
 
 
 def _rate(stream: VideoStream) -> Fraction:
