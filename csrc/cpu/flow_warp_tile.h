@@ -1,0 +1,235 @@
+#pragma once
+
+// Where the output pixels of flow_warp read: computed once for a tile of pixels, used for all channels.
+
+#include "bfloat16.h"
+#include "cbtalk/flow_warp.h"
+#include "cbtalk/geometry.h"
+#include "simd.h"
+
+namespace cbtalk::CBTALK_ISA {
+
+constexpr int kTile = 2048;              // pixels; the tile's arrays take 74 KB of stack and stay in the L2 cache
+constexpr int kChannelsLastTile = 512;   // read once a pixel, not once a channel: better when they stay in the L1 cache
+constexpr int kPadded = kTile + kWidth;  // whole vectors may be stored past the last pixel
+
+// Output pixels that follow one another in one picture: several whole rows, or a part of one row.
+struct Tile {
+  int64_t picture;      // b * N + n
+  int64_t first_pixel;  // y * Wo + x
+  int count;
+  alignas(64) float x[kPadded];  // sampling position in pixels of the feature
+  alignas(64) float y[kPadded];
+  alignas(64) float occlusion[kPadded];
+  alignas(64) int32_t offset[kPadded];  // of the top left tap from the picture's or the plane's first element
+  alignas(64) int32_t inside[kPadded];  // -1, or 0 where every tap is outside
+  alignas(64) float weight[4][kPadded];  // top left, top right, bottom left, bottom right; times the occlusion
+};
+
+// A component of the flow, or the occlusion, resized to the output while it is read.
+struct ResizedMap {
+  const float* data;
+  int64_t row_stride, column_stride;
+  int32_t height, width;
+  float row_scale, column_scale;
+  bool same_size;
+};
+
+static inline ResizedMap resized_map(const float* data, int64_t height, int64_t width, int64_t row_stride,
+                                     int64_t column_stride, const FlowWarpParams& params) {
+  return {data,
+          row_stride,
+          column_stride,
+          static_cast<int32_t>(height),
+          static_cast<int32_t>(width),
+          resize_scale(height, params.out_height),
+          resize_scale(width, params.out_width),
+          height == params.out_height && width == params.out_width};
+}
+
+// Columns [first, first + count) of output row y.
+static inline void read_row(const ResizedMap& map, int32_t y, int32_t first, int count, float* target) {
+  if (map.same_size) {
+    const float* row = map.data + y * map.row_stride + first * map.column_stride;
+    for (int i = 0; i < count; ++i) target[i] = row[i * map.column_stride];
+    return;
+  }
+  const ResizeTaps rows = resize_taps(y, map.row_scale, map.height);
+  const float* low_row = map.data + rows.low * map.row_stride;
+  const float* high_row = map.data + rows.high * map.row_stride;
+  for (int i = 0; i < count; ++i) {
+    const ResizeTaps columns = resize_taps(first + i, map.column_scale, map.width);
+    const int64_t low = columns.low * map.column_stride, high = columns.high * map.column_stride;
+    const float low_weight = 1.0f - columns.high_weight;
+    const float top = fma(low_row[high], columns.high_weight, low_row[low] * low_weight);
+    const float bottom = fma(high_row[high], columns.high_weight, high_row[low] * low_weight);
+    target[i] = fma(bottom, rows.high_weight, top * (1.0f - rows.high_weight));
+  }
+}
+
+// floor of the position, and what is above it. A NaN and what is far outside become -2 or size + 1: no tap there.
+static inline Vi floor_position(Vf position, int32_t size, Vf* fraction) {
+  const Vf bounded = min(max(position, broadcast(-2.0f)), broadcast(static_cast<float>(size) + 1.0f));
+  const Vi truncated = to_int(bounded);
+  const Vi low = truncated + (to_float(truncated) > bounded);
+  *fraction = bounded - to_float(low);
+  return low;
+}
+
+static inline SampleTaps<Vf, Vi> axis_taps(const float* position, int64_t size) {
+  Vf fraction;
+  const Vi low = floor_position(load(position), static_cast<int32_t>(size), &fraction);
+  return sample_taps<Vf, Vi>(low, fraction, static_cast<int32_t>(size));
+}
+
+// Fills offset, inside and weight from the positions and the occlusion.
+static inline void place_taps(const FlowWarpParams& params, Tile& tile) {
+  const auto row_stride = static_cast<int32_t>(params.feature_stride[2]);
+  const auto column_stride = static_cast<int32_t>(params.feature_stride[3]);
+  for (int i = 0; i < tile.count; i += kWidth) {
+    const SampleTaps<Vf, Vi> rows = axis_taps(tile.y + i, params.height);
+    const SampleTaps<Vf, Vi> columns = axis_taps(tile.x + i, params.width);
+    const Vf occlusion = load(tile.occlusion + i);
+    store(tile.offset + i, rows.base * row_stride + columns.base * column_stride);
+    store(tile.inside + i, (rows.weight[0] + rows.weight[1] > 0.0f) & (columns.weight[0] + columns.weight[1] > 0.0f));
+    for (int tap = 0; tap < 4; ++tap) {
+      store(tile.weight[tap] + i, rows.weight[tap / 2] * columns.weight[tap % 2] * occlusion);
+    }
+  }
+}
+
+static inline void place_row(const FlowWarpParams& params, Tile& tile, int at, int32_t y, int32_t first, int count) {
+  const int64_t b = tile.picture / params.flows, n = tile.picture % params.flows;
+  const float* flow = params.flow + b * params.flow_stride[0] + n * params.flow_stride[1];
+  const ResizedMap map_x = resized_map(flow, params.flow_height, params.flow_width, params.flow_stride[2],
+                                       params.flow_stride[3], params);
+  ResizedMap map_y = map_x;
+  map_y.data += params.flow_stride[4];
+  read_row(map_x, y, first, count, tile.x + at);
+  read_row(map_y, y, first, count, tile.y + at);
+  if (params.occlusion == nullptr) {
+    for (int i = 0; i < count; ++i) tile.occlusion[at + i] = 1.0f;
+  } else {
+    read_row(resized_map(params.occlusion + b * params.occlusion_stride[0], params.occlusion_height,
+                         params.occlusion_width, params.occlusion_stride[2], params.occlusion_stride[3], params),
+             y, first, count, tile.occlusion + at);
+  }
+}
+
+// From coordinates in [-1, 1] to pixels; the lanes past the last pixel get the first one's position.
+static inline void map_positions(const FlowWarpParams& params, Tile& tile) {
+  const AxisMapping columns = axis_mapping(params.width, params.align_corners);
+  const AxisMapping rows = axis_mapping(params.height, params.align_corners);
+  for (int i = tile.count; i < tile.count + kWidth; ++i) {
+    tile.x[i] = tile.y[i] = -3.0f;
+    tile.occlusion[i] = 0.0f;
+  }
+  for (int i = 0; i < tile.count; i += kWidth) {
+    store(tile.x + i, fma(load(tile.x + i), broadcast(columns.scale), broadcast(columns.shift)));
+    store(tile.y + i, fma(load(tile.y + i), broadcast(rows.scale), broadcast(rows.shift)));
+  }
+}
+
+// Calls body() for every tile of output rows [begin, end), counted through all pictures; `tile` holds what it needs.
+template <class Body>
+static inline void for_each_tile(const FlowWarpParams& params, int64_t begin, int64_t end, Tile& tile, Body body) {
+  const int64_t Ho = params.out_height, Wo = params.out_width;
+  const int64_t longest = params.channels_last ? kChannelsLastTile : kTile;
+  const int64_t whole_rows = Wo <= longest ? longest / Wo : 1;
+  for (int64_t row = begin, rows; row < end; row += rows) {
+    const int64_t y = row % Ho;
+    rows = whole_rows;
+    if (rows > end - row) rows = end - row;
+    if (rows > Ho - y) rows = Ho - y;
+    tile.picture = row / Ho;
+    for (int64_t first = 0; first < Wo; first += longest) {
+      const int columns = static_cast<int>(Wo - first < longest ? Wo - first : longest);
+      tile.first_pixel = y * Wo + first;
+      tile.count = static_cast<int>(rows) * columns;
+      for (int64_t r = 0; r < rows; ++r) {
+        place_row(params, tile, static_cast<int>(r) * columns, static_cast<int32_t>(y + r),
+                  static_cast<int32_t>(first), columns);
+      }
+      map_positions(params, tile);
+      place_taps(params, tile);
+      body();
+    }
+  }
+}
+
+// From a tap to its right and its lower neighbour, in elements; 0 where the feature has one column or one row.
+struct TapSteps {
+  int64_t right, down;
+};
+
+static inline TapSteps tap_steps(const FlowWarpParams& params) {
+  return {params.width > 1 ? params.feature_stride[3] : 0, params.height > 1 ? params.feature_stride[2] : 0};
+}
+
+struct Pairs {
+  Vf left, right;
+};
+
+#if defined(__SSE2__)
+// left0, right0, left1, right1
+static inline __m128 load_two_pairs(const float* plane, const int32_t* offset) {
+  const __m128 first = _mm_castpd_ps(_mm_load_sd((const double*)(plane + offset[0])));
+  return _mm_loadh_pi(first, (const __m64*)(plane + offset[1]));
+}
+#endif
+
+// Both columns of a tap for kWidth pixels. NCHW: the right one is the next element.
+static inline Pairs gather_pairs(const float* plane, const int32_t* offset, int64_t right) {
+#if defined(__AVX512F__)
+  if (right == 1) {
+    const __m256i low_offset = _mm256_loadu_si256((const __m256i*)offset);
+    const __m256i high_offset = _mm256_loadu_si256((const __m256i*)(offset + 8));
+    const __m512 low = (__m512)_mm512_i32gather_epi64(low_offset, plane, 4);
+    const __m512 high = (__m512)_mm512_i32gather_epi64(high_offset, plane, 4);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return {(Vf)_mm512_permutex2var_ps(low, even, high), (Vf)_mm512_permutex2var_ps(low, odd, high)};
+  }
+#elif defined(__AVX2__)
+  if (right == 1) {  // eight loads of a pair are faster than two gathers
+    const __m128 p01 = load_two_pairs(plane, offset), p23 = load_two_pairs(plane, offset + 2);
+    const __m128 p45 = load_two_pairs(plane, offset + 4), p67 = load_two_pairs(plane, offset + 6);
+    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(p01), p45, 1);
+    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(p23), p67, 1);
+    return {(Vf)_mm256_shuffle_ps(low, high, 0x88), (Vf)_mm256_shuffle_ps(low, high, 0xdd)};
+  }
+#elif defined(__SSE2__)
+  if (right == 1) {
+    const __m128 low = load_two_pairs(plane, offset), high = load_two_pairs(plane, offset + 2);
+    return {(Vf)_mm_shuffle_ps(low, high, 0x88), (Vf)_mm_shuffle_ps(low, high, 0xdd)};
+  }
+#endif
+  Pairs pairs;
+  for (int lane = 0; lane < kWidth; ++lane) {
+    pairs.left[lane] = plane[offset[lane]];
+    pairs.right[lane] = plane[offset[lane] + right];
+  }
+  return pairs;
+}
+
+static inline Pairs gather_pairs(const Bfloat16* plane, const int32_t* offset, int64_t right) {
+#if defined(__AVX512F__)
+  if (right == 1) {
+    const __m512i both = _mm512_i32gather_epi32(_mm512_loadu_si512(offset), plane, 2);
+    return {(Vf)_mm512_slli_epi32(both, 16), (Vf)_mm512_and_si512(both, _mm512_set1_epi32(-65536))};
+  }
+#elif defined(__AVX2__)
+  if (right == 1) {
+    const __m256i both = _mm256_i32gather_epi32((const int*)plane, _mm256_loadu_si256((const __m256i*)offset), 2);
+    return {(Vf)_mm256_slli_epi32(both, 16), (Vf)_mm256_and_si256(both, _mm256_set1_epi32(-65536))};
+  }
+#endif
+  Vu left, next;
+  for (int lane = 0; lane < kWidth; ++lane) {
+    left[lane] = static_cast<uint32_t>(plane[offset[lane]]) << 16;
+    next[lane] = static_cast<uint32_t>(plane[offset[lane] + right]) << 16;
+  }
+  return {(Vf)left, (Vf)next};
+}
+
+}  // namespace cbtalk::CBTALK_ISA

@@ -1,0 +1,73 @@
+#pragma once
+
+// Where a picture is read: coordinates, resizing and bilinear taps. The one place of each formula, for every backend.
+// Everything is static: the CPU kernels are compiled once an instruction level, and the copies must not be merged.
+
+#include <cstdint>
+
+#include "cbtalk/host_device.h"
+
+namespace cbtalk {
+
+// A normalised coordinate x in [-1, 1] along an axis of `size` pixels lies at x * scale + shift, in pixels.
+// align_corners: -1 and 1 are the centres of the first and the last pixel; otherwise their outer edges.
+struct AxisMapping {
+  float scale;
+  float shift;
+};
+
+CBTALK_HOST_DEVICE static inline AxisMapping axis_mapping(int64_t size, bool align_corners) {
+  const float last = static_cast<float>(size - 1);
+  return {0.5f * (align_corners ? last : static_cast<float>(size)), 0.5f * last};
+}
+
+// Corner-aligned bilinear resizing along one axis: target pixel t reads source position t * scale.
+CBTALK_HOST_DEVICE static inline float resize_scale(int64_t source_size, int64_t target_size) {
+  return target_size > 1 ? static_cast<float>(source_size - 1) / static_cast<float>(target_size - 1) : 0.0f;
+}
+
+struct ResizeTaps {
+  int32_t low;
+  int32_t high;       // low + 1, or low at the last pixel
+  float high_weight;  // that of low is 1 - high_weight
+};
+
+CBTALK_HOST_DEVICE static inline ResizeTaps resize_taps(int32_t target, float scale, int32_t source_size) {
+  const float position = static_cast<float>(target) * scale;
+  const int32_t floor = static_cast<int32_t>(position);
+  const int32_t low = floor < source_size - 1 ? floor : source_size - 1;
+  return {low, low < source_size - 1 ? low + 1 : low, position - static_cast<float>(low)};
+}
+
+// Bilinear sampling with zero padding along one axis, as two taps that can always be read: pixels `base` and
+// `base + 1` (`base` again where size is 1). A pixel outside the picture has no tap: its weight is left out.
+//   low in [0, size - 2]:  both taps        low = -1: the first one alone        low = size - 1: the second one alone
+template <class Real, class Int>
+struct SampleTaps {
+  Int base;
+  Real weight[2];
+  Real slope[2];  // d weight / d position
+};
+
+// Real and Int are float and int32_t, or vectors of them. low = floor(position), fraction = position - low.
+template <class Real, class Int>
+CBTALK_HOST_DEVICE static inline SampleTaps<Real, Int> sample_taps(Int low, Real fraction, int32_t size) {
+  const Real zero = fraction - fraction;
+  const Real one = zero + 1.0f;
+  const Int origin = low - low;
+  const Int last = origin + (size > 1 ? size - 2 : 0);
+  const auto both = (low >= 0) & (low <= size - 2);
+  const auto first = low == -1;
+  const auto second = low == size - 1;
+
+  SampleTaps<Real, Int> taps;
+  taps.base = low < 0 ? origin : low;
+  taps.base = taps.base > last ? last : taps.base;
+  taps.weight[0] = both ? one - fraction : (first ? fraction : zero);
+  taps.weight[1] = both ? fraction : (second ? one - fraction : zero);
+  taps.slope[0] = both ? -one : (first ? one : zero);
+  taps.slope[1] = both ? one : (second ? -one : zero);
+  return taps;
+}
+
+}  // namespace cbtalk
