@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cbtalk import __version__
@@ -16,6 +16,7 @@ from cbtalk.media.files import check_readable
 from cbtalk.model.keypoints import Keypoints
 
 FORMAT, VERSION = "cbtalk-motion", "1"
+LONGEST = 10**6  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def save_motion(path: Path, motion: Motion, *, fingerprint: str) -> None:
         "frames": str(motion.frames),
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        # save_file would go through a temporary file of its own, private and under a name that nobody recognises.
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
@@ -77,7 +79,7 @@ def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
             metadata = file.metadata() or {}
             _check_header(path, metadata, fingerprint)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            frames = _check_shapes(path, slices, num_keypoints)
+            _check_shapes(path, slices, num_keypoints)
             value, jacobian, pts = (file.get_tensor(name) for name in ("value", "jacobian", "pts"))
     except (SafetensorError, OSError) as failure:
         raise InputError(
@@ -85,9 +87,9 @@ def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
         ) from failure
     if not (value.isfinite().all() and jacobian.isfinite().all()):
         raise InputError(f"{path}: the motion holds values that are not finite")
-    if frames > 1 and not (pts.diff() > 0).all():
-        raise InputError(f"{path}: the time stamps of the motion do not rise")
     times = {key: _fraction(path, metadata, key) for key in ("time_base", "average_rate")}
+    if pts[0] < 0 or not (pts.diff() > 0).all() or int(pts[-1]) * times["time_base"] > LONGEST:
+        raise InputError(f"{path}: the time stamps of the motion do not rise from 0, or not within {LONGEST} seconds")
     return Motion(Keypoints(value, jacobian), pts, **times)
 
 
@@ -104,8 +106,8 @@ def _check_header(path: Path, metadata: dict[str, str], fingerprint: str) -> Non
         )
 
 
-def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int) -> int:
-    """Compare shapes and types with what the format says before any data is read; returns the number of frames."""
+def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int) -> None:
+    """Compare shapes and types with what the format says before any data is read."""
     found = {name: (list(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     frames = found["pts"][0][0] if "pts" in found and found["pts"][0] else 0
     expected = {
@@ -115,7 +117,6 @@ def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int) -> int
     }
     if found != expected or frames == 0:
         raise InputError(f"{path}: the motion is not that of one or more frames with {num_keypoints} keypoints")
-    return frames
 
 
 def _fraction(path: Path, metadata: dict[str, str], key: str) -> Fraction:

@@ -1,0 +1,53 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbtalk.media.video_reader import Frame, open_video
+from cbtalk.render import video
+from tests.media.synthetic import number_of, numbered, write_clip
+from tests.render.fake_talker import FakeTalker
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTalker:
+    """The model that every render of the test gets."""
+    talker = FakeTalker()
+    monkeypatch.setattr(video, "load", lambda weights, device: talker)
+    return talker
+
+
+@pytest.fixture
+def portrait(tmp_path: Path) -> Path:
+    """A grey picture, number 20 of `numbered`."""
+    path = tmp_path / "portrait.png"
+    Image.fromarray(np.full((60, 60, 3), 80, np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a driving video that shows these numbers."""
+
+    def make(numbers: Sequence[int], name: str = "driving.mp4", **options: Any) -> Path:
+        return write_clip(tmp_path / name, [numbered(number) for number in numbers], **options)
+
+    return make
+
+
+def frames_of(path: Path) -> list[Frame]:
+    with open_video(path) as reader:
+        frames = list(reader)
+    assert all(isinstance(frame, Frame) for frame in frames)
+    return [frame for frame in frames if isinstance(frame, Frame)]
+
+
+def numbers_of(path: Path) -> list[int]:
+    return [number_of(frame.image) for frame in frames_of(path)]
+
+
+def left_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
