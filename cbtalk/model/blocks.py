@@ -4,15 +4,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbtalk.ops import group_norm
+
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """A 3 x 3 convolution that keeps the size (stride 1)."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
 
 
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
-    """Group norm as every block of the generator has it."""
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation of pictures (B, C, H, W), with the SiLU behind it where `silu`."""
+
+    def __init__(self, groups: int, channels: int, *, silu: bool = False) -> None:
+        super().__init__(groups, channels, eps=1e-6)
+        self.silu = silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape, dtype and layout."""
+        return group_norm(x, self.weight, self.bias, groups=self.num_groups, eps=self.eps, silu=self.silu)
 
 
 def resize(image: Tensor, size: int) -> Tensor:
@@ -47,16 +56,16 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = group_norm(in_channels, groups)
+        self.norm1 = GroupNorm(groups, in_channels, silu=True)
         self.conv1 = conv3x3(in_channels, out_channels)
-        self.norm2 = group_norm(out_channels, groups)
+        self.norm2 = GroupNorm(groups, out_channels, silu=True)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.conv_out = nn.Conv2d(in_channels, out_channels, kernel_size=1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(self.norm1(x))
+        hidden = self.conv2(self.norm2(hidden))
         return hidden + (x if self.conv_out is None else self.conv_out(x))
 
 
@@ -89,7 +98,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = group_norm(channels, groups)
+        self.norm = GroupNorm(groups, channels)
         self.q = nn.Conv2d(channels, channels, kernel_size=1)
         self.k = nn.Conv2d(channels, channels, kernel_size=1)
         self.v = nn.Conv2d(channels, channels, kernel_size=1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cbtalk.model.appearance_compensation import AppearanceCompensation
-from cbtalk.model.blocks import AttentionBlock, Downsample, ResBlock, Upsample, conv3x3, group_norm
+from cbtalk.model.blocks import AttentionBlock, Downsample, GroupNorm, ResBlock, Upsample, conv3x3
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
             ResBlock(width, width, groups),
             AttentionBlock(width, groups),
             ResBlock(width, width, groups),
-            group_norm(width, groups),
+            GroupNorm(groups, width),
             conv3x3(width, width),
         ]
         self.blocks = nn.ModuleList(blocks)
@@ -85,7 +85,7 @@ class Generator(nn.Module):
                 width = out_width
                 if scale == 0:
                     blocks.append(AttentionBlock(width, groups))
-        blocks += [group_norm(width, groups), conv3x3(width, 3)]
+        blocks += [GroupNorm(groups, width), conv3x3(width, 3)]
         ends.append(len(blocks))
         self.blocks = nn.ModuleList(blocks)
         self.stages = [range(a, b) for a, b in pairwise([0, *ends])]

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from cbtalk.model.blocks import (
     Downsample,
+    GroupNorm,
     ResBlock,
     Upsample,
     conv3x3,
     full_precision,
-    group_norm,
     resize,
     to_image,
     to_tokens,
@@ -98,7 +98,7 @@ class MotionCompensation(nn.Module):
         self.to_motion = nn.Sequential(
             *(Upsample(dim) for _ in range(halvings)),
             ResBlock(dim, dim, groups),
-            group_norm(dim, groups),
+            GroupNorm(groups, dim),
             conv3x3(dim, 2),
         )
         self.motion_block = nn.ModuleList(TransformerLayer(dim, config.heads) for _ in range(config.motion_layers))

@@ -1,0 +1,15 @@
+"""Group normalisation with an optional SiLU behind it, in plain torch: this defines what every other backend must compute."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def group_norm(x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, silu: bool = False) -> Tensor:
+    """Arguments, result and rules are those of `cbtalk.ops.group_norm`.
+
+    Dtypes narrower than float32 are computed in float32 and rounded once at the end.
+    """
+    work = torch.promote_types(x.dtype, torch.float32)
+    normalised = F.group_norm(x.to(work), groups, weight.to(work), bias.to(work), eps)
+    return (F.silu(normalised) if silu else normalised).to(x.dtype)

@@ -1,0 +1,106 @@
+// The small sums between the passes over the pixels, in float64 and in a fixed order.
+
+#include <cmath>
+
+#include "cbtalk/group_norm.h"
+
+namespace cbtalk {
+namespace {
+
+// Rows of the coefficients of one picture.
+enum Row { kScale, kShift, kMean, kRstd, kSlope, kOffset, kRows };
+
+float* row(const GroupNormParams& params, int64_t picture, Row which) {
+  return params.coefficients + (picture * kRows + which) * params.channels;
+}
+
+const float* partial(const GroupNormParams& params, int64_t picture, int64_t chunk, int which) {
+  return params.partial + ((picture * params.chunks() + chunk) * 2 + which) * params.channels;
+}
+
+double chunk_pixels(const GroupNormParams& params, int64_t chunk) {
+  const int64_t left = params.pixels - chunk * params.kChunk;
+  return static_cast<double>(left < params.kChunk ? left : params.kChunk);
+}
+
+// Mean and squared distances of one group: the parallel form of the variance, exact in real arithmetic.
+void join_group(const GroupNormParams& params, int64_t picture, int64_t group) {
+  const int64_t width = params.channels / params.groups, first = group * width;
+  const double count = static_cast<double>(params.pixels * width);
+  double sum = 0;
+  for (int64_t chunk = 0; chunk < params.chunks(); ++chunk) {
+    const float* means = partial(params, picture, chunk, 0) + first;
+    double part = 0;
+    for (int64_t c = 0; c < width; ++c) part += means[c];
+    sum += part * chunk_pixels(params, chunk);
+  }
+  const double mean = sum / count;
+  double squares = 0;
+  for (int64_t chunk = 0; chunk < params.chunks(); ++chunk) {
+    const float* means = partial(params, picture, chunk, 0) + first;
+    const float* inner = partial(params, picture, chunk, 1) + first;
+    double part = 0;
+    for (int64_t c = 0; c < width; ++c) {
+      const double distance = means[c] - mean;
+      part += inner[c] + chunk_pixels(params, chunk) * distance * distance;
+    }
+    squares += part;
+  }
+  params.mean[picture * params.groups + group] = static_cast<float>(mean);
+  params.rstd[picture * params.groups + group] = static_cast<float>(1 / std::sqrt(squares / count + params.eps));
+}
+
+}  // namespace
+
+void group_norm_restore(const GroupNormParams& params, int64_t begin, int64_t end) {
+  const int64_t width = params.channels / params.groups;
+  for (int64_t picture = begin; picture < end; ++picture) {
+    for (int64_t c = 0; c < params.channels; ++c) {
+      const float mean = params.mean[picture * params.groups + c / width];
+      const float rstd = params.rstd[picture * params.groups + c / width];
+      const float scale = params.weight[c] * rstd;
+      row(params, picture, kScale)[c] = scale;
+      row(params, picture, kShift)[c] =
+          static_cast<float>(static_cast<double>(params.bias[c]) - static_cast<double>(scale) * mean);
+      row(params, picture, kMean)[c] = mean;
+      row(params, picture, kRstd)[c] = rstd;
+    }
+  }
+}
+
+void group_norm_join_moments(const GroupNormParams& params, int64_t begin, int64_t end) {
+  for (int64_t picture = begin; picture < end; ++picture) {
+    for (int64_t group = 0; group < params.groups; ++group) join_group(params, picture, group);
+  }
+  group_norm_restore(params, begin, end);
+}
+
+void group_norm_join_gradients(const GroupNormParams& params) {
+  const int64_t width = params.channels / params.groups;
+  const double count = static_cast<double>(params.pixels * width);
+  for (int64_t c = 0; c < params.channels; ++c) params.grad_weight[c] = params.grad_bias[c] = 0;
+  for (int64_t picture = 0; picture < params.batch; ++picture) {
+    for (int64_t group = 0; group < params.groups; ++group) {
+      double group_sum = 0, group_product = 0;
+      for (int64_t c = group * width; c < (group + 1) * width; ++c) {
+        double sum = 0, product = 0;
+        for (int64_t chunk = 0; chunk < params.chunks(); ++chunk) {
+          sum += partial(params, picture, chunk, 0)[c];
+          product += partial(params, picture, chunk, 1)[c];
+        }
+        params.grad_bias[c] += static_cast<float>(sum);
+        params.grad_weight[c] += static_cast<float>(product);
+        group_sum += params.weight[c] * sum;
+        group_product += params.weight[c] * product;
+      }
+      // d x = scale g - rstd (mean of w g) - rstd x^ (mean of w g x^), with x^ = (x - mean) rstd
+      const double rstd = params.rstd[picture * params.groups + group];
+      for (int64_t c = group * width; c < (group + 1) * width; ++c) {
+        row(params, picture, kSlope)[c] = static_cast<float>(-rstd * rstd * group_product / count);
+        row(params, picture, kOffset)[c] = static_cast<float>(-rstd * group_sum / count);
+      }
+    }
+  }
+}
+
+}  // namespace cbtalk
