@@ -151,28 +151,29 @@ class _VectorQuantize(torch.autograd.Function):
         return *gradients, None
 
 
-@torch.library.register_fake("cbtalk::nearest_code")
-def _(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_nearest_code(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     return z.new_empty((z.shape[0],), dtype=torch.int64), z.new_empty((z.shape[0],))
 
 
-@torch.library.register_fake("cbtalk::nearest_code_backward")
-def _(grad_distances: Tensor, z: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_nearest_code_backward(
+    grad_distances: Tensor, z: Tensor, codebook: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor]:
     return z.new_empty(z.shape), codebook.new_empty(codebook.shape)
 
 
-@torch.library.register_fake("cbtalk::vector_quantize")
-def _(z: Tensor, codebook: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        z.new_empty(z.shape),
-        z.new_empty(()),
-        z.new_empty((z.shape[0],), dtype=torch.int64),
-        z.new_empty((codebook.shape[0],), dtype=torch.int64),
-    )
+def _fake_vector_quantize(z: Tensor, codebook: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    indices = z.new_empty((z.shape[0],), dtype=torch.int64)
+    counts = z.new_empty((codebook.shape[0],), dtype=torch.int64)
+    return z.new_empty(z.shape), z.new_empty(()), indices, counts
 
 
-@torch.library.register_fake("cbtalk::vector_quantize_backward")
-def _(
+def _fake_vector_quantize_backward(
     grad_codes: Tensor | None, grad_loss: Tensor, z: Tensor, codebook: Tensor, indices: Tensor, beta: float
 ) -> tuple[Tensor, Tensor]:
     return z.new_empty(z.shape), codebook.new_empty(codebook.shape)
+
+
+torch.library.register_fake("cbtalk::nearest_code", _fake_nearest_code)
+torch.library.register_fake("cbtalk::nearest_code_backward", _fake_nearest_code_backward)
+torch.library.register_fake("cbtalk::vector_quantize", _fake_vector_quantize)
+torch.library.register_fake("cbtalk::vector_quantize_backward", _fake_vector_quantize_backward)
