@@ -1,6 +1,7 @@
 """H.264 video files with exact time stamps, the sound of another file, and all or nothing on the disk."""
 
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -105,7 +106,7 @@ class VideoWriter:
             # Closed before the container is on failure: then the container does not complete the file.
             self._sink = _Sink(temporary)
             self._container = av.open(
-                self._sink, "w", format=FORMATS[suffix], container_options={"movflags": "+faststart"}
+                self._sink, "w", format=FORMATS[suffix], container_options=self._container_options()
             )
             stack.callback(self._container.close)
             stack.callback(self._sink.close)
@@ -116,6 +117,12 @@ class VideoWriter:
                 self._track = stack.enter_context(AudioTrack(self._audio_from, self._container, suffix))
             yield
             self._finish()
+
+    def _container_options(self) -> dict[str, str]:
+        # MP4 tells the time of the first picture on a clock of milliseconds unless it is given a finer one.
+        ticks = math.lcm(self._time_base.denominator, 1000)
+        finer = {"movie_timescale": str(ticks)} if ticks < 2**31 else {}
+        return {"movflags": "+faststart", **finer}
 
     def _add_encoder(self) -> None:
         width, height = self._size

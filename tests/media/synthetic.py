@@ -57,6 +57,7 @@ def write_clip(
     sound: str | None = None,
     sound_start: Fraction = Fraction(0),
     sound_seconds: float | None = None,
+    sound_hole: tuple[float, float] = (0, 0),
 ) -> Path:
     """Write pictures (H, W, 3), all of one size, and a 440 Hz tone with the audio codec `sound`."""
     base = time_base or 1 / Fraction(rate)
@@ -91,7 +92,8 @@ def write_clip(
                 else float((times[-1] - times[0]) * base + 1 / Fraction(rate))
             )
             for chunk in tone_frames(sound_start, seconds):
-                container.mux(audio.encode(chunk))
+                if not sound_hole[0] <= (chunk.time or 0) < sound_hole[1]:
+                    container.mux(audio.encode(chunk))
             container.mux(audio.encode(None))
     return path
 
