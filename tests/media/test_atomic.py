@@ -2,9 +2,6 @@ import errno
 import os
 import signal
 import stat
-import subprocess
-import sys
-import textwrap
 import threading
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 
 from cbtalk.atomic import SUFFIX, atomic_path
 from cbtalk.errors import OutputError, SystemFailure
+from tests.media.child import killed
 
 
 def left_over(folder: Path) -> list[str]:
@@ -151,12 +149,16 @@ def test_the_signal_handler_is_only_borrowed(tmp_path: Path) -> None:
 
 
 IN_THE_MAIN_THREAD = """
+    import time
+    from cbtalk.atomic import atomic_path
     with atomic_path(target) as temporary:
         temporary.write_bytes(b"half")
         print("ready", flush=True)
         time.sleep(60)
 """
 IN_ANOTHER_THREAD = """
+    import threading, time
+    from cbtalk.atomic import atomic_path
     def work():
         with atomic_path(target) as temporary:
             temporary.write_bytes(b"half")
@@ -167,19 +169,8 @@ IN_ANOTHER_THREAD = """
 """
 
 
-def killed(target: Path, body: str, number: int) -> int:
-    """Run `body` in a new process, send it a signal when it is in the block, and return how it ended."""
-    head = "import sys, threading, time\nfrom pathlib import Path\nfrom cbtalk.atomic import atomic_path\n"
-    code = head + "target = Path(sys.argv[1])\n" + textwrap.dedent(body)
-    process = subprocess.Popen([sys.executable, "-c", code, target], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    process.send_signal(number)
-    process.stdout.close()
-    return process.wait(timeout=30)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_removes_the_temporary_file_and_still_ends_the_process(tmp_path: Path, number: int) -> None:
+def test_a_signal_removes_the_temporary_file_and_still_ends_the_process(tmp_path: Path, number: signal.Signals) -> None:
     assert killed(tmp_path / "a", IN_THE_MAIN_THREAD, number) == -number
     assert list(tmp_path.iterdir()) == []
 
@@ -197,7 +188,8 @@ def test_what_sigkill_leaves_can_be_recognised(tmp_path: Path) -> None:
 
 def test_a_forked_child_does_not_remove_the_file_of_its_parent(tmp_path: Path) -> None:
     body = """
-        import os, signal
+        import os, signal, time
+        from cbtalk.atomic import atomic_path
         with atomic_path(target) as temporary:
             child = os.fork()
             if child == 0:

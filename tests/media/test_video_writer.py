@@ -3,8 +3,6 @@ import itertools
 import os
 import resource
 import signal
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from cbtalk.atomic import SUFFIX
 from cbtalk.errors import OutputError, SystemFailure
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
+from tests.media.child import killed
 from tests.media.synthetic import flat, is_box_before, number_of, numbered, quadrants, write_clip
 
 RATE = Fraction(25)
@@ -345,12 +344,12 @@ def test_a_disk_that_fails_to_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 WRITE_FOR_EVER = """
-import sys, itertools
+import itertools
 import numpy as np
 from fractions import Fraction
 from cbtalk.media.video_writer import VideoWriter
 image = np.zeros((64, 64, 3), np.uint8)
-with VideoWriter(sys.argv[1], width=64, height=64, rate=Fraction(25), time_base=Fraction(1, 25)) as writer:
+with VideoWriter(target, width=64, height=64, rate=Fraction(25), time_base=Fraction(1, 25)) as writer:
     for pts in itertools.count():
         writer.write(image, pts)
         if pts == 100:
@@ -359,14 +358,8 @@ with VideoWriter(sys.argv[1], width=64, height=64, rate=Fraction(25), time_base=
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_writer_never_leaves_a_part_under_the_name(tmp_path: Path, number: int) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITE_FOR_EVER, tmp_path / "a.mp4"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    process.send_signal(number)
-    process.stdout.close()
-    assert process.wait(timeout=30) == -number
+def test_an_interrupted_writer_never_leaves_a_part_under_the_name(tmp_path: Path, number: signal.Signals) -> None:
+    assert killed(tmp_path / "a.mp4", WRITE_FOR_EVER, number) == -number
     left = list(tmp_path.iterdir())
     assert all(path.name.endswith(SUFFIX) for path in left)
     assert len(left) == (1 if number == signal.SIGKILL else 0)
