@@ -100,16 +100,16 @@ def _check(feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int,
         raise ValueError(f"size must be at least (1, 1), not ({height}, {width})")
 
 
-@torch.library.register_fake("cbtalk::flow_warp")
-def _(feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool) -> Tensor:
+def _fake_forward(
+    feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool
+) -> Tensor:
     shape = (flow.shape[0] * flow.shape[1], feature.shape[1], height, width)
     return torch.empty(
         shape, dtype=feature.dtype, device=feature.device, memory_format=reference.memory_format(feature)
     )
 
 
-@torch.library.register_fake("cbtalk::flow_warp_backward")
-def _(
+def _fake_backward(
     grad_output: Tensor,
     feature: Tensor,
     flow: Tensor,
@@ -127,6 +127,9 @@ def _(
         occlusion.new_empty(occlusion.shape) if need_occlusion and occlusion is not None else none.clone(),
     )
 
+
+torch.library.register_fake("cbtalk::flow_warp", _fake_forward)
+torch.library.register_fake("cbtalk::flow_warp_backward", _fake_backward)
 
 _forward_op = torch.ops.cbtalk.flow_warp.default
 _backward_op = torch.ops.cbtalk.flow_warp_backward.default

@@ -25,7 +25,7 @@ bool is_dense(const Tensor& grad_output, const FlowWarpParams& params) {
   const int64_t channels_last[4] = {C * Ho * Wo, 1, Wo * C, C};
   for (int i = 0; i < 4; ++i) {
     const int64_t expected = params.channels_last ? channels_last[i] : contiguous[i];
-    if (grad_output.size(i) > 1 && grad_output.stride(i) != expected) return false;
+    if (grad_output.numel() > 0 && grad_output.size(i) > 1 && grad_output.stride(i) != expected) return false;
   }
   return true;
 }
