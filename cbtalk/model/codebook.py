@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from cbtalk.model.blocks import full_precision, without_autocast
 from cbtalk.model.config import CodeAllocation
-from cbtalk.reference.nearest_code import Quantized, vector_quantize
+from cbtalk.ops import Quantized, vector_quantize
 
 COMMITMENT = 0.25
 

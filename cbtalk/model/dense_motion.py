@@ -9,7 +9,7 @@ from cbtalk.model.blocks import AntiAliasDownsample, full_precision, without_aut
 from cbtalk.model.config import KEYPOINT_KERNEL, TalkerConfig
 from cbtalk.model.hourglass import Hourglass
 from cbtalk.model.keypoints import KeypointDetector, Keypoints, coordinate_grid, gaussian_heatmaps, inverse_2x2
-from cbtalk.ops.flow_warp import flow_warp
+from cbtalk.ops import flow_warp
 
 
 class DenseMotion(NamedTuple):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.model.blocks import conv3x3, to_image, to_tokens
-from cbtalk.ops.codebook_attention import codebook_attention, self_attention
+from cbtalk.ops import codebook_attention, self_attention
 
 
 class ProjectedCodes(NamedTuple):
