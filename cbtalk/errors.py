@@ -31,3 +31,9 @@ class SystemFailure(CbtalkError):
 
 class BackendError(CbtalkError):
     """A backend asked for by name that cannot run here; the message is the reason."""
+
+
+class TrainingError(CbtalkError):
+    """A training run that cannot go on: its losses stay not finite."""
+
+    exit_code = 1

@@ -1,0 +1,53 @@
+"""Distances between pictures. All take (B, 3, H, W) in [-1, 1] and compare in [0, 1], clamped, in float32 at least."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cbtalk.model.blocks import full_precision
+
+SSIM_SIGMA = 1.5
+SSIM_RADIUS = 5
+SSIM_C1 = 0.01**2
+SSIM_C2 = 0.03**2
+
+
+def unit_range(picture: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], clamped."""
+    return (full_precision(picture) / 2 + 0.5).clamp(0, 1)
+
+
+def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of each picture, (B,)."""
+    return (unit_range(prediction) - unit_range(target)).abs().flatten(1).mean(1)
+
+
+def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each picture in dB, (B,): -10 log10 of its mean squared difference over all values."""
+    squared = (unit_range(prediction) - unit_range(target)).square().flatten(1).mean(1)
+    return -10 * torch.log10(squared)
+
+
+def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity of each picture, (B,) (Wang et al. 2004).
+
+    Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, range 1, biased variances, each of R, G and B on
+    its own; mean over the places where the window lies inside the picture, and over the channels.
+    """
+    x, y = unit_range(prediction), unit_range(target)
+    mean_x, mean_y = _blur(x), _blur(y)
+    var_x = _blur(x * x) - mean_x**2
+    var_y = _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
+    structure = (2 * covariance + SSIM_C2) / (var_x + var_y + SSIM_C2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+def _blur(picture: Tensor) -> Tensor:
+    """Gaussian window (B, C, H, W) -> (B, C, H - 10, W - 10)."""
+    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=picture.dtype, device=picture.device)
+    line = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
+    line = (line / line.sum()).expand(picture.shape[1], 1, 1, -1)
+    rows = F.conv2d(picture, line, groups=picture.shape[1])
+    return F.conv2d(rows, line.transpose(2, 3), groups=picture.shape[1])

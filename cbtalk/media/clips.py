@@ -1,0 +1,109 @@
+"""A folder of clips: video files or folders of frames, of any names, read into uint8 arrays of one size."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cbtalk.atomic import atomic_path
+from cbtalk.errors import InputError
+from cbtalk.media.crop import center_square, crop_resize
+from cbtalk.media.images import read_image
+from cbtalk.media.video_reader import Frame, open_video
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video file, or one folder of frames."""
+
+    name: str  # path below the root, with forward slashes
+    path: Path
+    identity: str  # whose clip it is, by the name's convention
+
+
+def identity_of(name: str) -> str:
+    """The text before the first ``__`` or ``#`` of a clip's name; a name with neither is an identity of its own."""
+    return re.split(r"__|#", name, maxsplit=1)[0]
+
+
+def find_clips(root: Path) -> list[Clip]:
+    """All clips below ``root`` in the order of their names: each video file, and each folder that holds pictures.
+
+    Raises:
+        InputError: ``root`` is no folder, or holds no clip.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: not a folder of clips")
+    clips = []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        suffixes = {name: Path(name).suffix.lower() for name in files if not name.startswith(".")}
+        here = Path(folder)
+        paths = [here / name for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
+        if any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
+            paths.append(here)
+        clips += [Clip(path.relative_to(root).as_posix(), path, identity_of(path.name)) for path in paths]
+    if not clips:
+        raise InputError(f"{root}: no video file and no folder of frames in it")
+    return sorted(clips, key=lambda clip: clip.name)
+
+
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Sort key that puts ``frame_2`` ahead of ``frame_10``."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|\D+", name)]
+
+
+def frame_files(clip: Clip) -> list[Path]:
+    """The pictures of a frame folder in time order."""
+    files = (path for path in clip.path.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: natural_order(path.name))
+
+
+def clip_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
+    """The frames of a clip as uint8 (size, size, 3): centre square, resized with anti-aliasing; bad ones left out."""
+    if clip.path.is_dir():
+        images: Iterator[np.ndarray] = (read_image(path) for path in frame_files(clip))
+        yield from (square(image, size) for image in images)
+        return
+    with open_video(clip.path) as reader:
+        yield from (square(frame.image, size) for frame in reader if isinstance(frame, Frame))
+
+
+def square(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (H, W, 3) -> the centre square as uint8 (size, size, 3)."""
+    height, width = image.shape[:2]
+    return crop_resize(image, center_square(width, height), size)
+
+
+def cache_name(clip: Clip, size: int) -> str:
+    """File name that changes when the clip's files do (their sizes and times) or the picture size does."""
+    files = frame_files(clip) if clip.path.is_dir() else [clip.path]
+    digest = hashlib.sha256(f"{clip.path.resolve()}|{size}".encode())
+    for path in files:
+        stat = path.stat()
+        digest.update(f"|{path.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+    return f"{size}_{digest.hexdigest()[:24]}.npy"
+
+
+def decode_clip(clip: Clip, size: int, cache: Path) -> np.ndarray:
+    """All frames of a clip, uint8 (T, size, size, 3), mapped from a file under ``cache`` that is written once.
+
+    Raises:
+        InputError: the clip cannot be read, or has no frame.
+    """
+    path = cache / cache_name(clip, size)
+    if not path.exists():
+        frames = list(clip_frames(clip, size))
+        if not frames:
+            raise InputError(f"{clip.path}: no frame in it")
+        cache.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.stack(frames))
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,209 @@
+"""The training configuration: a YAML file, section by section; the defaults are the paper's (spec section 4)."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from cbtalk.errors import ConfigError
+from cbtalk.model.config import PRESETS, TalkerConfig
+
+Precision = Literal["fp32", "bf16"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the clips are and how pairs are drawn from them."""
+
+    root: Path = Path("data/train")
+    validation: Path | None = None  # clips that are only looked at
+    cache: Path | None = None  # decoded frames; default: <output>/frames
+    horizontal_flip: float = 0.5  # probability
+    time_flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam, one for each of the three networks; the learning rate is multiplied by `gamma` at each milestone."""
+
+    learning_rate: float = 8e-5
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    milestones: tuple[int, ...] = (200_000, 225_000)
+    gamma: float = 0.5
+    warmup_steps: int = 0
+    clip_norm: float | None = None  # of the gradient of each network
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weight of each term; a term of weight 0 is not computed."""
+
+    pixel: float = 1.0
+    perceptual: float = 1.0
+    low_resolution: float = 0.5
+    motion_code: float = 1.0
+    motion_recon: float = 32.0
+    appearance_code: float = 1.0
+    equivariance_value: float = 1.0
+    equivariance_jacobian: float = 1.0
+    keypoint_distance: float = 1.0
+
+
+@dataclass(frozen=True)
+class PerceptualConfig:
+    """The VGG of the perceptual loss and the downsampling factors of its pyramid."""
+
+    weights: Path | None = None
+    scales: tuple[int, ...] = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class EquivarianceConfig:
+    """Standard deviations of the random transform, and control points along a side."""
+
+    affine: float = 0.05
+    thin_plate: float = 0.005
+    points: int = 5
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """The discriminator joins after `after_step` steps; weight 0 leaves it out."""
+
+    weight: float = 0.8
+    after_step: int = 5000
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Moving average of the weights that are kept. The paper averages net_g alone."""
+
+    decay: float = 0.995
+    motion_estimator: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything about a run that does not change what is learnt."""
+
+    output: Path = Path("runs/paper")
+    steps: int = 250_000
+    batch_size: int = 16
+    micro_batches: int = 1  # a batch in this many parts, gradients summed
+    seed: int = 0
+    precision: Precision = "fp32"
+    device: str = "auto"
+    threads: int | None = None  # of the CPU; default: torch's own choice
+    log_every: int = 50
+    sample_every: int = 1000
+    checkpoint_every: int = 2500
+    checkpoint_seconds: float | None = None  # also whenever this much time has passed
+    keep_checkpoints: int = 3
+    max_bad_steps: int = 10  # non-finite steps in a row before the run gives up
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    model: TalkerConfig = field(default_factory=TalkerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    equivariance: EquivarianceConfig = field(default_factory=EquivarianceConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Reads a YAML training configuration; relative paths in it are relative to the working directory.
+
+    Raises:
+        ConfigError: the file is absent or no YAML table, a key is unknown, or a value has the wrong type.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    try:
+        return parse_config({} if values is None else values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(values: Any) -> TrainConfig:
+    """The configuration of plain values, as YAML gives them. Raises ConfigError."""
+    sections = {section.name: section for section in dataclasses.fields(TrainConfig)}
+    _check_keys(values, set(sections), "the file")
+    types = get_type_hints(TrainConfig)
+    parsed: dict[str, Any] = {}
+    for name, section in values.items():
+        parsed[name] = _model(section) if name == "model" else _section(types[name], section, name)
+    config = TrainConfig(**parsed)
+    if config.run.batch_size % config.run.micro_batches:
+        raise ConfigError(
+            f"run.batch_size {config.run.batch_size} is not a multiple of run.micro_batches {config.run.micro_batches}"
+        )
+    return config
+
+
+def _model(section: Any) -> TalkerConfig:
+    """A preset's name, or a table of a `preset` and changes to it."""
+    if isinstance(section, str):
+        section = {"preset": section}
+    if not isinstance(section, dict):
+        raise ConfigError("model: a preset's name or a table is expected")
+    preset = section.get("preset", "paper")
+    if preset not in PRESETS:
+        raise ConfigError(f"model.preset is {preset!r}; known: {', '.join(PRESETS)}")
+    changes = {key: value for key, value in section.items() if key != "preset"}
+    try:
+        return TalkerConfig.from_dict({**PRESETS[preset].to_dict(), **changes})
+    except ConfigError as error:
+        raise ConfigError(f"model: {error}") from error
+
+
+def _section(kind: type[T], section: Any, name: str) -> T:
+    types = get_type_hints(kind)
+    _check_keys(section, set(types), name)
+    return kind(**{key: _value(types[key], value, f"{name}.{key}") for key, value in section.items()})
+
+
+def _check_keys(values: Any, known: set[str], where: str) -> None:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: a table of keys and values is expected")
+    unknown = sorted(str(key) for key in values if key not in known)
+    if unknown:
+        raise ConfigError(f"unknown key {', '.join(unknown)} in {where}; known: {', '.join(sorted(known))}")
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """`value` as `kind`; YAML reads `1e-4` as text, so numbers are taken from text too."""
+    options = get_args(kind)
+    if type(None) in options:
+        return None if value is None else _value(options[0], value, name)
+    try:
+        if get_origin(kind) is Literal and value in options:
+            return value
+        if (
+            get_origin(kind) is tuple
+            and isinstance(value, (list, tuple))
+            and (... in options or len(value) == len(options))
+        ):
+            return tuple(_value(options[0], entry, name) for entry in value)
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if (kind is int or kind is bool) and type(value) is kind:
+            return value
+        if (kind is str or kind is Path) and isinstance(value, str):
+            return kind(value)
+    except (TypeError, ValueError):
+        pass
+    expected = " or ".join(options) if get_origin(kind) is Literal else getattr(kind, "__name__", str(kind))
+    raise ConfigError(f"{name} is {value!r}; expected {expected}")

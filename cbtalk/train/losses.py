@@ -1,0 +1,123 @@
+"""The generator's objective: every term of spec section 4, weighted and summed."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cbtalk.model.blocks import full_precision, without_autocast
+from cbtalk.model.discriminator import PatchDiscriminator
+from cbtalk.model.talker import Talker, TalkerOutput
+from cbtalk.train import adversarial
+from cbtalk.train.config import TrainConfig
+from cbtalk.train.equivariance import ThinPlate, equivariance_losses
+from cbtalk.train.perceptual import Features, PerceptualLoss
+
+KEYPOINT_MARGIN = 0.2
+DISTANCE_OFFSET = 1e-8
+
+
+class Losses(NamedTuple):
+    """One pass of the generator."""
+
+    total: Tensor  # (), to be minimised
+    terms: dict[str, Tensor]  # name -> (), each before its weight, detached
+    output: TalkerOutput
+
+
+def keypoint_distance(points: Tensor) -> Tensor:
+    """Mean over all ordered pairs of keypoints (B, K, 2) of 1 - sign(distance - 0.2); a figure: its gradient is zero.
+
+    A keypoint's distance from itself counts as 0.2.
+    """
+    difference = points.unsqueeze(1) - points.unsqueeze(2)  # (B, K, K, 2)
+    distance = torch.sqrt(difference.square().sum(-1) + DISTANCE_OFFSET)
+    distance = distance + KEYPOINT_MARGIN * torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
+    return (1 - torch.sign(distance - KEYPOINT_MARGIN)).mean()
+
+
+class Objective:
+    """Computes the generator's losses.
+
+    Args:
+        perceptual: None leaves the perceptual terms out.
+    """
+
+    def __init__(self, config: TrainConfig, perceptual: PerceptualLoss | None) -> None:
+        self.config = config
+        self.weights = config.loss
+        self.perceptual = perceptual if config.loss.perceptual else None
+
+    def __call__(
+        self,
+        talker: Talker,
+        source: Tensor,
+        driving: Tensor,
+        transform: ThinPlate,
+        discriminator: PatchDiscriminator | None = None,
+    ) -> Losses:
+        """One pass over source and driving frames (B, 3, H, W); the driving frame is the ground truth.
+
+        Args:
+            transform: of the driving frame, for the equivariance terms.
+            discriminator: None while the adversarial term is off.
+        """
+        output = talker(source, driving, low_resolution=self.weights.low_resolution != 0)
+        raw = self._reconstruction(output, driving)
+        raw |= self._codes(output)
+        raw |= self._equivariance(talker, output, driving, transform)
+        raw["keypoint_distance"] = keypoint_distance(output.source_keypoints.value) + keypoint_distance(
+            output.driving_keypoints.value
+        )
+        total = self._sum(raw)
+        if discriminator is not None:
+            raw["gan_generator"] = adversarial.generator_loss(discriminator(output.prediction))
+            weight = adversarial.adaptive_weight(
+                self._sum({name: raw[name] for name in ("pixel", "perceptual") if name in raw}),
+                raw["gan_generator"],
+                talker.net_g.generator.last_weight,
+                self.config.adversarial.weight,
+            )
+            total = total + weight * raw["gan_generator"]
+            raw["adaptive_gan_weight"] = weight
+        return Losses(total, {name: value.detach() for name, value in raw.items()}, output)
+
+    def _sum(self, terms: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of terms that all have a weight of their own."""
+        return torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
+
+    def _weight(self, name: str) -> float:
+        weights = self.weights
+        kind = name.partition(".")[0]
+        if kind.endswith("_lr"):
+            return weights.low_resolution * getattr(weights, kind.removesuffix("_lr"))
+        return getattr(weights, kind)
+
+    def _reconstruction(self, output: TalkerOutput, driving: Tensor) -> dict[str, Tensor]:
+        pictures = {"": output.prediction}
+        if output.prediction_lr is not None:
+            pictures["_lr"] = output.prediction_lr
+        raw = {f"pixel{suffix}": F.l1_loss(full_precision(picture), driving) for suffix, picture in pictures.items()}
+        if self.perceptual is not None:
+            with torch.no_grad():
+                target: Features = self.perceptual.features(driving)
+            raw |= {f"perceptual{suffix}": self.perceptual(picture, target) for suffix, picture in pictures.items()}
+        return raw
+
+    def _codes(self, output: TalkerOutput) -> dict[str, Tensor]:
+        kinds = ("motion_code", "motion_recon", "appearance_code")
+        return {f"{kind}.{scale}": value for kind in kinds for scale, value in enumerate(getattr(output, kind))}
+
+    def _equivariance(
+        self, talker: Talker, output: TalkerOutput, driving: Tensor, transform: ThinPlate
+    ) -> dict[str, Tensor]:
+        if not (self.weights.equivariance_value or self.weights.equivariance_jacobian):
+            return {}
+        transform = transform.to(driving)
+        with without_autocast(driving):
+            transformed_frame = transform.warp(driving)
+        keypoints = talker.keypoints(transformed_frame)
+        with without_autocast(driving):
+            value, jacobian = equivariance_losses(output.driving_keypoints, keypoints, transform)
+        return {"equivariance_value": value, "equivariance_jacobian": jacobian}

@@ -1,0 +1,137 @@
+"""The perceptual loss: distances of VGG features on an image pyramid."""
+
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cbtalk.errors import WeightsError
+from cbtalk.model.blocks import AntiAliasDownsample, full_precision
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STAGES = 5
+POOL_GAP = 3  # convolutions stand two indices apart (ReLU between) or, with a pooling between, three
+
+logger = logging.getLogger(__name__)
+
+Features = list[list[Tensor]]  # per scale of the pyramid, per stage: (B, C, h, w)
+
+
+class VggFeatures(nn.Module):
+    """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG16 or VGG19, frozen.
+
+    Args:
+        weights: `<index>.weight` and `<index>.bias` by the index of the layer in torchvision's `features`.
+    """
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        indices = sorted(int(name.removesuffix(".weight")) for name in weights if name.endswith(".weight"))
+        self.convolutions = nn.ModuleList()
+        self.pooled: list[bool] = []  # per convolution: does a max pooling precede it?
+        previous = indices[0]
+        while sum(self.pooled) < STAGES - 1:  # the last layer that counts is the first behind the fourth pooling
+            index = indices[len(self.pooled)]
+            self.pooled.append(index - previous == POOL_GAP)
+            self.convolutions.append(_frozen_convolution(weights[f"{index}.weight"], weights[f"{index}.bias"]))
+            previous = index
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Pictures (B, 3, H, W) in [-1, 1], normalised as they are (never moved to [0, 1]), like the published model."""
+        x = (image - self.mean) / self.std
+        features = []
+        for position, (convolution, pooled) in enumerate(zip(self.convolutions, self.pooled, strict=True)):
+            x = F.relu(convolution(F.max_pool2d(x, 2) if pooled else x))
+            if pooled or position == 0:
+                features.append(x)
+        return features
+
+
+class PerceptualLoss(nn.Module):
+    """Sum over pyramid scales and VGG stages of the mean absolute difference of features (spec section 4, P).
+
+    Args:
+        vgg: the feature network.
+        scales: downsampling factors of the pyramid; the paper's are 1, 2, 4 and 8.
+    """
+
+    def __init__(self, vgg: VggFeatures, scales: Sequence[int]) -> None:
+        super().__init__()
+        self.vgg = vgg
+        self.pyramid = nn.ModuleList(
+            AntiAliasDownsample(3, factor) if factor > 1 else nn.Identity() for factor in scales
+        )
+
+    def features(self, image: Tensor) -> Features:
+        """Features of pictures (B, 3, H, W) in [-1, 1]."""
+        return [self.vgg(level(image)) for level in self.pyramid]
+
+    def terms(self, prediction: Features, target: Features) -> list[list[Tensor]]:
+        """Mean absolute difference per scale and stage, in float32 at least; the target is taken as constant."""
+        return [
+            [F.l1_loss(full_precision(p), full_precision(t.detach())) for p, t in zip(level_p, level_t, strict=True)]
+            for level_p, level_t in zip(prediction, target, strict=True)
+        ]
+
+    def forward(self, image: Tensor, target: Features) -> Tensor:
+        """The loss () of pictures (B, 3, H, W) against the features of their targets."""
+        return torch.stack([term for level in self.terms(self.features(image), target) for term in level]).sum()
+
+
+def load_perceptual(path: Path | None, scales: Sequence[int]) -> PerceptualLoss | None:
+    """The perceptual loss with the VGG weights of `path`; without a file, None after one notice.
+
+    Args:
+        path: an .npz with `<index>.weight` entries, or a torchvision state dict (.pth) with `features.<index>.weight`.
+
+    Raises:
+        WeightsError: the file is absent or holds no VGG16 or VGG19 features.
+    """
+    if path is None:
+        logger.warning("perceptual.weights names no VGG file: the perceptual loss is off")
+        return None
+    return PerceptualLoss(VggFeatures(read_vgg(path)), scales)
+
+
+def read_vgg(path: Path) -> dict[str, Tensor]:
+    """The convolutions of a VGG file as `<index>.weight` and `<index>.bias`, float32."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; perceptual.weights must name VGG16 or VGG19 weights")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                entries = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        else:
+            entries = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path}: cannot be read as VGG weights: {error}") from error
+    found = {name.removeprefix("features."): value for name, value in entries.items()}
+    weights = {name: value.float() for name, value in found.items() if re.fullmatch(r"\d+\.(weight|bias)", name)}
+    indices = sorted(int(name.removesuffix(".weight")) for name in weights if name.endswith(".weight"))
+    pools = sum(after - before == POOL_GAP for before, after in pairwise(indices))
+    if not indices or indices[0] != 0 or pools != STAGES - 1:
+        raise WeightsError(
+            f"{path}: not the features of VGG16 or VGG19 (with entries such as `0.weight` or `features.0.weight`)"
+        )
+    return weights
+
+
+def _frozen_convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    out_channels, in_channels, height, _ = weight.shape
+    convolution = nn.Conv2d(in_channels, out_channels, height, padding=height // 2)
+    convolution.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+    convolution.bias = nn.Parameter(bias, requires_grad=False)
+    return convolution

@@ -1,0 +1,194 @@
+"""A run's networks and their training step: three optimisers, moving average, guards, and the state to resume from."""
+
+import copy
+import logging
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cbtalk.errors import ConfigError, TrainingError
+from cbtalk.model.config import TalkerConfig
+from cbtalk.model.discriminator import PatchDiscriminator
+from cbtalk.model.talker import Talker
+from cbtalk.train.adversarial import discriminator_losses
+from cbtalk.train.config import OptimizerConfig, TrainConfig
+from cbtalk.train.data import PairLoader
+from cbtalk.train.equivariance import ThinPlate
+from cbtalk.train.losses import Objective
+from cbtalk.train.perceptual import load_perceptual
+
+logger = logging.getLogger(__name__)
+
+
+def learning_rate(config: OptimizerConfig, finished: int) -> float:
+    """The rate of the step that follows `finished` steps."""
+    warmup = min(1.0, (finished + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    return config.learning_rate * warmup * config.gamma ** sum(finished >= milestone for milestone in config.milestones)
+
+
+class Trainer:
+    """The networks, their optimisers and everything that a checkpoint holds.
+
+    Args:
+        loader: gives the pairs of frames.
+    """
+
+    def __init__(self, config: TrainConfig, loader: PairLoader, device: torch.device) -> None:
+        self.config = config
+        self.loader = loader
+        self.device = device
+        torch.manual_seed(config.run.seed)
+        self.talker = Talker(config.model).to(self.device).train()
+        self.average = copy.deepcopy(self.talker).requires_grad_(False).eval()
+        self.discriminator = PatchDiscriminator(config.model).to(self.device).train()
+        self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks: dict[str, nn.Module] = {
+            "net_g": self.talker.net_g,
+            "motion_estimator": self.talker.motion_estimator,
+            "net_d": self.discriminator,
+        }
+        self.optimizers = {name: _adam(network, config.optimizer) for name, network in self.networks.items()}
+        perceptual = (
+            load_perceptual(config.perceptual.weights, config.perceptual.scales) if config.loss.perceptual else None
+        )
+        self.objective = Objective(config, None if perceptual is None else perceptual.to(self.device))
+        self.generator = torch.Generator().manual_seed(config.run.seed)
+        self.step = 0
+        self.bad_steps = 0  # in a row
+
+    def train_step(self) -> dict[str, Tensor]:
+        """Draws a batch and updates every network; returns the figures, still on the device."""
+        buffers = _running_statistics(self.networks)
+        saved = [buffer.clone() for buffer in buffers]
+        rate = learning_rate(self.config.optimizer, self.step)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        figures = self._backward()
+        trained = [name for name in self.networks if name != "net_d" or self.adversarial]
+        for name in trained:
+            figures[f"grad_norm_{name}"] = self._gradient_norm(self.networks[name])
+        finite = (
+            torch.stack([figures[f"grad_norm_{name}"] for name in trained]).isfinite().all()
+            & figures["total"].isfinite()
+        )
+        self.step += 1
+        if finite.item():  # the only wait for the device in a step
+            for name in trained:
+                self.optimizers[name].step()
+            self._update_average()
+            self.bad_steps = 0
+        else:
+            for buffer, before in zip(buffers, saved, strict=True):
+                buffer.copy_(before)
+            self._count_bad_step(figures)
+        return figures
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the discriminator takes part in the next step."""
+        return self.config.adversarial.weight > 0 and self.step >= self.config.adversarial.after_step
+
+    def _backward(self) -> dict[str, Tensor]:
+        """Gradients of all networks from one batch; returns the mean of every loss over its parts."""
+        parts = self.config.run.micro_batches
+        collected: list[dict[str, Tensor]] = []
+        for _ in range(parts):
+            source, driving = self.loader.batch(self.config.run.batch_size // parts, self.device)
+            equivariance = self.config.equivariance
+            transform = ThinPlate.random(
+                len(driving),
+                affine=equivariance.affine,
+                thin_plate=equivariance.thin_plate,
+                points=equivariance.points,
+                generator=self.generator,
+            )
+            discriminator = self.discriminator.requires_grad_(False) if self.adversarial else None
+            with self._autocast():
+                losses = self.objective(self.talker, source, driving, transform, discriminator)
+            (losses.total / parts).backward()
+            collected.append({**losses.terms, "total": losses.total.detach()})
+            if self.adversarial:
+                collected[-1] |= self._discriminator_backward(driving, losses.output.prediction.detach(), parts)
+        return {name: torch.stack([terms[name] for terms in collected]).mean() for name in collected[0]}
+
+    def _discriminator_backward(self, real: Tensor, fake: Tensor, parts: int) -> dict[str, Tensor]:
+        self.discriminator.requires_grad_(True)
+        with self._autocast():
+            of_real, of_fake = discriminator_losses(self.discriminator(real), self.discriminator(fake))
+        ((of_real + of_fake) / parts).backward()
+        return {"disc_real": of_real.detach(), "disc_fake": of_fake.detach()}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.run.precision == "bf16")
+
+    def _gradient_norm(self, network: nn.Module) -> Tensor:
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.config.optimizer.clip_norm is not None:
+            torch._foreach_mul_(gradients, (self.config.optimizer.clip_norm / (norm + 1e-6)).clamp(max=1))
+        return norm
+
+    def _update_average(self) -> None:
+        weight = 1 - self.config.ema.decay
+        for name in ("net_g", "motion_estimator"):
+            averaged = name == "net_g" or self.config.ema.motion_estimator
+            ours = _floating(getattr(self.average, name))
+            torch._foreach_lerp_(ours, _floating(self.networks[name]), weight if averaged else 1.0)
+
+    def _count_bad_step(self, figures: dict[str, Tensor]) -> None:
+        self.bad_steps += 1
+        guilty = ", ".join(name for name, value in figures.items() if not math.isfinite(value.item()))
+        logger.warning("step %d skipped: not finite: %s", self.step, guilty)
+        if self.bad_steps >= self.config.run.max_bad_steps:
+            raise TrainingError(
+                f"{self.bad_steps} steps in a row up to step {self.step} were not finite ({guilty}); "
+                "lower optimizer.learning_rate, set optimizer.clip_norm, or resume from an older checkpoint"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a later run needs to go on as if it had never stopped."""
+        return {
+            "step": self.step,
+            "model": self.config.model.to_dict(),
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "average": self.average.state_dict(),
+            "generator": self.generator.get_state(),
+            "sampler": {"seed": self.loader.sampler.seed, "drawn": self.loader.sampler.drawn},
+            "bad_steps": self.bad_steps,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes over a `state`. Raises ConfigError where it belongs to a model of other sizes."""
+        if TalkerConfig.from_dict(state["model"]) != self.config.model:
+            raise ConfigError("the checkpoint belongs to a model of other sizes; choose another output folder")
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+            self.optimizers[name].load_state_dict(state["optimizers"][name])
+        self.average.load_state_dict(state["average"])
+        self.generator.set_state(state["generator"])
+        self.loader.sampler.seed = state["sampler"]["seed"]
+        self.loader.sampler.drawn = state["sampler"]["drawn"]
+        self.step = state["step"]
+        self.bad_steps = state["bad_steps"]
+
+
+def _adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        network.parameters(), lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True
+    )
+
+
+def _floating(network: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of floating point, running statistics included."""
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+
+
+def _running_statistics(networks: dict[str, nn.Module]) -> list[Tensor]:
+    """What a forward pass changes in the networks: a pass that is thrown away must not leave a trace in it."""
+    named = (entry for network in networks.values() for entry in network.named_buffers())
+    return [buffer for name, buffer in named if name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
