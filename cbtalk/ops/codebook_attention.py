@@ -11,15 +11,16 @@ from cbtalk.ops.backends import choose
 from cbtalk.reference import codebook_attention as reference
 
 # key and value are (G, K, heads * d): G = 1 is shared by the batch, G = B is one set of keys for each element.
-# lse (heads, B, T) is the base-2 log-sum-exp of the scaled scores, all that the backward pass needs beside out.
+# maximum and total (heads, B, T) are the log-sum-exp in two parts: the largest q.k, and the sum over the keys of
+# exp((q.k - maximum) / sqrt(d)). In one float32, its rounding would be an error of every weight of the backward pass.
 torch.library.define(
     "cbtalk::codebook_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads) -> (Tensor out, Tensor lse)",
+    "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads) -> (Tensor out, Tensor maximum, Tensor total)",
 )
 torch.library.define(
     "cbtalk::codebook_attention_backward",
-    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, Tensor out, Tensor lse)"
-    " -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
+    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, Tensor out, Tensor maximum,"
+    " Tensor total) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
 )
 
 
@@ -81,6 +82,9 @@ def self_attention(
         raise ValueError(f"key_mask must be bool {tuple(key.shape[:2])}, not {key_mask.dtype} {tuple(key_mask.shape)}")
     if _choose(backend, query, key, value) == "reference":
         return reference.self_attention(query, key, value, heads=heads, key_mask=key_mask)
+    # torch.compile refuses a Function that is given one tensor twice.
+    key = key.view_as(key) if key is query else key
+    value = value.view_as(value) if value is query or value is key else value
     return _Attention.apply(query, key, value, key_mask, heads)
 
 
@@ -122,26 +126,26 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int) -> Tensor:
         query, key, value = _adjacent(query), _adjacent(key), _adjacent(value)
         key_mask = None if key_mask is None else key_mask.contiguous()
-        out, lse = torch.ops.cbtalk.codebook_attention.default(query, key, value, key_mask, heads)
-        ctx.save_for_backward(query, key, value, key_mask, out, lse)
+        out, maximum, total = torch.ops.cbtalk.codebook_attention.default(query, key, value, key_mask, heads)
+        ctx.save_for_backward(query, key, value, key_mask, out, maximum, total)
         ctx.heads = heads
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, key_mask, out, lse = ctx.saved_tensors
+        query, key, value, key_mask, out, maximum, total = ctx.saved_tensors
         gradients = torch.ops.cbtalk.codebook_attention_backward.default(
-            _adjacent(grad_out), query, key, value, key_mask, ctx.heads, out, lse
+            _adjacent(grad_out), query, key, value, key_mask, ctx.heads, out, maximum, total
         )
         return *gradients, None, None
 
 
 def _fake_forward(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int
-) -> tuple[Tensor, Tensor]:
-    batch, tokens, _ = query.shape
-    return query.new_empty(query.shape), query.new_empty((heads, batch, tokens))
+) -> tuple[Tensor, Tensor, Tensor]:
+    statistic = (heads, *query.shape[:2])
+    return query.new_empty(query.shape), query.new_empty(statistic), query.new_empty(statistic)
 
 
 def _fake_backward(
@@ -152,7 +156,8 @@ def _fake_backward(
     key_mask: Tensor | None,
     heads: int,
     out: Tensor,
-    lse: Tensor,
+    maximum: Tensor,
+    total: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 

@@ -47,7 +47,7 @@ int64_t AttentionParams::partial_size() const { return backward_items() * keys *
 
 int64_t AttentionParams::forward_scratch() const {
   const int64_t columns = round_up(head_size, 4);
-  return kWidestTile * (2 * columns + kAttentionKeyBlock + 2);
+  return kWidestTile * (3 * columns + kAttentionKeyBlock + 2);
 }
 
 int64_t AttentionParams::backward_scratch() const {

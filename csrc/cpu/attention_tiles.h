@@ -39,39 +39,60 @@ static inline PackedHead packed_head(const AttentionParams& params, int64_t set,
   return {params.kept_count[set], base, base + matrix, base + 2 * matrix, base + 3 * matrix};
 }
 
-// 2^x for x in [-125, 125], relative error below 8e-8; NaN for NaN. simd.h's exp2 without its range: the exponential is
-// half of the arithmetic of a head of size 4.
-static inline Vf exp2_in_range(Vf x) {
-  const float shift = 12582912.0f;  // 1.5 * 2^23: the integer nearest to x lands in the low bits of the sum
-  const Vf shifted = x + shift;
-  const Vf r = x - (shifted - shift);
-  Vf p = broadcast(1.535336196e-4f);
-  p = fma(p, r, broadcast(1.339887385e-3f));
-  p = fma(p, r, broadcast(9.618436918e-3f));
-  p = fma(p, r, broadcast(5.550332367e-2f));
-  p = fma(p, r, broadcast(2.402264774e-1f));
-  p = fma(p, r, broadcast(6.931471825e-1f));
-  p = fma(p, r, broadcast(1.0f));
-  return (Vf)((Vi)p + ((Vi)shifted << 23));
-}
+// score -> 2^(factor * (score - maximum)). The queries are not scaled beforehand: that would round each product once
+// more, where here the difference to the maximum, small for all that counts, is scaled without any rounding of its own.
+struct Exponential {
+  float factor;  // log2(e) / sqrt(d)
+  float lowest;  // difference whose power, 2^-125, stands for everything below: nothing beside the maximum's 1
 
-// 2^(score - offset) for score <= offset; what is below 2^-125 counts as 2^-125, that is nothing beside the maximum's 1.
-static inline Vf weight(Vf score, Vf offset) { return exp2_in_range(max(broadcast(-125.0f), score - offset)); }
+  explicit Exponential(int64_t head_size)
+      : factor(kLog2e * inverse_sqrt(head_size)), lowest(-125.0f / (kLog2e * inverse_sqrt(head_size))) {}
+
+  // Relative error below 1e-7 for score <= maximum; NaN for NaN.
+  Vf operator()(Vf score, Vf maximum) const {
+    const Vf shift = broadcast(12582912.0f);  // 1.5 * 2^23: the nearest integer lands in the low bits of the sum
+    const Vf difference = max(broadcast(lowest), score - maximum);
+    const Vf shifted = fma(difference, broadcast(factor), shift);
+    const Vf r = fma(difference, broadcast(factor), shift - shifted);
+    // Minimax of 2^r on [-0.5, 0.5], error 2e-9.
+    Vf p = broadcast(1.535336196e-4f);
+    p = fma(p, r, broadcast(1.339887385e-3f));
+    p = fma(p, r, broadcast(9.618436918e-3f));
+    p = fma(p, r, broadcast(5.550332367e-2f));
+    p = fma(p, r, broadcast(2.402264774e-1f));
+    p = fma(p, r, broadcast(6.931471825e-1f));
+    p = fma(p, r, broadcast(1.0f));
+    return (Vf)((Vi)p + ((Vi)shifted << 23));
+  }
+};
 
 static inline const float* row_of(const AttentionRows& rows, int64_t batch, int64_t token) {
   return rows.data + batch * rows.batch_stride + token * rows.row_stride;
 }
 
-// Rows (first .. first + count) of one head into a column-major tile, times `factor`; zero in the lanes past count.
-static inline void load_tile(const AttentionParams& params, const AttentionRows& rows, int64_t first, int count,
-                             int64_t head, float factor, float* tile) {
+// The columns of one head of `count` rows from row `first` of B * T, side by side and zero-padded to `columns`; each row
+// divided by divisor[t] where there is a divisor.
+static inline void copy_rows(const AttentionParams& params, const AttentionRows& rows, int64_t first, int count,
+                             int64_t head, const float* divisor, int columns, float* packed) {
   const int d = int(params.head_size);
-  for (int t = 0; t < count; ++t) {
-    const float* row = row_of(rows, (first + t) / params.tokens, (first + t) % params.tokens) + head * d;
-    for (int j = 0; j < d; ++j) tile[j * kTile + t] = row[j] * factor;
+  int64_t batch = first / params.tokens, token = first % params.tokens;
+  for (int t = 0; t < count; ++t, packed += columns) {
+    const float* row = row_of(rows, batch, token) + head * d;
+    const float factor = divisor == nullptr ? 1.0f : 1.0f / divisor[t];
+    for (int j = 0; j < d; ++j) packed[j] = row[j] * factor;
+    for (int j = d; j < columns; ++j) packed[j] = 0.0f;
+    if (++token == params.tokens) {
+      token = 0;
+      ++batch;
+    }
   }
-  for (int j = 0; count < kTile && j < d; ++j) {
-    for (int t = count; t < kTile; ++t) tile[j * kTile + t] = 0.0f;
+}
+
+// Rows (count, columns) into a column-major tile; zero in the lanes past count.
+static inline void fill_tile(const float* rows, int columns, int count, int d, float* tile) {
+  for (int j = 0; j < d; ++j, tile += kTile) {
+    for (int t = 0; t < count; ++t) tile[t] = rows[t * columns + j];
+    for (int t = count; t < kTile; ++t) tile[t] = 0.0f;
   }
 }
 
@@ -107,15 +128,13 @@ static inline void panel_scores(const float* panels, int count, int d, const flo
   }
 }
 
-// tile[j][t] += sum_k rows[k][j] weights[k][t], over `count` keys and the d columns of rows.
+// tile[j][t] += sum_k rows[k][j] weights[k][t], over `count` keys and the d columns of rows. Here and below a block is
+// summed by itself and then added: rounding grows with the length of a block and the number of blocks, not their product.
 template <int V>
 static inline void add_weighted_rows(const float* rows, int count, int d, const float* weights, float* tile) {
   const int columns = round_up(d, kPanel);
   for (int j = 0; j < columns; j += kPanel) {
-    Vf sum[kPanel][V];
-    for (int r = 0; r < kPanel; ++r) {
-      for (int v = 0; v < V; ++v) sum[r][v] = load(tile + (j + r) * kTile + v * kWidth);
-    }
+    Vf sum[kPanel][V] = {};
     for (int k = 0; k < count; ++k) {
       Vf lanes[V];
       for (int v = 0; v < V; ++v) lanes[v] = load(weights + k * kTile + v * kWidth);
@@ -125,7 +144,10 @@ static inline void add_weighted_rows(const float* rows, int count, int d, const 
       }
     }
     for (int r = 0; r < kPanel; ++r) {
-      for (int v = 0; v < V; ++v) store(tile + (j + r) * kTile + v * kWidth, sum[r][v]);
+      for (int v = 0; v < V; ++v) {
+        float* target = tile + (j + r) * kTile + v * kWidth;
+        store(target, load(target) + sum[r][v]);
+      }
     }
   }
 }

@@ -27,27 +27,27 @@ void pack_rows(const AttentionRows& rows, int64_t set, const int32_t* kept, int 
 
 // The running softmax of one tile.
 struct Tile {
-  const float* query;  // (d, kTile), times log2(e) / sqrt(d)
-  float* out;          // (d rounded up to 4, kTile)
-  float* scores;       // (kAttentionKeyBlock, kTile), then the weights
-  float* largest;      // (kTile)
-  float* total;        // (kTile)
+  float* rows;     // (kTile, d rounded up to 4): the queries as they are
+  float* query;    // (d, kTile)
+  float* out;      // (d rounded up to 4, kTile)
+  float* scores;   // (kAttentionKeyBlock, kTile), then the weights
+  float* maximum;  // (kTile)
+  float* total;    // (kTile)
 };
 
 // Scores become weights relative to the new maximum; what was summed so far is scaled to it.
 template <int V>
-void weigh_block(const Tile& tile, int count, int d, const Vf* largest) {
+void weigh_block(const Tile& tile, const Exponential& weight, int count, int d, const Vf* largest) {
   for (int v = 0; v < V; ++v) {
     const int lane = v * kWidth;
-    const Vf shrink = weight(load(tile.largest + lane), largest[v]);
-    store(tile.largest + lane, largest[v]);
+    const Vf shrink = weight(load(tile.maximum + lane), largest[v]);
+    store(tile.maximum + lane, largest[v]);
     for (int j = 0; j < d; ++j) {
       store(tile.out + j * kTile + lane, load(tile.out + j * kTile + lane) * shrink);
     }
     store(tile.total + lane, load(tile.total + lane) * shrink);
   }
-  Vf total[V];
-  for (int v = 0; v < V; ++v) total[v] = load(tile.total + v * kWidth);
+  Vf total[V] = {};
   for (int k = 0; k < count; ++k) {
     for (int v = 0; v < V; ++v) {
       float* score = tile.scores + k * kTile + v * kWidth;
@@ -56,27 +56,26 @@ void weigh_block(const Tile& tile, int count, int d, const Vf* largest) {
       store(score, w);
     }
   }
-  for (int v = 0; v < V; ++v) store(tile.total + v * kWidth, total[v]);
+  for (int v = 0; v < V; ++v) store(tile.total + v * kWidth, load(tile.total + v * kWidth) + total[v]);
 }
 
 template <int V>
-void attend(const Tile& tile, const PackedHead& head, int d) {
+void attend(const Tile& tile, const PackedHead& head, const Exponential& weight, int d) {
   const int columns = round_up(d, kPanel);
   for (int i = 0; i < columns * kTile; ++i) tile.out[i] = 0.0f;
-  for (int i = 0; i < kTile; ++i) tile.largest[i] = -__builtin_inff();
+  for (int i = 0; i < kTile; ++i) tile.maximum[i] = -__builtin_inff();
   for (int i = 0; i < kTile; ++i) tile.total[i] = 0.0f;
   for (int first = 0; first < head.count; first += kAttentionKeyBlock) {
     const int count = head.count - first < kAttentionKeyBlock ? head.count - first : kAttentionKeyBlock;
     Vf largest[V];
-    for (int v = 0; v < V; ++v) largest[v] = load(tile.largest + v * kWidth);
+    for (int v = 0; v < V; ++v) largest[v] = load(tile.maximum + v * kWidth);
     panel_scores<V>(head.key_panels + int64_t(first) * d, count, d, tile.query, tile.scores, largest);
-    weigh_block<V>(tile, count, d, largest);
+    weigh_block<V>(tile, weight, count, d, largest);
     add_weighted_rows<V>(head.value_rows + int64_t(first) * columns, count, d, tile.scores, tile.out);
   }
 }
 
-// out / total, and log2(total) + maximum.
-void finish_tile(const Tile& tile, int count, int d, float* lse) {
+void divide_by_total(const Tile& tile, int d) {
   for (int v = 0; v < kTileVectors; ++v) {
     const Vf inverse = 1.0f / load(tile.total + v * kWidth);
     for (int j = 0; j < d; ++j) {
@@ -84,26 +83,29 @@ void finish_tile(const Tile& tile, int count, int d, float* lse) {
       store(element, load(element) * inverse);
     }
   }
-  for (int t = 0; t < count; ++t) lse[t] = tile.largest[t] + __builtin_log2f(tile.total[t]);
 }
 
-void attend_block(const AttentionParams& params, const PackedHead& packed, const Tile& tile, float* query,
-                  int64_t first, int64_t last, int64_t head) {
-  const int d = int(params.head_size);
-  const float factor = kLog2e * inverse_sqrt(d);
+void attend_block(const AttentionParams& params, const PackedHead& packed, const Tile& tile, int64_t first, int64_t last,
+                  int64_t head) {
+  const int d = int(params.head_size), columns = round_up(d, kPanel);
+  const Exponential weight(d);
   for (int64_t row = first; row < last; row += kTile) {
     const int count = int(last - row < kTile ? last - row : kTile);
-    load_tile(params, params.query, row, count, head, factor, query);
+    copy_rows(params, params.query, row, count, head, nullptr, columns, tile.rows);
+    fill_tile(tile.rows, columns, count, d, tile.query);
     const int vectors = (count + kWidth - 1) / kWidth;
     if (vectors == 1) {
-      attend<1>(tile, packed, d);
+      attend<1>(tile, packed, weight, d);
     } else if (vectors == 2) {
-      attend<2>(tile, packed, d);
+      attend<2>(tile, packed, weight, d);
     } else {
-      attend<kTileVectors>(tile, packed, d);
+      attend<kTileVectors>(tile, packed, weight, d);
     }
-    finish_tile(tile, count, d, params.lse + head * params.batch * params.tokens + row);
+    divide_by_total(tile, d);
     store_tile(params, tile.out, row, count, head, params.out);
+    const int64_t place = head * params.batch * params.tokens + row;
+    for (int t = 0; t < count; ++t) params.maximum[place + t] = tile.maximum[t];
+    for (int t = 0; t < count; ++t) params.total[place + t] = tile.total[t];
   }
 }
 
@@ -125,17 +127,19 @@ void attention_pack(const AttentionParams& params, int64_t begin, int64_t end) {
 
 void attention_forward(const AttentionParams& params, float* scratch, int64_t begin, int64_t end) {
   const int64_t columns = round_up(int(params.head_size), kPanel);
-  float* query = scratch;
-  float* out = query + columns * kTile;
-  float* scores = out + columns * kTile;
-  float* largest = scores + kAttentionKeyBlock * kTile;
-  const Tile tile = {query, out, scores, largest, largest + kTile};
+  Tile tile;
+  tile.rows = scratch;
+  tile.query = tile.rows + columns * kTile;
+  tile.out = tile.query + columns * kTile;
+  tile.scores = tile.out + columns * kTile;
+  tile.maximum = tile.scores + kAttentionKeyBlock * kTile;
+  tile.total = tile.maximum + kTile;
   const int64_t rows = params.rows_per_key_set(), blocks = params.query_blocks();
   for (int64_t item = begin; item < end; ++item) {
     const int64_t set = item / blocks / params.heads, head = item / blocks % params.heads;
     const int64_t first = item % blocks * kAttentionQueryBlock;
     const int64_t last = first + kAttentionQueryBlock < rows ? first + kAttentionQueryBlock : rows;
-    attend_block(params, packed_head(params, set, head), tile, query, set * rows + first, set * rows + last, head);
+    attend_block(params, packed_head(params, set, head), tile, set * rows + first, set * rows + last, head);
   }
 }
 

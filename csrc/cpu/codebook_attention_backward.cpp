@@ -1,5 +1,6 @@
-// Attention, backward. With P the weights, recomputed from the log-sum-exp, and D = sum_j grad_out_j out_j per query:
-//   grad_value = P^T grad_out,  dS = P * (grad_out V^T - D),  grad_query = dS K / sqrt(d),  grad_key = dS^T Q / sqrt(d).
+// Attention, backward. With E = exp((score - maximum) / sqrt(d)), so that E / total are the weights, G = grad_out / total and
+// D = sum_j G_j out_j per query:
+//   grad_value = E^T G,  dS = E * (G V^T - D),  grad_query = dS K / sqrt(d),  grad_key = dS^T Q / sqrt(d).
 //
 // A work item owns one head and one chunk of its queries. It walks the keys in blocks on the outside, so that the
 // gradients of a block's keys and values stay in the first-level cache while all the queries pass by; every sum is
@@ -14,14 +15,14 @@ namespace {
 struct Queries {
   int count;
   int columns;          // d rounded up to 4
-  float* query;         // tiles (columns, kTile), times log2(e) / sqrt(d)
-  float* grad_out;      // tiles (columns, kTile)
+  float* query;         // tiles (columns, kTile)
+  float* grad_out;      // tiles (columns, kTile): G
   float* grad_query;    // tiles (columns, kTile)
   float* query_rows;    // (count, partial_columns), zero-padded
-  float* grad_rows;     // (count, partial_columns), zero-padded
-  float* lse;           // (count)
+  float* grad_rows;     // (count, partial_columns), zero-padded: G
+  float* maximum;       // (count)
   float* delta;         // (count): D
-  float* weights;       // (kAttentionKeyBlock, kTile): P
+  float* weights;       // (kAttentionKeyBlock, kTile): E
   float* grad_scores;   // (kAttentionKeyBlock, kTile): dS
   float* lanes;         // (2, kAttentionKeyBlock, d, kWidth): one partial sum a lane, for heads narrower than a vector
 };
@@ -38,59 +39,51 @@ Queries divide_scratch(const AttentionParams& params, float* scratch) {
   q.grad_query = q.grad_out + tiles;
   q.query_rows = q.grad_query + tiles;
   q.grad_rows = q.query_rows + rows;
-  q.lse = q.grad_rows + rows;
-  q.delta = q.lse + kAttentionBackwardRows;
+  q.maximum = q.grad_rows + rows;
+  q.delta = q.maximum + kAttentionBackwardRows;
   q.weights = q.delta + kAttentionBackwardRows;
   q.grad_scores = q.weights + block;
   q.lanes = q.grad_scores + block;
   return q;
 }
 
-void copy_rows(const AttentionParams& params, const AttentionRows& rows, int64_t first, int count, int64_t head,
-               float* packed) {
-  const int d = int(params.head_size), columns = int(params.partial_columns());
-  for (int t = 0; t < count; ++t, packed += columns) {
-    const float* row = row_of(rows, (first + t) / params.tokens, (first + t) % params.tokens) + head * d;
-    for (int j = 0; j < columns; ++j) packed[j] = j < d ? row[j] : 0.0f;
-  }
-}
-
 void load_queries(const AttentionParams& params, int64_t first, int count, int64_t head, Queries& q) {
-  const int d = int(params.head_size);
-  const float factor = kLog2e * inverse_sqrt(d);
-  const float* lse = params.lse + head * params.batch * params.tokens + first;
+  const int d = int(params.head_size), columns = int(params.partial_columns());
+  const int64_t place = head * params.batch * params.tokens + first;
   q.count = count;
+  copy_rows(params, params.query, first, count, head, nullptr, columns, q.query_rows);
+  copy_rows(params, params.grad_out, first, count, head, params.total + place, columns, q.grad_rows);
   for (int t = 0; t < count; t += kTile) {
     const int in_tile = count - t < kTile ? count - t : kTile;
-    load_tile(params, params.query, first + t, in_tile, head, factor, q.query + int64_t(t) * q.columns);
-    load_tile(params, params.grad_out, first + t, in_tile, head, 1.0f, q.grad_out + int64_t(t) * q.columns);
+    fill_tile(q.query_rows + t * columns, columns, in_tile, d, q.query + int64_t(t) * q.columns);
+    fill_tile(q.grad_rows + t * columns, columns, in_tile, d, q.grad_out + int64_t(t) * q.columns);
   }
-  copy_rows(params, params.query, first, count, head, q.query_rows);
-  copy_rows(params, params.grad_out, first, count, head, q.grad_rows);
   const int padded = round_up(count, kTile);
   for (int64_t i = 0; i < int64_t(padded) * q.columns; ++i) q.grad_query[i] = 0.0f;
   for (int t = 0; t < padded; ++t) {
     // Lanes past the end have a zero gradient: whatever their weight, they add nothing.
-    q.lse[t] = t < count ? lse[t] : 0.0f;
+    q.maximum[t] = t < count ? params.maximum[place + t] : 0.0f;
     float delta = 0.0f;
     const float* out = params.out + (first + t) * params.heads * d + head * d;
-    for (int j = 0; t < count && j < d; ++j) delta = fma(q.grad_rows[t * params.partial_columns() + j], out[j], delta);
+    for (int j = 0; t < count && j < d; ++j) delta = fma(q.grad_rows[t * columns + j], out[j], delta);
     q.delta[t] = delta;
   }
 }
 
-// P and dS of `count` keys for the tile at query t.
-void differentiate_scores(const Queries& q, const float* key_panels, const float* value_panels, int count, int d, int t) {
+// E and dS of `count` keys for the tile at query t.
+void differentiate_scores(const Queries& q, const float* key_panels, const float* value_panels, int count, int d,
+                          int t) {
+  const Exponential weight(d);
   constexpr Vf* no_maximum = nullptr;
   panel_scores<kTileVectors>(key_panels, count, d, q.query + int64_t(t) * q.columns, q.weights, no_maximum);
   panel_scores<kTileVectors>(value_panels, count, d, q.grad_out + int64_t(t) * q.columns, q.grad_scores, no_maximum);
   for (int v = 0; v < kTileVectors; ++v) {
-    const Vf lse = load(q.lse + t + v * kWidth), delta = load(q.delta + t + v * kWidth);
+    const Vf maximum = load(q.maximum + t + v * kWidth), delta = load(q.delta + t + v * kWidth);
     for (int k = 0; k < count; ++k) {
       const int i = k * kTile + v * kWidth;
-      const Vf p = weight(load(q.weights + i), lse);
-      store(q.weights + i, p);
-      store(q.grad_scores + i, p * (load(q.grad_scores + i) - delta));
+      const Vf e = weight(load(q.weights + i), maximum);
+      store(q.weights + i, e);
+      store(q.grad_scores + i, e * (load(q.grad_scores + i) - delta));
     }
   }
 }
@@ -98,10 +91,7 @@ void differentiate_scores(const Queries& q, const float* key_panels, const float
 // sums[k][c] += sum_t scores[k][t] rows[t][c] for R keys and V vectors of columns, t < count.
 template <int R, int V>
 void add_outer_product(const float* scores, int count, const float* rows, int columns, float* sums) {
-  Vf sum[R][V];
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) sum[r][v] = load(sums + r * columns + v * kWidth);
-  }
+  Vf sum[R][V] = {};
   for (int t = 0; t < count; ++t) {
     Vf lanes[V];
     for (int v = 0; v < V; ++v) lanes[v] = load(rows + t * columns + v * kWidth);
@@ -111,7 +101,10 @@ void add_outer_product(const float* scores, int count, const float* rows, int co
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) store(sums + r * columns + v * kWidth, sum[r][v]);
+    for (int v = 0; v < V; ++v) {
+      float* target = sums + r * columns + v * kWidth;
+      store(target, load(target) + sum[r][v]);
+    }
   }
 }
 
@@ -136,16 +129,16 @@ void add_in_lanes(const float* scores, int keys, int d, const float* tile, float
     Vf score[kTileVectors];
     for (int v = 0; v < kTileVectors; ++v) score[v] = load(scores + k * kTile + v * kWidth);
     for (int j = 0; j < d; ++j, lanes += kWidth) {
-      Vf sum = load(lanes);
+      Vf sum = {};
       for (int v = 0; v < kTileVectors; ++v) sum = fma(score[v], load(tile + j * kTile + v * kWidth), sum);
-      store(lanes, sum);
+      store(lanes, load(lanes) + sum);
     }
   }
 }
 
-void reduce_lanes(const float* lanes, int keys, int d, float factor, int columns, float* sums) {
+void reduce_lanes(const float* lanes, int keys, int d, int columns, float* sums) {
   for (int k = 0; k < keys; ++k) {
-    for (int j = 0; j < d; ++j) sums[k * columns + j] += factor * reduce_add(load(lanes + (k * d + j) * kWidth));
+    for (int j = 0; j < d; ++j) sums[k * columns + j] += reduce_add(load(lanes + (k * d + j) * kWidth));
   }
 }
 
@@ -173,9 +166,8 @@ void add_key_block(const Queries& q, const PackedHead& head, int first, int coun
     }
   }
   if (narrow) {
-    // The tile's queries carry log2(e) / sqrt(d); the plain rows get 1 / sqrt(d) in attention_key_gradients.
-    reduce_lanes(key_lanes, count, d, 1.0f / (kLog2e * inverse_sqrt(d)), columns, grad_key);
-    reduce_lanes(value_lanes, count, d, 1.0f, columns, grad_value);
+    reduce_lanes(key_lanes, count, d, columns, grad_key);
+    reduce_lanes(value_lanes, count, d, columns, grad_value);
   }
 }
 

@@ -62,6 +62,14 @@ AttentionParams inputs(const Tensor& query, const Tensor& key, const Tensor& val
   return params;
 }
 
+// A (heads, B, T) output of the forward pass, which the backward kernel only reads.
+float* statistic(const Tensor& tensor, const AttentionParams& params, const char* name) {
+  check_float32(tensor, name);
+  check_contiguous(tensor, name);
+  STD_TORCH_CHECK(tensor.numel() == params.heads * params.batch * params.tokens, name, " must be (heads, B, T)");
+  return const_cast<float*>(tensor.const_data_ptr<float>());
+}
+
 template <typename Kernel>
 void in_parallel(int64_t items, const Kernel& kernel) {
   torch::stable::parallel_for(0, items, 1, kernel);
@@ -75,29 +83,31 @@ void pack(AttentionParams& params, const Tensor& packed) {
   });
 }
 
-std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                   const std::optional<Tensor>& key_mask, int64_t heads) {
+std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
+                                           const std::optional<Tensor>& key_mask, int64_t heads) {
   check_dim(query, 3, "query");
   check_dim(key, 3, "key");
   Tensor kept;
   AttentionParams params = inputs(query, key, value, key_mask, heads, kept);
   Tensor out = torch::stable::new_empty(query, {params.batch, params.tokens, query.size(2)});
-  Tensor lse = torch::stable::new_empty(query, {heads, params.batch, params.tokens});
-  if (out.numel() == 0) return {out, lse};
+  Tensor maximum = torch::stable::new_empty(query, {heads, params.batch, params.tokens});
+  Tensor total = torch::stable::new_empty(query, {heads, params.batch, params.tokens});
+  if (out.numel() == 0) return {out, maximum, total};
   params.out = out.mutable_data_ptr<float>();
-  params.lse = lse.mutable_data_ptr<float>();
+  params.maximum = maximum.mutable_data_ptr<float>();
+  params.total = total.mutable_data_ptr<float>();
   const Tensor packed = torch::stable::new_empty(query, {params.packed_size()});
   pack(params, packed);
   in_parallel(params.forward_items(), [&, kernel = attention_forward()](int64_t begin, int64_t end) {
     const auto scratch = scratch_memory(params.forward_scratch());
     kernel(params, scratch.get(), begin, end);
   });
-  return {out, lse};
+  return {out, maximum, total};
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor& query, const Tensor& key,
                                             const Tensor& value, const std::optional<Tensor>& key_mask, int64_t heads,
-                                            const Tensor& out, const Tensor& lse) {
+                                            const Tensor& out, const Tensor& maximum, const Tensor& total) {
   check_dim(query, 3, "query");
   check_dim(key, 3, "key");
   Tensor kept;
@@ -105,17 +115,14 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
   const int64_t width = query.size(2);
   params.grad_out = rows(grad_out, params.batch, params.tokens, width, "grad_out");
   check_contiguous(out, "out");
-  check_contiguous(lse, "lse");
   rows(out, params.batch, params.tokens, width, "out");
-  check_float32(lse, "lse");
-  STD_TORCH_CHECK(lse.numel() == heads * params.batch * params.tokens, "lse must be (heads, B, T)");
+  params.maximum = statistic(maximum, params, "maximum");
+  params.total = statistic(total, params, "total");
   Tensor grad_query = torch::stable::new_empty(query, {params.batch, params.tokens, width});
   Tensor grad_key = torch::stable::new_empty(key, {params.key_sets, params.keys, width});
   Tensor grad_value = torch::stable::new_empty(key, {params.key_sets, params.keys, width});
   if (query.numel() == 0) return {grad_query, torch::stable::zero_(grad_key), torch::stable::zero_(grad_value)};
-  // The kernel reads them only.
   params.out = const_cast<float*>(out.const_data_ptr<float>());
-  params.lse = const_cast<float*>(lse.const_data_ptr<float>());
   params.grad_query = grad_query.mutable_data_ptr<float>();
   params.grad_key = grad_key.mutable_data_ptr<float>();
   params.grad_value = grad_value.mutable_data_ptr<float>();

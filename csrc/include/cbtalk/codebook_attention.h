@@ -42,7 +42,10 @@ struct AttentionParams {
   float* packed;        // packed_size() floats
 
   float* out;  // (B, T, heads * d) contiguous; written forward, read backward
-  float* lse;  // (heads, B, T): log2 of the sum over the keys of 2^(q.k log2(e) / sqrt(d)); written forward, read backward
+  // The log-sum-exp in two parts that lose nothing to each other, written forward and read backward: the maximum over
+  // the keys of q.k, and the sum of exp((q.k - maximum) / sqrt(d)).
+  float* maximum;  // (heads, B, T)
+  float* total;    // (heads, B, T)
 
   // The rest is for the backward pass; null otherwise.
   AttentionRows grad_out;  // (B, T, heads * d)
