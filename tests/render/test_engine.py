@@ -48,7 +48,7 @@ def test_a_source_without_finite_keypoints_is_refused(talker: Talker) -> None:
 def test_pictures_survive_the_way_to_the_model_and_back() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     tensor = to_tensor(images, torch.device("cpu"))
-    assert (tensor.min(), tensor.max()) == (-1, 1)
+    assert (tensor.min().item(), tensor.max().item()) == (-1, 1)
     np.testing.assert_array_equal(to_images(tensor), images)
     assert to_images(torch.tensor([-3.0, 3.0, torch.nan]).view(1, 3, 1, 1)).flatten().tolist() == [0, 255, 128]
 

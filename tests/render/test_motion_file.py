@@ -31,10 +31,10 @@ def read(path: Path, fingerprint: str = "abc", num_keypoints: int = K) -> Motion
     return load_motion(path, fingerprint=fingerprint, num_keypoints=num_keypoints)
 
 
-def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **metadata: str) -> None:
+def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, metadata: dict[str, str] | None = None) -> None:
     """Write the file again with some tensors and metadata changed; an empty string takes an entry out."""
     with safe_open(path, framework="pt") as file:
-        entries = {**file.metadata(), **metadata}
+        entries = {**file.metadata(), **(metadata or {})}
     save_file(
         {**load_file(path), **(tensors or {})}, path, metadata={key: value for key, value in entries.items() if value}
     )
@@ -120,7 +120,7 @@ def test_a_file_of_anything_else_is_refused(tmp_path: Path, data: bytes) -> None
     ],
 )
 def test_metadata_that_makes_no_sense_is_refused(saved: Path, metadata: dict[str, str]) -> None:
-    rewrite(saved, **metadata)
+    rewrite(saved, metadata=metadata)
     with pytest.raises(InputError, match=str(saved)):
         read(saved)
 

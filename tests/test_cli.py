@@ -1,0 +1,345 @@
+"""The command line as a user meets it: what goes wrong is one line, the right exit code, and nothing left behind."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import cbtalk
+from cbtalk.cli import main
+from cbtalk.errors import SystemFailure
+from cbtalk.media.video_writer import VideoWriter
+from cbtalk.model.checkpoint import read_notes, save_weights
+from cbtalk.model.talker import Talker
+from tests.media.synthetic import numbered, write_clip, write_sound_only
+from tests.model.conftest import TINY
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a model that is small enough to run in every test."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, Talker(TINY).eval())
+    return path
+
+
+@pytest.fixture(scope="session")
+def driving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("driving") / "driving.mp4"
+    return write_clip(path, [numbered(number) for number in range(FRAMES)], sound="aac")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, weights: Path, driving: Path) -> Iterator[Path]:
+    """A folder with a portrait, a driving video and weights, as the current one."""
+    Image.fromarray(np.full((60, 60, 3), 80, np.uint8)).save(tmp_path / "portrait.png")
+    shutil.copy(driving, tmp_path / "driving.mp4")
+    shutil.copy(weights, tmp_path / "tiny.safetensors")
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
+
+
+def render(**changes: str | None) -> list[str]:
+    """Arguments of a render that works, with some changed; None takes one away."""
+    options = {"source": "portrait.png", "driving": "driving.mp4", "output": "out.mp4", "weights": "tiny.safetensors"}
+    given = {**options, **changes}
+    return ["render", *(part for name, value in given.items() if value is not None for part in (f"--{name}", value))]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_render_says_what_it_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = names(folder)
+    assert main(render()) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"out.mp4: {FRAMES} frames, ") and out.endswith(" fps\n") and out.count("\n") == 1
+    assert err == ""  # no progress bar where there is no terminal
+    assert names(folder) == before | {"out.mp4"}
+
+
+def test_motion_then_render(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["motion", "-d", "driving.mp4", "-o", "m.safetensors", "--weights", "tiny.safetensors"]) == 0
+    assert main(render(driving="m.safetensors")) == 0
+    assert main([*render(driving="m.safetensors", output="quiet.mp4"), "--quiet", "--max-frames", "2"]) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"m.safetensors: {FRAMES} frames",
+        f"out.mp4: {FRAMES} frames",
+    ]
+
+
+def truncated(path: Path, share: float) -> bytes:
+    data = path.read_bytes()
+    return data[: int(len(data) * share)]
+
+
+def cut_after_the_table(path: Path) -> None:
+    """An MP4 whose table comes first and whose last pictures are missing."""
+    with VideoWriter(path, width=64, height=48, rate=Fraction(25), time_base=Fraction(1, 25)) as writer:
+        for number in range(50):
+            writer.write(numbered(number), number)
+    path.write_bytes(truncated(path, 0.7))
+
+
+def hostile_weights(shape: list[int]) -> bytes:
+    header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
+
+
+def wrong_shape(path: Path) -> None:
+    tensors = load_file("tiny.safetensors")
+    name = next(iter(tensors))
+    save_file({**tensors, name: torch.zeros(3)}, path, metadata=read_notes("tiny.safetensors"))
+
+
+def not_finite(path: Path) -> None:
+    tensors = load_file("tiny.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name].view(-1)[0] = torch.nan
+    save_file(tensors, path, metadata=read_notes("tiny.safetensors"))
+
+
+def foreign_motion(path: Path) -> None:
+    torch.manual_seed(1)
+    save_weights("other.safetensors", Talker(TINY).eval())
+    assert main(["motion", "-d", "driving.mp4", "-o", str(path), "--weights", "other.safetensors", "--quiet"]) == 0
+
+
+def pickle_file(path: Path) -> None:
+    torch.save({"params": {"x": torch.zeros(1)}}, path)
+
+
+def one_pixel(path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(path)
+
+
+def no_frames(path: Path) -> None:
+    """A video with a stream and not one frame in it."""
+    import av
+
+    with av.open(path, "w") as container:
+        container.add_stream("libx264", rate=25, width=64, height=48)
+        container.start_encoding()
+
+
+Prepare = Callable[[Path], object]
+BAD: dict[str, tuple[str, str, Prepare | None]] = {
+    # option: name of its file, what makes the file (None: nothing does)
+    "missing source": ("source", "x.png", None),
+    "missing driving": ("driving", "x.mp4", None),
+    "missing motion": ("driving", "x.safetensors", None),
+    "missing weights": ("weights", "x.safetensors", None),
+    "source is a folder": ("source", "x.png", Path.mkdir),
+    "driving is a folder": ("driving", "x.mp4", Path.mkdir),
+    "motion is a folder": ("driving", "x.safetensors", Path.mkdir),
+    "weights are a folder": ("weights", "x.safetensors", Path.mkdir),
+    "empty source": ("source", "x.png", Path.touch),
+    "empty driving": ("driving", "x.mp4", Path.touch),
+    "empty motion": ("driving", "x.safetensors", Path.touch),
+    "empty weights": ("weights", "x.safetensors", Path.touch),
+    "text for a source": ("source", "x.png", lambda path: path.write_text("a face\n" * 99)),
+    "text for a video": ("driving", "x.mp4", lambda path: path.write_text("a video\n" * 99)),
+    "text for a motion": ("driving", "x.safetensors", lambda path: path.write_text("motion\n" * 99)),
+    "text for weights": ("weights", "x.safetensors", lambda path: path.write_text("weights\n" * 99)),
+    "truncated source": ("source", "x.png", lambda path: path.write_bytes(truncated(Path("portrait.png"), 0.6))),
+    "truncated video": ("driving", "x.mp4", lambda path: path.write_bytes(truncated(Path("driving.mp4"), 0.5))),
+    "video truncated after its table": ("driving", "x.mp4", cut_after_the_table),
+    "truncated weights": (
+        "weights",
+        "x.safetensors",
+        lambda path: path.write_bytes(truncated(Path("tiny.safetensors"), 0.5)),
+    ),
+    "sound without video": ("driving", "x.mp4", write_sound_only),
+    "video without frames": ("driving", "x.mp4", no_frames),
+    "picture for a video": ("driving", "x.png", lambda path: shutil.copy("portrait.png", path)),
+    "picture called .mp4": ("driving", "x.mp4", lambda path: shutil.copy("portrait.png", path)),
+    "picture of one pixel": ("source", "x.png", one_pixel),
+    "video for a source": ("source", "x.png", lambda path: shutil.copy("driving.mp4", path)),
+    "unknown preset": ("weights", "maxi", None),
+    "preset without weights": ("weights", "paper", None),
+    "weights of a wrong shape": ("weights", "x.safetensors", wrong_shape),
+    "weights with NaN": ("weights", "x.safetensors", not_finite),
+    "weights that are a pickle": ("weights", "x.safetensors", pickle_file),
+    "weights that claim terabytes": ("weights", "x.safetensors", lambda p: p.write_bytes(hostile_weights([2**40]))),
+    "weights without a model": ("weights", "x.safetensors", lambda p: p.write_bytes(hostile_weights([1]))),
+    "motion of another model": ("driving", "x.safetensors", foreign_motion),
+    "weights for a motion": ("driving", "tiny.safetensors", None),
+    "motion of no motion": ("driving", "x.safetensors", lambda path: path.write_bytes(hostile_weights([1]))),
+    "output in no folder": ("output", "nowhere/out.mp4", None),
+    "output is a folder": ("output", "x.mp4", Path.mkdir),
+    "output is the driving video": ("output", "driving.mp4", None),
+    "output links to the driving video": ("output", "x.mp4", lambda path: path.symlink_to("driving.mp4")),
+    "output is a hard link to it": ("output", "x.mp4", lambda path: path.hardlink_to("driving.mp4")),
+    "output of no known kind": ("output", "out.txt", None),
+    "output that cannot be written": ("output", "/proc/out.mp4", None),
+    "crop of nonsense": ("crop", "a,b", None),
+    "crop of nothing": ("crop", "900,900,10", None),
+    "driving crop of nothing": ("driving-crop", "900,900,10", None),
+    "no frames wanted": ("max-frames", "0", None),
+    "no batch": ("batch-size", "0", None),
+    "no threads": ("threads", "0", None),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str], case: str) -> None:
+    option, name, prepare = BAD[case]
+    if prepare is not None:
+        prepare(Path(name))
+    before = {path.name: path.stat().st_size for path in folder.iterdir()}
+    capfd.readouterr()
+    code = main(render(**{option: name}))
+    out, err = capfd.readouterr()  # what the libraries print themselves counts too
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert name in err or option in err.replace(" ", "-"), "the line does not say what is wrong"
+    assert {path.name: path.stat().st_size for path in folder.iterdir()} == before
+
+
+def test_bad_usage_exits_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["render"], ["dance"], [*render(), "--motion", "sideways"], [*render(), "--no-such"]):
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        assert exit.value.code == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert main([*render(), "--device", "cuda"]) == 2
+    assert "GPU" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", *render(driving="x.mp4")]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "InputError" in err and err.splitlines()[-1].startswith("error: x.mp4")
+
+
+@pytest.mark.parametrize(
+    ("failure", "line", "code"),
+    [
+        (ValueError("two\nlines"), "error: internal: ValueError: two lines (--debug shows where)\n", 1),
+        (SystemFailure("o.mp4: the disk is full"), "error: o.mp4: the disk is full\n", 1),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: no space left on the disk\n", 1),
+        (MemoryError(), "error: out of memory; a smaller --batch-size needs less\n", 1),
+    ],
+)
+def test_what_is_not_the_users_fault_exits_1(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failure: Exception,
+    line: str,
+    code: int,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("cbtalk.render.video.Engine", fail)
+    before = names(folder)
+    assert main(render()) == code
+    assert capsys.readouterr().err == line
+    assert names(folder) == before
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cbtalk {cbtalk.__version__}\n"
+
+
+def test_signal_handlers_are_put_back(folder: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    main(render(driving="x.mp4"))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# A process of its own, with one thread for the model so that tests side by side do not slow each other down.
+COMMAND = [sys.executable, "-m", "cbtalk"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@pytest.fixture
+def endless(folder: Path) -> Path:
+    """A driving video that takes minutes to render."""
+    write_clip(
+        folder / "endless.mp4", [numbered(number % 50) for number in range(3000)], options={"preset": "ultrafast"}
+    )
+    return folder
+
+
+def started(folder: Path, output: str = "out.mp4") -> "subprocess.Popen[str]":
+    arguments = [*render(driving="endless.mp4", output=output), "--batch-size", "1"]
+    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_part(folder: Path, process: "subprocess.Popen[str]") -> None:
+    """Until the temporary file of the output is there to stay; one comes and goes when the place is tried."""
+    deadline = time.monotonic() + 60
+    seen: set[Path] = set()
+    while not seen & (seen := set(folder.glob(".out.mp4.*.cbtalk-part"))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no rendering within a minute"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("rendering", [False, True])
+def test_interrupted_leaves_nothing(endless: Path, number: signal.Signals, rendering: bool) -> None:
+    before = names(endless)
+    process = started(endless)
+    if rendering:
+        wait_for_part(endless, process)
+        time.sleep(2 * random.random())
+    else:
+        time.sleep(0.5 + random.random())  # while torch is imported and the model loaded
+    process.send_signal(number)
+    process.send_signal(number)  # as `timeout` and impatient users do
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert err == f"error: interrupted by {number.name}\n"
+    assert names(endless) == before
+
+
+def test_killed_leaves_nothing_but_what_can_be_recognised(endless: Path) -> None:
+    before = names(endless)
+    process = started(endless)
+    wait_for_part(endless, process)
+    process.kill()
+    process.communicate(timeout=30)
+    left = names(endless) - before
+    assert len(left) == 1
+    assert left.pop().endswith(".cbtalk-part")
+
+
+def test_a_full_disk_exits_1(folder: Path) -> None:
+    """A limit on the size of files stands in for a full disk: writing fails in the same place."""
+    before = names(folder)
+    limited = ["prlimit", "--fsize=4096", *COMMAND, *render(source="portrait.png"), "--debug"]
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed")
+    done = subprocess.run(limited, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: out.mp4: cannot be written")
+    assert names(folder) == before

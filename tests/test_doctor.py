@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from cbtalk import _native, doctor
+
+
+def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = doctor.run()
+    return code, capsys.readouterr().out
+
+
+def test_a_healthy_installation(capsys: pytest.CaptureFixture[str]) -> None:
+    if reason := _native.why_not_cpp():
+        pytest.skip(reason)
+    code, out = report(capsys)
+    assert code == 0
+    assert f"torch                {torch.__version__}" in out
+    assert out.count("cpp ok") == len(doctor.op_cases())
+    assert f"instruction level in use: {_native.cpu_level()}" in out
+
+
+def test_an_absent_library_is_off_for_its_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_native, "_reason", "nobody compiled it")
+    code, out = report(capsys)
+    assert code == 1
+    assert out.count("nobody compiled it") == 1 + len(doctor.op_cases())  # in the build, and for each op
+
+
+@pytest.mark.parametrize("fault", [lambda y: y * 1.001, lambda y: y * torch.nan, lambda y: y.detach() * 1.0])
+def test_a_kernel_that_computes_something_else_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: object
+) -> None:
+    cases = doctor.op_cases()
+    sound = cases[2].op
+
+    def broken(*inputs: torch.Tensor, backend: str) -> torch.Tensor:
+        output = sound(*inputs, backend="reference")
+        return fault(output) if backend == "cpp" else output  # type: ignore[operator]
+
+    monkeypatch.setattr(doctor, "op_cases", lambda: [cases[2]._replace(op=broken)])
+    code, out = report(capsys)
+    assert code == 1
+    assert "cpp WRONG: output" in out or "cpp FAILED" in out
