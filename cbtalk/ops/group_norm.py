@@ -48,7 +48,6 @@ def group_norm(
         raise ValueError(f"x {tuple(x.shape)} is not (B, C, H, W) with C a multiple of {groups} groups")
     if weight.shape != x.shape[1:2] or bias.shape != x.shape[1:2]:
         raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} must have {x.shape[1]} elements")
-    # Two cores of a Xeon with AVX-512, November 2026, (8, 32, 128, 128) bfloat16: see bench/ops/group_norm.py.
     if choose(backend, [("cpp", why_not_cpp(x, weight, bias)), ("reference", None)]) == "reference":
         return reference.group_norm(x, weight, bias, groups=groups, eps=eps, silu=silu)
     return _GroupNorm.apply(x, weight, bias, groups, eps, silu)
