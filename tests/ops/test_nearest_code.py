@@ -269,23 +269,24 @@ def test_opcheck() -> None:
             torch.library.opcheck(op.default, arguments)  # type: ignore[attr-defined]
 
 
-def step(z: Tensor, codebook: Tensor) -> Tensor:
-    codes, loss, _, counts = vector_quantize(z, codebook)
-    indices, distances = nearest_code(z, codebook)
+def step(z: Tensor, codebook: Tensor, backend: str) -> Tensor:
+    codes, loss, _, counts = vector_quantize(z, codebook, backend=backend)
+    indices, distances = nearest_code(z, codebook, backend=backend)
     return codes.square().sum() + loss + distances.mean() + (counts.sum() + indices.sum()).float()
 
 
+@backends
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_in_one_graph(dynamic: bool) -> None:
+def test_compiles_in_one_graph(dynamic: bool, backend: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for N in (20, 33):
         results = []
         for function in (step, compiled):
             torch.manual_seed(N)
-            leaves = [torch.randn(N, 8, requires_grad=True), torch.randn(12, 8, requires_grad=True)]
-            value = function(*leaves)
-            results.append((value.detach(), *torch.autograd.grad(value, leaves)))
+            z, codebook = torch.randn(N, 8, requires_grad=True), torch.randn(12, 8, requires_grad=True)
+            value = function(z, codebook, backend)
+            results.append((value.detach(), *torch.autograd.grad(value, (z, codebook))))
         for eager, ours in zip(*results, strict=True):
             torch.testing.assert_close(eager, ours)
 
