@@ -35,13 +35,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     target = _writable_target(path)
-    with translated_errors(path):
+    with _translated_errors(path):
         temporary = _create(target)
     _unfinished[str(temporary)] = os.getpid()
     try:
-        with _removed_on_signals(), translated_errors(path, only_machine=True):
+        with _removed_on_signals(), _translated_errors(path, only_machine=True):
             yield temporary
-        with translated_errors(path):
+        with _translated_errors(path):
             _publish(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -49,7 +49,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def translated_errors(path: Path, *, only_machine: bool = False) -> Iterator[None]:
+def _translated_errors(path: Path, *, only_machine: bool = False) -> Iterator[None]:
     """Turn an OSError about the output `path` into one clear line; `only_machine` leaves all but full disks alone."""
     try:
         yield
@@ -64,7 +64,7 @@ def translated_errors(path: Path, *, only_machine: bool = False) -> Iterator[Non
 
 def _writable_target(path: Path) -> Path:
     """The file that `path` stands for, links followed, after the checks that can be made before the work."""
-    with translated_errors(path):
+    with _translated_errors(path):
         target = Path(os.path.realpath(path))
         if target.is_dir():
             raise OutputError(f"{path}: is a folder; name a file in it")

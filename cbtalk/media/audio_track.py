@@ -35,8 +35,11 @@ class AudioTrack:
 
     how: str | None = None
 
-    def __init__(self, source: Path, output: OutputContainer, suffix: str) -> None:
-        """Add the audio stream to `output`, a container of the kind `suffix`. Raises InputError for a bad source."""
+    def __init__(self, source: Path, output: OutputContainer, suffix: str, *, copy: bool = True) -> None:
+        """Add the audio stream to `output`, a container of the kind `suffix`; `copy` allows copying.
+
+        Raises InputError for a bad source.
+        """
         self._input = open_container(source)
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._waiting: av.Packet[AudioStream] | None = None
@@ -48,7 +51,7 @@ class AudioTrack:
         self._output = output
         name = stream.codec_context.codec.canonical_name
         # Raw AAC of broadcast streams carries its header in every packet instead of once.
-        if name in _COPIED[suffix] and (name != "aac" or stream.codec_context.extradata):
+        if copy and name in _COPIED[suffix] and (name != "aac" or stream.codec_context.extradata):
             self.how = "copied"
             self._target = output.add_stream_from_template(stream)
             self._packets = self._copied(stream)

@@ -100,23 +100,33 @@ class VideoWriter:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self._path))
-            suffix = self._path.suffix.lower()
-            # Closed before the container is on failure: then the container does not complete the file.
-            self._sink = _Sink(temporary)
-            self._container = av.open(
-                self._sink, "w", format=FORMATS[suffix], container_options=self._container_options()
-            )
-            stack.callback(self._container.close)
-            stack.callback(self._sink.close)
-            self._container.metadata.update(self._metadata)
-            self._add_encoder()
-            self._track = None
-            if self._audio_from is not None:
-                self._track = stack.enter_context(AudioTrack(self._audio_from, self._container, suffix))
+        with atomic_path(self._path) as temporary, ExitStack() as stack:
+            try:
+                self._start(temporary, stack, copy_sound=True)
+            except av.FFmpegError:
+                stack.close()  # the container refuses this sound after all, as MP4 does MP3 at low rates
+                try:
+                    self._start(temporary, stack, copy_sound=False)
+                except av.FFmpegError as error:
+                    size = "{} x {}".format(*self._size)
+                    raise OutputError(f"{self._path}: {size} pixels cannot be encoded: {error.strerror}") from error
             yield
             self._finish()
+
+    def _start(self, temporary: Path, stack: ExitStack, *, copy_sound: bool) -> None:
+        """Open container, encoder and sound, write the header, and let `stack` close them."""
+        suffix = self._path.suffix.lower()
+        self._sink = _Sink(temporary)
+        self._container = av.open(self._sink, "w", format=FORMATS[suffix], container_options=self._container_options())
+        # On failure the sink is closed first: then the container does not complete the file.
+        stack.callback(self._container.close)
+        stack.callback(self._sink.close)
+        self._container.metadata.update(self._metadata)
+        self._add_encoder()
+        self._track = None
+        if self._audio_from is not None:
+            self._track = stack.enter_context(AudioTrack(self._audio_from, self._container, suffix, copy=copy_sound))
+        self._container.start_encoding()
 
     def _container_options(self) -> dict[str, str]:
         # MP4 tells the time of the first picture on a clock of milliseconds unless it is given a finer one.
@@ -179,7 +189,7 @@ class _Sink(io.FileIO):
     """The temporary file as FFmpeg sees it; keeps the first error, for FFmpeg does not report all of them."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "r+")
+        super().__init__(path, "w+")
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:  # type: ignore[override]

@@ -58,6 +58,7 @@ def write_clip(
     sound_start: Fraction = Fraction(0),
     sound_seconds: float | None = None,
     sound_hole: tuple[float, float] = (0, 0),
+    sound_rate: int = AUDIO_RATE,
 ) -> Path:
     """Write pictures (H, W, 3), all of one size, and a 440 Hz tone with the audio codec `sound`."""
     base = time_base or 1 / Fraction(rate)
@@ -77,7 +78,7 @@ def write_clip(
             video.set_display_rotation(rotation, hflip=mirrored)
         if pixel_aspect is not None:
             video.codec_context.sample_aspect_ratio = pixel_aspect
-        audio = cast(AudioStream, container.add_stream(sound, rate=AUDIO_RATE)) if sound else None
+        audio = cast(AudioStream, container.add_stream(sound, rate=sound_rate)) if sound else None
         for image, time in zip(images, times, strict=True):
             frame = av.VideoFrame.from_ndarray(image).reformat(
                 format=pix_fmt, dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG

@@ -47,6 +47,7 @@ def test_a_box_reaching_out_repeats_the_edge(width: int, height: int, data: st.D
     box = CropBox(data.draw(st.integers(1 - side, width - 1)), data.draw(st.integers(1 - side, height - 1)), side)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     out = crop_resize(image, box, side)
+    assert out.flags.writeable  # torch warns of memory that is not
     assert out.shape == (side, side, 3) and out.dtype == np.uint8
     for row, column in ((0, 0), (side - 1, 0), (0, side - 1), (side // 2, side // 2)):
         y, x = min(max(box.y + row, 0), height - 1), min(max(box.x + column, 0), width - 1)
@@ -70,5 +71,6 @@ def test_shrinking_averages_instead_of_picking_pixels(factor: int) -> None:
 
 def test_orientation_and_position_survive_a_resize() -> None:
     small = crop_resize(quadrants(96, 96), CropBox(0, 0, 96), 24)
+    assert small.flags.writeable
     corners = [tuple(small[y, x]) for y, x in ((2, 2), (2, 21), (21, 2), (21, 21))]
     assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]

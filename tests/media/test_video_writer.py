@@ -203,6 +203,24 @@ def test_sound_that_starts_late_stays_late(tmp_path: Path, codec: str) -> None:
     assert sound_span(tmp_path / "a.mp4")[1] == pytest.approx(1.5, abs=0.06)
 
 
+def test_sound_that_the_container_refuses_is_encoded_anew(tmp_path: Path) -> None:
+    """MP4 has no MP3 below 16 kHz."""
+    images = [numbered(i) for i in range(25)]
+    source = write_clip(tmp_path / "s.avi", images, codec="mpeg4", sound="libmp3lame", sound_rate=8000)
+    assert write(tmp_path / "a.mp4", images, audio_from=source).audio == "re-encoded to AAC"
+    assert sound_span(tmp_path / "a.mp4")[1] == pytest.approx(1, abs=0.15)
+    assert write(tmp_path / "a.mkv", images, audio_from=source).audio == "copied"
+
+
+def test_a_size_that_cannot_be_encoded_is_refused_at_once(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="20000 x 32"),
+        VideoWriter(tmp_path / "a.mp4", width=20000, height=32, rate=RATE, time_base=1 / RATE),
+    ):
+        pytest.fail("the block must not run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def loudness(path: Path, start: float, end: float) -> float:
     with av.open(path) as container:
         parts = [
@@ -253,6 +271,16 @@ def test_a_source_without_sound_gives_a_video_without_sound(tmp_path: Path) -> N
 def test_other_kinds_of_file_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"\.mkv, \.mov, \.mp4"):
         VideoWriter(tmp_path / name, width=64, height=48, rate=RATE, time_base=1 / RATE)
+
+
+def test_the_callers_metadata_is_kept_beside_the_notice(tmp_path: Path) -> None:
+    with VideoWriter(
+        tmp_path / "a.mp4", width=64, height=48, rate=RATE, time_base=1 / RATE, metadata={"title": "Ada"}
+    ) as writer:
+        writer.write(quadrants(), 0)
+    with av.open(tmp_path / "a.mp4") as container:
+        assert container.metadata["title"] == "Ada"
+        assert "Synthetic" in container.metadata["comment"]
 
 
 def test_wrong_pictures_and_times_are_refused(tmp_path: Path) -> None:
