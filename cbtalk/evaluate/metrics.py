@@ -23,7 +23,7 @@ def l1(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in dB, (B,): -10 log10 of its mean squared difference over all values."""
+    """Peak signal-to-noise ratio of each picture in dB, (B,): -10 log10 of its mean squared difference."""
     squared = (unit_range(prediction) - unit_range(target)).square().flatten(1).mean(1)
     return -10 * torch.log10(squared)
 

@@ -20,7 +20,7 @@ def discriminator_losses(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tens
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_weight: Tensor, scale: float) -> Tensor:
-    """scale * clamp(|d reconstruction / d w| / |d adversarial / d w|, 0, 1), held constant; w = the generator's last."""
+    """scale * clamp(|d reconstruction / d w| / |d adversarial / d w|, 0, 1), constant; w: its last weight."""
     (of_reconstruction,) = torch.autograd.grad(reconstruction, last_weight, retain_graph=True)
     (of_adversarial,) = torch.autograd.grad(adversarial, last_weight, retain_graph=True)
     ratio = of_reconstruction.norm() / (of_adversarial.norm() + GRADIENT_OFFSET)
