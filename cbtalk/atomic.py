@@ -19,6 +19,8 @@ _LONGEST_NAME = 255  # bytes, of a file name on the usual file systems
 # The machine's fault (exit code 1); every other refusal is about the place that the user chose.
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
+_ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # Windows has no SIGHUP
+
 _unfinished: dict[str, int] = {}  # temporary file -> process that writes it (a forked child must not remove it)
 
 
@@ -88,7 +90,8 @@ def _create(target: Path) -> Path:
 def _publish(temporary: Path, target: Path) -> None:
     _flush(temporary, os.O_RDWR)
     temporary.replace(target)
-    _flush(target.parent, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # some network file systems cannot flush a folder; the file is safe all the same
+        _flush(target.parent, os.O_RDONLY)
 
 
 def _flush(path: Path, flags: int) -> None:
@@ -120,7 +123,7 @@ def _removed_on_signals() -> Iterator[None]:
     """Remove the unfinished files before a termination signal ends the process, unless someone else handles it."""
     mine = []
     if threading.current_thread() is threading.main_thread():
-        mine = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+        mine = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
     for number in mine:
         signal.signal(number, _remove_and_die)
     try:

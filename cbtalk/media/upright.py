@@ -20,8 +20,9 @@ _HD_HEIGHT = 720  # untagged video from this height on is bt709, below it bt601,
 class UprightRgb:
     """Converts the frames of one video stream; the first frame settles size and orientation for all.
 
-    Colours follow the frame's own matrix and range tags. Transparency is laid over white. Pixels that are not square
-    are made so by changing the width. A frame whose size differs from the first one's is scaled to it.
+    Colours follow the frame's own matrix and range tags; HDR is not tone-mapped. Transparency is laid over white.
+    Pixels that are not square are made so by changing the width. A frame whose size differs from the first one's is
+    scaled to it.
     """
 
     def __init__(self, first: av.VideoFrame, pixel_aspect: Fraction | None) -> None:

@@ -62,7 +62,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class BadFrame:
-    """A picture that cannot be decoded, in its place among the frames; pts is None where the file does not tell it."""
+    """A picture that cannot be decoded, in its place among the frames.
+
+    reason completes the sentence "the frame ...". pts is None where the file does not tell it.
+    """
 
     index: int
     reason: str
@@ -166,22 +169,25 @@ class VideoReader:
                     continue  # overtaken by later frames after a loss: already reported as lost
                 pts = last + 1
             for lost in self._expected.lost_before(pts + self._origin):
-                yield BadFrame(index, reason, lost and lost - self._origin)
+                yield self._lost(index, reason, lost)
                 index += 1
             yield self._frame(item, pts, index)
             index, last = index + 1, pts
         for lost in self._expected.lost_before(None):
-            yield BadFrame(index, reason, lost and lost - self._origin)
+            yield self._lost(index, reason, lost)
             index += 1
+
+    def _lost(self, index: int, reason: str, ticks: int | None) -> BadFrame:
+        return BadFrame(index, reason, None if ticks is None or ticks < self._origin else ticks - self._origin)
 
     def _frame(self, frame: av.VideoFrame, pts: int, index: int) -> Frame | BadFrame:
         if frame.is_corrupt:
             self._expected.damaged = True
-            return BadFrame(index, "its data are damaged", pts)
+            return BadFrame(index, "is damaged", pts)
         try:
             return Frame(self._upright(frame), pts, self._time_base, index)
         except (av.FFmpegError, ValueError) as error:
-            return BadFrame(index, f"its pixels cannot be converted: {error}", pts)
+            return BadFrame(index, f"cannot be converted to RGB: {_text(error)}", pts)
 
     def _pts(self, frame: av.VideoFrame, last: int | None, step: int) -> int:
         ticks = frame.pts if frame.pts is not None else frame.dts
@@ -244,7 +250,7 @@ def _is_still_picture(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             # Pillow takes the first picture of an MPEG-1 video for a picture.
-            return image.format != "MPEG" and getattr(image, "n_frames", 1) == 1
+            return image.format != "MPEG" and not getattr(image, "is_animated", False)
     except Exception:  # not a picture, or a damaged one: FFmpeg will say
         return False
 

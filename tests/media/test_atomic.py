@@ -2,7 +2,9 @@ import errno
 import os
 import signal
 import stat
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,12 +83,26 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(tmp_path: Pat
     assert left_over(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_protected_places_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch(mode=0o400)
-    refusal(tmp_path / "file")
-    (tmp_path / "folder").mkdir(mode=0o500)
-    refusal(tmp_path / "folder" / "a")
+@pytest.fixture
+def ordinary_folder() -> Iterator[Path]:
+    """A folder and a user who is not the superuser, for that one may write everywhere."""
+    with tempfile.TemporaryDirectory() as name:
+        superuser = os.geteuid() == 0
+        Path(name).chmod(0o777)
+        if superuser:
+            os.setresuid(65534, 65534, 0)
+        yield Path(name)
+        if superuser:
+            os.setresuid(0, 0, 0)
+
+
+def test_protected_places_are_refused(ordinary_folder: Path) -> None:
+    (ordinary_folder / "file").touch(mode=0o400)
+    refusal(ordinary_folder / "file")
+    (ordinary_folder / "folder").mkdir(mode=0o500)
+    refusal(ordinary_folder / "folder" / "a")
+    (ordinary_folder / "closed").mkdir(mode=0o000)
+    refusal(ordinary_folder / "closed" / "a")
 
 
 @pytest.mark.parametrize("refused", [errno.EACCES, errno.EROFS, errno.EPERM])

@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbtalk.errors import InputError
+from cbtalk.media.clips import clip_frames, decode_clip, find_clips, identity_of
+from tests.media.synthetic import number_of, numbered, write_clip
+
+
+def write_frames(folder: Path, names: list[str]) -> None:
+    folder.mkdir(parents=True)
+    for index, name in enumerate(names):
+        Image.fromarray(numbered(index)).save(folder / name)
+
+
+def test_videos_and_frame_folders_of_any_name(tmp_path: Path) -> None:
+    write_clip(tmp_path / "ann__00.mp4", [numbered(i) for i in range(3)])
+    write_frames(tmp_path / "deep" / "id1#x#0.mp4", ["a.png", "b.png"])
+    write_frames(tmp_path / "Bob", ["frame_10.png", "frame_9.png"])
+    (tmp_path / "notes.txt").write_text("not a clip")
+    write_frames(tmp_path / ".hidden", ["a.png"])
+    clips = {clip.name: clip.identity for clip in find_clips(tmp_path)}
+    assert clips == {"Bob": "Bob", "ann__00.mp4": "ann", "deep/id1#x#0.mp4": "id1"}
+
+
+def test_frames_are_in_numeric_order(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", ["f10.png", "f9.png", "f1.png"])
+    (clip,) = find_clips(tmp_path)
+    assert [number_of(frame) for frame in clip_frames(clip, 48)] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "identity"), [("ann__00.mp4", "ann"), ("id7#abc#1.mp4", "id7"), ("a_b.mp4", "a_b.mp4"), ("x__y#z", "x")]
+)
+def test_identity(name: str, identity: str) -> None:
+    assert identity_of(name) == identity
+
+
+def test_decoded_once_and_again_when_the_file_changes(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    path = write_clip(tmp_path / "clips.mp4", [numbered(i) for i in range(3)])
+    (clip,) = find_clips(tmp_path)
+    frames = decode_clip(clip, 32, cache)
+    assert frames.shape == (3, 32, 32, 3) and frames.dtype == np.uint8 and isinstance(frames, np.memmap)
+    written = next(cache.iterdir()).stat().st_mtime_ns
+    decode_clip(clip, 32, cache)
+    assert next(cache.iterdir()).stat().st_mtime_ns == written
+    write_clip(path, [numbered(i) for i in range(5)])
+    os.utime(path, ns=(1, 1))
+    assert len(decode_clip(clip, 32, cache)) == 5
+    assert decode_clip(clip, 16, cache).shape[1:] == (16, 16, 3)
+
+
+def test_nothing_to_find(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no video file"):
+        find_clips(tmp_path)
+    with pytest.raises(InputError, match="not a folder"):
+        find_clips(tmp_path / "absent")
