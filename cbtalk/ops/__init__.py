@@ -2,6 +2,8 @@
 
 from cbtalk.ops.codebook_attention import codebook_attention as codebook_attention
 from cbtalk.ops.codebook_attention import self_attention as self_attention
+from cbtalk.ops.conv3x3 import conv3x3 as conv3x3
+from cbtalk.ops.conv3x3 import transform_weight as transform_weight
 from cbtalk.ops.flow_warp import flow_warp as flow_warp
 from cbtalk.ops.group_norm import group_norm as group_norm
 from cbtalk.ops.nearest_code import NearestCode as NearestCode

@@ -1,0 +1,48 @@
+#pragma once
+
+// 3 x 3 convolution of channels_last pictures at inference, by Winograd's F(2 x 2, 3 x 3).
+//
+// A tile of 2 x 2 results needs 16 products for each pair of channels instead of 36, as 16 matrix products over many
+// tiles. Where the picture is first enlarged by two (nearest neighbour), the middle lines of a tile are equal and their
+// difference vanishes: 9 of the 16 are left, and the enlarged picture never exists.
+
+#include <cstdint>
+
+#include "dispatch.h"
+
+namespace cbtalk {
+
+struct Conv3x3Params {
+  int64_t batch, height, width;  // of the result
+  int64_t channels, out_channels;
+  bool upsample;          // x has half the height and width
+  float leak;             // slope of the result below zero: 1 = none, 0 = ReLU
+  const float* x;         // (B, H, W, C) or (B, H / 2, W / 2, C)
+  const float* weight;    // (points, out_panels, C, kPanel), transformed
+  const float* bias;      // (O)
+  const float* residual;  // (B, H, W, O) or null: added at the end
+  float* y;               // (B, H, W, O)
+
+  static constexpr int64_t kPanel = 16;  // output channels side by side in the transformed weight
+
+  int64_t points() const { return upsample ? 9 : 16; }
+  int64_t out_panels() const { return (out_channels + kPanel - 1) / kPanel; }
+  int64_t padded_channels() const { return (channels + kPanel - 1) / kPanel * kPanel; }
+  int64_t padded_out_channels() const { return out_panels() * kPanel; }
+  int64_t tile_rows() const { return (height + 1) / 2; }
+  int64_t tile_columns() const { return (width + 1) / 2; }
+  int64_t tiles() const { return batch * tile_rows() * tile_columns(); }
+
+  // Tiles worked on together: as many as keep the scratch near a megabyte, enough to amortise reading the weight.
+  int64_t block() const {
+    const int64_t fitting = (1 << 20) / (points() * 4 * (padded_channels() + padded_out_channels()));
+    return fitting < 24 ? 24 : fitting > 96 ? 96 : fitting / 6 * 6;
+  }
+  int64_t blocks() const { return (tiles() + block() - 1) / block(); }
+  int64_t scratch_size() const { return points() * block() * (padded_channels() + padded_out_channels()); }
+};
+
+// The blocks [begin, end) of tiles; scratch holds scratch_size() floats and belongs to the caller's thread.
+CBTALK_CPU_KERNEL(conv3x3_forward, (const Conv3x3Params& params, float* scratch, int64_t begin, int64_t end))
+
+}  // namespace cbtalk
