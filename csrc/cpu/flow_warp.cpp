@@ -12,7 +12,8 @@ void warp_planes(const FlowWarpParams& params, const Tile& tile) {
   const int64_t out_plane = params.out_height * params.out_width;
   const Storage* plane = static_cast<const Storage*>(params.feature) +
                          tile.picture / params.flows * params.feature_stride[0];
-  Storage* output = static_cast<Storage*>(params.output) + tile.picture * params.channels * out_plane + tile.first_pixel;
+  Storage* output = static_cast<Storage*>(params.output) + tile.picture * params.channels * out_plane +
+                    tile.first_pixel;
   for (int64_t c = 0; c < params.channels; ++c, plane += params.feature_stride[1], output += out_plane) {
     for (int i = 0; i < tile.count; i += kWidth) {
       // A tile is too short for the hardware to notice the stream: fetching the next channel's lines by name makes

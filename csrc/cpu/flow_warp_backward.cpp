@@ -21,6 +21,11 @@ void scatter_planes(const FlowWarpGradParams& params, const Tile& tile, TapSteps
       if (!tile.inside[i]) continue;
       const float value = widen(grad[i]);
       float* top = plane + tile.offset[i];
+      if (i % 16 == 0) {  // the next channel's lines, as in the forward
+        __builtin_prefetch(top + plane_size, 1, 2);
+        __builtin_prefetch(top + plane_size + step.down, 1, 2);
+        __builtin_prefetch(grad + out_plane + i, 0, 2);
+      }
       float* bottom = top + step.down;
       top[0] = fma(value, tile.weight[0][i], top[0]);
       top[step.right] = fma(value, tile.weight[1][i], top[step.right]);
@@ -109,6 +114,10 @@ void dot_planes(const FlowWarpGradParams& params, const Tile& tile, TapDots& dot
   for (int64_t c = 0; c < forward.channels; ++c, plane += forward.feature_stride[1], grad += out_plane) {
     for (int i = 0; i < tile.count; i += kWidth) {
       const Vf value = tile.count - i >= kWidth ? load(grad + i) : load_first(grad + i, tile.count - i);
+      const Storage* next = plane + forward.feature_stride[1] + tile.offset[i];
+      __builtin_prefetch(next, 0, 2);  // as in the forward
+      __builtin_prefetch(next + step.down, 0, 2);
+      __builtin_prefetch(grad + out_plane + i, 0, 2);
       const Pairs top = gather_pairs(plane, tile.offset + i, step.right);
       const Pairs bottom = gather_pairs(plane + step.down, tile.offset + i, step.right);
       store(dots.dot[0] + i, fma(value, top.left, load(dots.dot[0] + i)));
@@ -117,6 +126,25 @@ void dot_planes(const FlowWarpGradParams& params, const Tile& tile, TapDots& dot
       store(dots.dot[3] + i, fma(value, bottom.right, load(dots.dot[3] + i)));
     }
   }
+}
+
+using Quad = float __attribute__((vector_size(16)));
+
+// The sum over the lanes of each of four vectors, in an order that does not depend on the compiler.
+inline Quad reduce_add_each(const Vf sums[4]) {
+  Quad folded[4];
+  for (int tap = 0; tap < 4; ++tap) {
+    Quad quads[kWidth / 4];
+    __builtin_memcpy(quads, &sums[tap], sizeof quads);
+    folded[tap] = quads[0];
+    for (int i = 1; i < kWidth / 4; ++i) folded[tap] += quads[i];
+  }
+  const Quad even01 = __builtin_shufflevector(folded[0], folded[1], 0, 4, 2, 6);
+  const Quad odd01 = __builtin_shufflevector(folded[0], folded[1], 1, 5, 3, 7);
+  const Quad even23 = __builtin_shufflevector(folded[2], folded[3], 0, 4, 2, 6);
+  const Quad odd23 = __builtin_shufflevector(folded[2], folded[3], 1, 5, 3, 7);
+  const Quad first = even01 + odd01, second = even23 + odd23;  // two partial sums of taps 0, 1 and of taps 2, 3
+  return __builtin_shufflevector(first, second, 0, 1, 4, 5) + __builtin_shufflevector(first, second, 2, 3, 6, 7);
 }
 
 template <class Storage>
@@ -145,7 +173,8 @@ void dot_pixels(const FlowWarpGradParams& params, const Tile& tile, TapDots& dot
         sums[tap] = fma(value, load_first(picture + tile.offset[i] + steps[tap] + c, left), sums[tap]);
       }
     }
-    for (int tap = 0; tap < 4; ++tap) dots.dot[tap][i] = reduce_add(sums[tap]);
+    const Quad totals = reduce_add_each(sums);
+    for (int tap = 0; tap < 4; ++tap) dots.dot[tap][i] = totals[tap];
   }
 }
 
@@ -190,7 +219,7 @@ void spread_row(const float* grads, int count, int32_t first, int64_t width, int
   }
   const float scale = resize_scale(width, out_width);
   for (int i = 0; i < count; ++i) {
-    const ResizeTaps taps = resize_taps(first + i, scale, static_cast<int32_t>(width));
+    const auto taps = resize_taps(first + i, scale, static_cast<int32_t>(width));
     float* low = target + taps.low * target_stride;
     float* high = target + taps.high * target_stride;
     *low = fma(grads[i], 1.0f - taps.high_weight, *low);
@@ -233,14 +262,15 @@ void backward_rows(const FlowWarpGradParams& params, int64_t begin, int64_t end)
   });
 }
 
-// target (width) = sum over `pictures` and the output rows y of the weight of y in resized row `row` * rows[picture][y].
+// The transpose of read_row across the rows: target (width) = the sum over pictures and output rows y of
+// rows[picture][y], each times the weight that y gave to `row`.
 void gather_rows(const float* rows, int64_t pictures, int64_t out_height, int64_t width, int64_t height, int64_t row,
                  float* target) {
   const float scale = resize_scale(height, out_height);
   for (int64_t column = 0; column < width; ++column) target[column] = 0.0f;
   for (int64_t picture = 0; picture < pictures; ++picture) {
     for (int64_t y = 0; y < out_height; ++y, rows += width) {
-      const ResizeTaps taps = resize_taps(static_cast<int32_t>(y), scale, static_cast<int32_t>(height));
+      const auto taps = resize_taps(static_cast<int32_t>(y), scale, static_cast<int32_t>(height));
       if (taps.low == row) add_scaled(target, rows, 1.0f - taps.high_weight, width);
       if (taps.high == row) add_scaled(target, rows, taps.high_weight, width);
     }

@@ -26,6 +26,72 @@ struct Tile {
   alignas(64) float weight[4][kPadded];  // top left, top right, bottom left, bottom right; times the occlusion
 };
 
+struct Pairs {
+  Vf left, right;
+};
+
+#if defined(__SSE2__)
+// left0, right0, left1, right1
+static inline __m128 load_two_pairs(const float* plane, const int32_t* offset) {
+  const __m128 first = _mm_castpd_ps(_mm_load_sd((const double*)(plane + offset[0])));
+  return _mm_loadh_pi(first, (const __m64*)(plane + offset[1]));
+}
+#endif
+
+// Both columns of a tap for kWidth pixels. NCHW: the right one is the next element.
+static inline Pairs gather_pairs(const float* plane, const int32_t* offset, int64_t right) {
+#if defined(__AVX512F__)
+  if (right == 1) {
+    const __m256i low_offset = _mm256_loadu_si256((const __m256i*)offset);
+    const __m256i high_offset = _mm256_loadu_si256((const __m256i*)(offset + 8));
+    const __m512 low = (__m512)_mm512_i32gather_epi64(low_offset, plane, 4);
+    const __m512 high = (__m512)_mm512_i32gather_epi64(high_offset, plane, 4);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return {(Vf)_mm512_permutex2var_ps(low, even, high), (Vf)_mm512_permutex2var_ps(low, odd, high)};
+  }
+#elif defined(__AVX2__)
+  if (right == 1) {  // eight loads of a pair are faster than two gathers
+    const __m128 p01 = load_two_pairs(plane, offset), p23 = load_two_pairs(plane, offset + 2);
+    const __m128 p45 = load_two_pairs(plane, offset + 4), p67 = load_two_pairs(plane, offset + 6);
+    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(p01), p45, 1);
+    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(p23), p67, 1);
+    return {(Vf)_mm256_shuffle_ps(low, high, 0x88), (Vf)_mm256_shuffle_ps(low, high, 0xdd)};
+  }
+#elif defined(__SSE2__)
+  if (right == 1) {
+    const __m128 low = load_two_pairs(plane, offset), high = load_two_pairs(plane, offset + 2);
+    return {(Vf)_mm_shuffle_ps(low, high, 0x88), (Vf)_mm_shuffle_ps(low, high, 0xdd)};
+  }
+#endif
+  Pairs pairs;
+  for (int lane = 0; lane < kWidth; ++lane) {
+    pairs.left[lane] = plane[offset[lane]];
+    pairs.right[lane] = plane[offset[lane] + right];
+  }
+  return pairs;
+}
+
+static inline Pairs gather_pairs(const Bfloat16* plane, const int32_t* offset, int64_t right) {
+#if defined(__AVX512F__)
+  if (right == 1) {
+    const __m512i both = _mm512_i32gather_epi32(_mm512_loadu_si512(offset), plane, 2);
+    return {(Vf)_mm512_slli_epi32(both, 16), (Vf)_mm512_and_si512(both, _mm512_set1_epi32(-65536))};
+  }
+#elif defined(__AVX2__)
+  if (right == 1) {
+    const __m256i both = _mm256_i32gather_epi32((const int*)plane, _mm256_loadu_si256((const __m256i*)offset), 2);
+    return {(Vf)_mm256_slli_epi32(both, 16), (Vf)_mm256_and_si256(both, _mm256_set1_epi32(-65536))};
+  }
+#endif
+  Vu left, next;
+  for (int lane = 0; lane < kWidth; ++lane) {
+    left[lane] = static_cast<uint32_t>(plane[offset[lane]]) << 16;
+    next[lane] = static_cast<uint32_t>(plane[offset[lane] + right]) << 16;
+  }
+  return {(Vf)left, (Vf)next};
+}
+
 // A component of the flow, or the occlusion, resized to the output while it is read.
 struct ResizedMap {
   const float* data;
@@ -47,23 +113,44 @@ static inline ResizedMap resized_map(const float* data, int64_t height, int64_t 
           height == params.out_height && width == params.out_width};
 }
 
-// Columns [first, first + count) of output row y.
+// A resized row is blended down its columns before it is along them: at most this many source columns at a time.
+constexpr int kColumns = kTile + 2;
+
+// Columns [first, first + count) of output row y; up to kWidth - 1 more are written.
 static inline void read_row(const ResizedMap& map, int32_t y, int32_t first, int count, float* target) {
   if (map.same_size) {
     const float* row = map.data + y * map.row_stride + first * map.column_stride;
     for (int i = 0; i < count; ++i) target[i] = row[i * map.column_stride];
     return;
   }
-  const ResizeTaps rows = resize_taps(y, map.row_scale, map.height);
+  const auto rows = resize_taps(y, map.row_scale, map.height);
   const float* low_row = map.data + rows.low * map.row_stride;
   const float* high_row = map.data + rows.high * map.row_stride;
-  for (int i = 0; i < count; ++i) {
-    const ResizeTaps columns = resize_taps(first + i, map.column_scale, map.width);
-    const int64_t low = columns.low * map.column_stride, high = columns.high * map.column_stride;
-    const float low_weight = 1.0f - columns.high_weight;
-    const float top = fma(low_row[high], columns.high_weight, low_row[low] * low_weight);
-    const float bottom = fma(high_row[high], columns.high_weight, high_row[low] * low_weight);
-    target[i] = fma(bottom, rows.high_weight, top * (1.0f - rows.high_weight));
+  const auto blend_column = [&](int64_t column) {
+    const int64_t offset = column * map.column_stride;
+    return fma(high_row[offset], rows.high_weight, low_row[offset] * (1.0f - rows.high_weight));
+  };
+  const int32_t begin = resize_taps(first, map.column_scale, map.width).low;
+  const int32_t end = resize_taps(first + count - 1, map.column_scale, map.width).high + 1;
+  if (end - begin > kColumns) {  // shrunk so much that most columns are not needed
+    for (int i = 0; i < count; ++i) {
+      const auto taps = resize_taps(first + i, map.column_scale, map.width);
+      target[i] = fma(blend_column(taps.high), taps.high_weight, blend_column(taps.low) * (1.0f - taps.high_weight));
+    }
+    return;
+  }
+  float columns[kColumns + 1];  // the last one twice: it has no right neighbour
+  for (int32_t column = begin; column <= end; ++column) {
+    columns[column - begin] = blend_column(column < end ? column : end - 1);
+  }
+  for (int i = 0; i < count; i += kWidth) {
+    const Vf position = to_float(iota() + (first + i)) * map.column_scale;
+    const Vi floor = to_int(position);
+    const auto taps = resize_taps<Vf, Vi>(floor, position - to_float(floor), end);
+    int32_t index[kWidth];
+    store(index, taps.low - begin);
+    const Pairs pairs = gather_pairs(columns, index, 1);
+    store(target + i, fma(pairs.right, taps.high_weight, pairs.left * (1.0f - taps.high_weight)));
   }
 }
 
@@ -164,72 +251,6 @@ struct TapSteps {
 
 static inline TapSteps tap_steps(const FlowWarpParams& params) {
   return {params.width > 1 ? params.feature_stride[3] : 0, params.height > 1 ? params.feature_stride[2] : 0};
-}
-
-struct Pairs {
-  Vf left, right;
-};
-
-#if defined(__SSE2__)
-// left0, right0, left1, right1
-static inline __m128 load_two_pairs(const float* plane, const int32_t* offset) {
-  const __m128 first = _mm_castpd_ps(_mm_load_sd((const double*)(plane + offset[0])));
-  return _mm_loadh_pi(first, (const __m64*)(plane + offset[1]));
-}
-#endif
-
-// Both columns of a tap for kWidth pixels. NCHW: the right one is the next element.
-static inline Pairs gather_pairs(const float* plane, const int32_t* offset, int64_t right) {
-#if defined(__AVX512F__)
-  if (right == 1) {
-    const __m256i low_offset = _mm256_loadu_si256((const __m256i*)offset);
-    const __m256i high_offset = _mm256_loadu_si256((const __m256i*)(offset + 8));
-    const __m512 low = (__m512)_mm512_i32gather_epi64(low_offset, plane, 4);
-    const __m512 high = (__m512)_mm512_i32gather_epi64(high_offset, plane, 4);
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    return {(Vf)_mm512_permutex2var_ps(low, even, high), (Vf)_mm512_permutex2var_ps(low, odd, high)};
-  }
-#elif defined(__AVX2__)
-  if (right == 1) {  // eight loads of a pair are faster than two gathers
-    const __m128 p01 = load_two_pairs(plane, offset), p23 = load_two_pairs(plane, offset + 2);
-    const __m128 p45 = load_two_pairs(plane, offset + 4), p67 = load_two_pairs(plane, offset + 6);
-    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(p01), p45, 1);
-    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(p23), p67, 1);
-    return {(Vf)_mm256_shuffle_ps(low, high, 0x88), (Vf)_mm256_shuffle_ps(low, high, 0xdd)};
-  }
-#elif defined(__SSE2__)
-  if (right == 1) {
-    const __m128 low = load_two_pairs(plane, offset), high = load_two_pairs(plane, offset + 2);
-    return {(Vf)_mm_shuffle_ps(low, high, 0x88), (Vf)_mm_shuffle_ps(low, high, 0xdd)};
-  }
-#endif
-  Pairs pairs;
-  for (int lane = 0; lane < kWidth; ++lane) {
-    pairs.left[lane] = plane[offset[lane]];
-    pairs.right[lane] = plane[offset[lane] + right];
-  }
-  return pairs;
-}
-
-static inline Pairs gather_pairs(const Bfloat16* plane, const int32_t* offset, int64_t right) {
-#if defined(__AVX512F__)
-  if (right == 1) {
-    const __m512i both = _mm512_i32gather_epi32(_mm512_loadu_si512(offset), plane, 2);
-    return {(Vf)_mm512_slli_epi32(both, 16), (Vf)_mm512_and_si512(both, _mm512_set1_epi32(-65536))};
-  }
-#elif defined(__AVX2__)
-  if (right == 1) {
-    const __m256i both = _mm256_i32gather_epi32((const int*)plane, _mm256_loadu_si256((const __m256i*)offset), 2);
-    return {(Vf)_mm256_slli_epi32(both, 16), (Vf)_mm256_and_si256(both, _mm256_set1_epi32(-65536))};
-  }
-#endif
-  Vu left, next;
-  for (int lane = 0; lane < kWidth; ++lane) {
-    left[lane] = static_cast<uint32_t>(plane[offset[lane]]) << 16;
-    next[lane] = static_cast<uint32_t>(plane[offset[lane] + right]) << 16;
-  }
-  return {(Vf)left, (Vf)next};
 }
 
 }  // namespace cbtalk::CBTALK_ISA

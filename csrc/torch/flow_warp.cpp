@@ -87,8 +87,8 @@ Tensor allocate(bool needed, torch::headeronly::IntHeaderOnlyArrayRef shape,
 }
 
 template <class Params>
-void run(void (*kernel)(const Params&, int64_t, int64_t), const Params& params, int64_t units, int64_t pixels_per_unit) {
-  const int64_t grain = pixels_per_unit < kPixelsPerTask ? kPixelsPerTask / pixels_per_unit : 1;
+void run(void (*kernel)(const Params&, int64_t, int64_t), const Params& params, int64_t units, int64_t unit_pixels) {
+  const int64_t grain = unit_pixels < kPixelsPerTask ? kPixelsPerTask / unit_pixels : 1;
   torch::stable::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) { kernel(params, begin, end); });
 }
 
@@ -130,7 +130,9 @@ std::tuple<Tensor, Tensor, Tensor> flow_warp_backward(const Tensor& grad_output,
   const bool sum_occlusion = need_occlusion && (oh != Ho || ow != Wo || N != 1);
   Tensor flow_rows = sum_flow ? allocate(true, {B * N, Ho, w, 2}) : grad_flow;
   Tensor occlusion_rows = sum_occlusion ? allocate(true, {B * N, Ho, ow}) : grad_occlusion;
-  const auto pointer = [](bool needed, const Tensor& t) { return needed ? static_cast<float*>(t.data_ptr()) : nullptr; };
+  const auto pointer = [](bool needed, const Tensor& grad) {
+    return needed ? static_cast<float*>(grad.data_ptr()) : nullptr;
+  };
   params.grad_feature = pointer(need_feature, grad_feature);
   params.grad_flow = pointer(need_flow, grad_flow);
   params.grad_occlusion = pointer(need_occlusion, grad_occlusion);

@@ -44,7 +44,9 @@ struct FlowWarpGradParams {
 // Channels of one unit of work of flow_warp_backward_feature.
 constexpr int64_t kWarpChannelBlock = 16;
 
-static inline int64_t warp_channel_blocks(int64_t channels) { return (channels + kWarpChannelBlock - 1) / kWarpChannelBlock; }
+static inline int64_t warp_channel_blocks(int64_t channels) {
+  return (channels + kWarpChannelBlock - 1) / kWarpChannelBlock;
+}
 
 // Each kernel works on a range of independent units; no result depends on how the units are dealt out.
 

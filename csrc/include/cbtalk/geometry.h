@@ -26,17 +26,24 @@ CBTALK_HOST_DEVICE static inline float resize_scale(int64_t source_size, int64_t
   return target_size > 1 ? static_cast<float>(source_size - 1) / static_cast<float>(target_size - 1) : 0.0f;
 }
 
+template <class Real, class Int>
 struct ResizeTaps {
-  int32_t low;
-  int32_t high;       // low + 1, or low at the last pixel
-  float high_weight;  // that of low is 1 - high_weight
+  Int low, high;     // the same at the last pixel
+  Real high_weight;  // that of low is 1 - high_weight
 };
 
-CBTALK_HOST_DEVICE static inline ResizeTaps resize_taps(int32_t target, float scale, int32_t source_size) {
+// Real and Int are float and int32_t, or vectors of them. floor + fraction is the source position.
+template <class Real, class Int>
+CBTALK_HOST_DEVICE static inline ResizeTaps<Real, Int> resize_taps(Int floor, Real fraction, int32_t source_size) {
+  const Int last = (floor - floor) + (source_size - 1);
+  return {floor < last ? floor : last, floor + 1 < last ? floor + 1 : last, fraction};
+}
+
+CBTALK_HOST_DEVICE static inline ResizeTaps<float, int32_t> resize_taps(int32_t target, float scale,
+                                                                        int32_t source_size) {
   const float position = static_cast<float>(target) * scale;
   const int32_t floor = static_cast<int32_t>(position);
-  const int32_t low = floor < source_size - 1 ? floor : source_size - 1;
-  return {low, low < source_size - 1 ? low + 1 : low, position - static_cast<float>(low)};
+  return resize_taps<float, int32_t>(floor, position - static_cast<float>(floor), source_size);
 }
 
 // Bilinear sampling with zero padding along one axis, as two taps that can always be read: pixels `base` and
@@ -49,7 +56,7 @@ struct SampleTaps {
   Real slope[2];  // d weight / d position
 };
 
-// Real and Int are float and int32_t, or vectors of them. low = floor(position), fraction = position - low.
+// low + fraction is the position.
 template <class Real, class Int>
 CBTALK_HOST_DEVICE static inline SampleTaps<Real, Int> sample_taps(Int low, Real fraction, int32_t size) {
   const Real zero = fraction - fraction;
