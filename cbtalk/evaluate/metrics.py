@@ -6,6 +6,7 @@ from torch import Tensor
 
 from cbtalk.model.blocks import full_precision
 
+PERFECT = 1e-10  # mean squared difference below which PSNR stays at 100 dB, so that means stay finite
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
 SSIM_C1 = 0.01**2
@@ -25,7 +26,7 @@ def l1(prediction: Tensor, target: Tensor) -> Tensor:
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each picture in dB, (B,): -10 log10 of its mean squared difference."""
     squared = (unit_range(prediction) - unit_range(target)).square().flatten(1).mean(1)
-    return -10 * torch.log10(squared)
+    return -10 * torch.log10(squared.clamp(min=PERFECT))
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:

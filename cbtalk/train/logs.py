@@ -22,6 +22,7 @@ class CsvLog:
         self.path = path
         self.rows: list[dict[str, str]] = []
         self.columns: list[str] = []
+        self.in_step = False  # whether the file holds these rows and no others
         if path.is_file() and resumed_step:
             with path.open(newline="") as file:
                 reader = csv.DictReader(file)
@@ -33,9 +34,10 @@ class CsvLog:
         row = {"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}}
         self.rows.append(row)
         new = [name for name in row if name not in self.columns]
-        if new or len(self.rows) == 1 or not self.path.exists():
+        if new or not self.in_step:
             self.columns += new
             self._write_all()
+            self.in_step = True
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns, restval="").writerow(row)

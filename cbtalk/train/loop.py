@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cbtalk.errors import ConfigError
+from cbtalk.errors import ConfigError, InputError
 from cbtalk.media.clips import Clip, decode_clip, find_clips
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.train import preview
@@ -185,12 +185,23 @@ def _device(name: str) -> torch.device:
 
 
 def _decode(root: Path, settings: TrainConfig) -> tuple[list[Clip], list[np.ndarray]]:
-    clips = find_clips(root)
+    """The clips that have a pair of frames, and their frames. A clip that cannot be read is left out with a notice."""
     cache = settings.data.cache or settings.run.output / "frames"
-    size = settings.model.image_size
-    return clips, [
-        decode_clip(clip, size, cache) for clip in tqdm(clips, desc=f"reading {root}", unit="clip", leave=False)
-    ]
+    clips, frames = [], []
+    for clip in tqdm(find_clips(root), desc=f"reading {root}", unit="clip", leave=False):
+        try:
+            decoded = decode_clip(clip, settings.model.image_size, cache)
+        except InputError as error:
+            logger.warning("left out: %s", error)
+            continue
+        if len(decoded) < 2:
+            logger.warning("left out: %s: one frame only", clip.path)
+            continue
+        clips.append(clip)
+        frames.append(decoded)
+    if not clips:
+        raise InputError(f"{root}: no clip in it that can be used")
+    return clips, frames
 
 
 def _sampler(settings: TrainConfig, clips: list[Clip], frames: list[np.ndarray]) -> PairSampler:

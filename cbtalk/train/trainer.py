@@ -136,8 +136,10 @@ class Trainer:
         weight = 1 - self.config.ema.decay
         for name in ("net_g", "motion_estimator"):
             averaged = name == "net_g" or self.config.ema.motion_estimator
-            ours = _floating(getattr(self.average, name))
-            torch._foreach_lerp_(ours, _floating(self.networks[name]), weight if averaged else 1.0)
+            ours, theirs = _entries(getattr(self.average, name)), _entries(self.networks[name])
+            torch._foreach_lerp_(ours[True], theirs[True], weight if averaged else 1.0)
+            if ours[False]:
+                torch._foreach_copy_(ours[False], theirs[False])
 
     def _count_bad_step(self, figures: dict[str, Tensor]) -> None:
         self.bad_steps += 1
@@ -183,9 +185,12 @@ def _adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Adam:
     )
 
 
-def _floating(network: nn.Module) -> list[Tensor]:
-    """Parameters and buffers of floating point, running statistics included."""
-    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+def _entries(network: nn.Module) -> dict[bool, list[Tensor]]:
+    """Parameters and buffers, running statistics included: those of floating point under True, counters under False."""
+    entries = list(network.state_dict().values())
+    return {
+        floating: [entry for entry in entries if entry.is_floating_point() is floating] for floating in (True, False)
+    }
 
 
 def _running_statistics(networks: dict[str, nn.Module]) -> list[Tensor]:

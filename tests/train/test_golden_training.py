@@ -15,7 +15,7 @@ from cbtalk.model.talker import Talker
 from cbtalk.train.adversarial import discriminator_losses
 from cbtalk.train.config import LossConfig, TrainConfig
 from cbtalk.train.equivariance import ThinPlate
-from cbtalk.train.losses import Losses, Objective
+from cbtalk.train.losses import Objective
 from cbtalk.train.perceptual import PerceptualLoss, VggFeatures
 from tests.golden import weights
 
@@ -23,13 +23,13 @@ GOLDEN = Path(weights.__file__).parent
 EXPECTED = json.loads((GOLDEN / "training_a.json").read_text())
 NEGLIGIBLE_GRADIENT = 1e-9
 VGG19 = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256)}
-VGG19 |= {index: (256, 256) for index in (12, 14, 16)} | {19: (256, 512)}
-VGG19 |= {index: (512, 512) for index in (21, 23, 25, 28)}
+VGG19 |= dict.fromkeys((12, 14, 16), (256, 256)) | {19: (256, 512)}
+VGG19 |= dict.fromkeys((21, 23, 25, 28), (512, 512))
 
 
 @cache
 def training_step(dtype: torch.dtype) -> tuple[dict[str, float], dict[str, float]]:
-    """The losses under their golden names, and the gradient norms of the total (for float64 alone: that takes a minute)."""
+    """The losses under their golden names, and the gradient norms of the total (in float64 alone)."""
     talker, discriminator = Talker(TrainConfig().model), PatchDiscriminator(TrainConfig().model)
     weights.fill(talker.net_g)
     weights.fill(talker.motion_estimator)

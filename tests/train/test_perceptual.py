@@ -1,0 +1,83 @@
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cbtalk.errors import WeightsError
+from cbtalk.train.perceptual import load_perceptual, read_vgg
+
+VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+STAGES = (0, 5, 10, 17, 24)
+
+
+def narrow_vgg16() -> dict[str, Tensor]:
+    """Weights laid out like VGG16's, but 4 channels wide."""
+    generator = torch.Generator().manual_seed(0)
+    entries = {}
+    for index in VGG16:
+        entries[f"{index}.weight"] = torch.randn(4, 4 if index else 3, 3, 3, generator=generator) / 4
+        entries[f"{index}.bias"] = torch.zeros(4)
+    return entries
+
+
+def save(path: Path, entries: dict[str, Tensor]) -> None:
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in entries.items()}
+    np.savez(path, **arrays)
+
+
+def test_without_a_file_it_says_so_once_and_is_off(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert load_perceptual(None, (1,)) is None
+    assert len(caplog.records) == 1 and "perceptual" in caplog.text
+
+
+def test_npz_and_state_dict_give_the_same_loss(tmp_path: Path) -> None:
+    entries = narrow_vgg16()
+    save(tmp_path / "vgg.npz", entries)
+    torch.save({f"features.{name}": value for name, value in entries.items()}, tmp_path / "vgg.pth")
+    picture, target = torch.rand(2, 1, 3, 32, 32)
+    losses = []
+    for name in ("vgg.npz", "vgg.pth"):
+        loss = load_perceptual(tmp_path / name, (1, 2))
+        assert loss is not None
+        losses.append(loss(picture, loss.features(target)))
+    assert losses[0] > 0 and torch.equal(losses[0], losses[1])
+
+
+def test_stages_are_the_first_layer_behind_each_pooling(tmp_path: Path) -> None:
+    entries = narrow_vgg16()
+    save(tmp_path / "vgg.npz", entries)
+    loss = load_perceptual(tmp_path / "vgg.npz", (1,))
+    assert loss is not None
+    (features,) = loss.features(torch.rand(1, 3, 32, 32))
+    assert [feature.shape[-1] for feature in features] == [32, 16, 8, 4, 2]
+    used = [index for index in VGG16 if index <= STAGES[-1]]
+    assert len(loss.vgg.convolutions) == len(used)
+    for index, convolution in zip(used, loss.vgg.convolutions, strict=True):
+        assert torch.equal(convolution.get_parameter("weight"), entries[f"{index}.weight"])
+
+
+def test_gradient_reaches_the_picture_and_not_the_network(tmp_path: Path) -> None:
+    save(tmp_path / "vgg.npz", narrow_vgg16())
+    loss = load_perceptual(tmp_path / "vgg.npz", (1, 2))
+    assert loss is not None
+    picture = torch.rand(1, 3, 32, 32, requires_grad=True)
+    loss(picture, loss.features(torch.rand(1, 3, 32, 32))).backward()
+    assert picture.grad is not None and picture.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in loss.parameters())
+
+
+def test_files_that_are_no_vgg(tmp_path: Path) -> None:
+    save(tmp_path / "other.npz", {"0.weight": torch.zeros(4, 3, 3, 3), "0.bias": torch.zeros(4)})
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    for name, said in (
+        ("other.npz", "not the features"),
+        ("text.pth", "cannot be read"),
+        ("absent.npz", "no such file"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            read_vgg(tmp_path / name)
