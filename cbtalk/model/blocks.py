@@ -4,12 +4,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtalk.ops import group_norm
+from cbtalk.model.remembered import Remembered
+from cbtalk.ops import conv3x3, group_norm, transform_weight
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution that keeps the size (stride 1)."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+class Conv3x3(nn.Conv2d):
+    """3 x 3 convolution that keeps the size, or doubles it first (nearest neighbour) where `upsample`."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, upsample: bool = False) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+        self.upsample = upsample
+        self._transformed = Remembered[Tensor]()
+
+    def forward(self, x: Tensor, *, leak: float = 1.0, residual: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W); `leak` is the slope below zero (0 = ReLU), `residual` is added at the end."""
+        assert self.bias is not None
+        return conv3x3(
+            x,
+            self.weight,
+            self.bias,
+            residual=residual,
+            leak=leak,
+            upsample=self.upsample,
+            transformed=lambda: self._transformed(lambda: transform_weight(self.weight, self.upsample), self.weight),
+        )
 
 
 class GroupNorm(nn.GroupNorm):
@@ -57,16 +75,15 @@ class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
         self.norm1 = GroupNorm(groups, in_channels, silu=True)
-        self.conv1 = conv3x3(in_channels, out_channels)
+        self.conv1 = Conv3x3(in_channels, out_channels)
         self.norm2 = GroupNorm(groups, out_channels, silu=True)
-        self.conv2 = conv3x3(out_channels, out_channels)
+        self.conv2 = Conv3x3(out_channels, out_channels)
         self.conv_out = nn.Conv2d(in_channels, out_channels, kernel_size=1) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
         hidden = self.conv1(self.norm1(x))
-        hidden = self.conv2(self.norm2(hidden))
-        return hidden + (x if self.conv_out is None else self.conv_out(x))
+        return self.conv2(self.norm2(hidden), residual=x if self.conv_out is None else self.conv_out(x))
 
 
 class Downsample(nn.Module):
@@ -86,11 +103,11 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = conv3x3(channels, channels)
+        self.conv = Conv3x3(channels, channels, upsample=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2 H, 2 W)."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(x)
 
 
 class AttentionBlock(nn.Module):

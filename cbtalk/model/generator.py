@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from cbtalk.model.appearance_compensation import AppearanceCompensation
-from cbtalk.model.blocks import AttentionBlock, Downsample, GroupNorm, ResBlock, Upsample, conv3x3
+from cbtalk.model.blocks import AttentionBlock, Conv3x3, Downsample, GroupNorm, ResBlock, Upsample
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
-from cbtalk.ops.flow_warp import flow_warp
+from cbtalk.ops import flow_warp
+
+LEAK = 0.2
 
 
 class Encoder(nn.Module):
@@ -22,7 +24,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [config.nf * multiplier for multiplier in config.ch_mult]
         groups = config.norm_groups
-        blocks: list[nn.Module] = [conv3x3(3, config.nf)]
+        blocks: list[nn.Module] = [Conv3x3(3, config.nf)]
         kept: list[int] = []  # the last block of each resolution but the latent's
         width = config.nf
         for level, out_width in enumerate(widths):
@@ -40,7 +42,7 @@ class Encoder(nn.Module):
             AttentionBlock(width, groups),
             ResBlock(width, width, groups),
             GroupNorm(groups, width),
-            conv3x3(width, width),
+            Conv3x3(width, width),
         ]
         self.blocks = nn.ModuleList(blocks)
         self.kept = kept
@@ -70,7 +72,7 @@ class Generator(nn.Module):
         widths = config.channels
         width, groups = widths[0], config.norm_groups
         blocks: list[nn.Module] = [
-            conv3x3(width, width),
+            Conv3x3(width, width),
             ResBlock(width, width, groups),
             AttentionBlock(width, groups),
             ResBlock(width, width, groups),
@@ -85,7 +87,7 @@ class Generator(nn.Module):
                 width = out_width
                 if scale == 0:
                     blocks.append(AttentionBlock(width, groups))
-        blocks += [GroupNorm(groups, width), conv3x3(width, 3)]
+        blocks += [GroupNorm(groups, width), Conv3x3(width, 3)]
         ends.append(len(blocks))
         self.blocks = nn.ModuleList(blocks)
         self.stages = [range(a, b) for a, b in pairwise([0, *ends])]
@@ -109,19 +111,30 @@ class Generator(nn.Module):
         return self.blocks[-1].get_parameter("weight")
 
 
+class TwoConvolutions(nn.ModuleDict):
+    """Two 3 x 3 convolutions with a leaky ReLU between; their names are the published ones."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__({"0": Conv3x3(channels, channels), "2": Conv3x3(channels, channels)})
+
+    def forward(self, x: Tensor, *, residual: Tensor | None = None) -> Tensor:
+        """(B, C, s, s) -> (B, C, s, s)."""
+        return self["2"](self["0"](x, leak=LEAK), residual=residual)
+
+
 class FeatureModulation(nn.Module):
     """Scales and shifts the generator's feature by what the compensated feature adds."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.encode_enc = ResBlock(2 * channels, channels, groups)
-        self.scale = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, channels))
-        self.shift = nn.Sequential(conv3x3(channels, channels), nn.LeakyReLU(0.2), conv3x3(channels, channels))
+        self.scale = TwoConvolutions(channels)
+        self.shift = TwoConvolutions(channels)
 
     def forward(self, compensated: Tensor, x: Tensor) -> Tensor:
         """Both (B, C, s, s) -> (B, C, s, s)."""
         encoded = self.encode_enc(torch.cat([compensated, x], dim=1))
-        return x + (x * self.scale(encoded) + self.shift(encoded))
+        return torch.addcmul(self.shift(encoded, residual=x), x, self.scale(encoded))
 
 
 class Synthesis(NamedTuple):
@@ -147,7 +160,7 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         self.fuse_convs_dict = nn.ModuleDict(
             {str(scale): FeatureModulation(channels, config.norm_groups) for scale, channels in finer}
         )
-        self.fuse_ms_dict = nn.ModuleDict({str(scale): conv3x3(channels, channels) for scale, channels in finer})
+        self.fuse_ms_dict = nn.ModuleDict({str(scale): Conv3x3(channels, channels) for scale, channels in finer})
 
     def forward(self, features: Sequence[Tensor], motion: DenseMotion) -> Synthesis:
         """Source features (1 or B, C, s, s) per scale as `Encoder` gives them, dense motion (B, ...) -> `Synthesis`."""
@@ -173,8 +186,7 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
     def fuse(self, index: int, compensated: Tensor, x: Tensor) -> Tensor:
         """The compensated feature joins the generator's `x`, both (B, C, s, s)."""
         scale = str(self.config.scales[index])
-        x = self.fuse_convs_dict[scale](compensated, x)
-        return x + self.fuse_ms_dict[scale](compensated)
+        return self.fuse_ms_dict[scale](compensated, residual=self.fuse_convs_dict[scale](compensated, x))
 
 
 def warp(feature: Tensor, deformation: Tensor, occlusion: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtalk.model.blocks import conv3x3
+from cbtalk.model.blocks import Conv3x3
 
 
 class DownBlock(nn.Module):
@@ -12,7 +12,7 @@ class DownBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = conv3x3(in_channels, out_channels)
+        self.conv = Conv3x3(in_channels, out_channels)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,12 +25,12 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = conv3x3(in_channels, out_channels)
+        self.conv = Conv3x3(in_channels, out_channels, upsample=True)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', 2 H, 2 W)."""
-        return F.relu(self.norm(self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))))
+        return F.relu(self.norm(self.conv(x)))
 
 
 class HourglassEncoder(nn.Module):

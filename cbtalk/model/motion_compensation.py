@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.model.blocks import (
+    Conv3x3,
     Downsample,
     GroupNorm,
     ResBlock,
     Upsample,
-    conv3x3,
     full_precision,
     resize,
     to_image,
@@ -39,16 +39,16 @@ class MotionEncoder(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.convc1 = nn.Conv2d(dim, hidden, kernel_size=1)
-        self.convc2 = conv3x3(hidden, hidden * 3 // 4)
+        self.convc2 = Conv3x3(hidden, hidden * 3 // 4)
         self.convf1 = nn.Conv2d(2, hidden, kernel_size=7, padding=3)
-        self.convf2 = conv3x3(hidden, hidden // 2)
-        self.conv = conv3x3(hidden * 3 // 4 + hidden // 2, hidden - 2)
+        self.convf2 = Conv3x3(hidden, hidden // 2)
+        self.conv = Conv3x3(hidden * 3 // 4 + hidden // 2, hidden - 2)
 
     def forward(self, flow: Tensor, code: Tensor) -> Tensor:
         """Pixel flow (B, 2, h, h), code (B, D, h, h) -> (B, hidden, h, h)."""
-        code = F.relu(self.convc2(F.relu(self.convc1(code))))
-        motion = F.relu(self.convf2(F.relu(self.convf1(flow))))
-        joined = F.relu(self.conv(torch.cat([code, motion], dim=1)))
+        code = self.convc2(F.relu(self.convc1(code)), leak=0)
+        motion = self.convf2(F.relu(self.convf1(flow)), leak=0)
+        joined = self.conv(torch.cat([code, motion], dim=1), leak=0)
         return torch.cat([joined, flow.to(joined.dtype)], dim=1)
 
 
@@ -57,17 +57,17 @@ class FlowRefinement(nn.Module):
 
     def __init__(self, hidden: int, context: int) -> None:
         super().__init__()
-        self.convc1 = conv3x3(context, hidden)
-        self.conv1 = conv3x3(2 * hidden, hidden)
-        self.conv2 = conv3x3(hidden, 2)
-        self.convo1 = conv3x3(2 * hidden, hidden)
-        self.convo2 = conv3x3(hidden, 1)
+        self.convc1 = Conv3x3(context, hidden)
+        self.conv1 = Conv3x3(2 * hidden, hidden)
+        self.conv2 = Conv3x3(hidden, 2)
+        self.convo1 = Conv3x3(2 * hidden, hidden)
+        self.convo2 = Conv3x3(hidden, 1)
 
     def forward(self, motion: Tensor, context: Tensor) -> Tensor:
         """Encoded motion (B, hidden, h, h), context (B, 3 / 2 hidden, h, h) -> flow x, y and occlusion (B, 3, h, h)."""
-        joined = torch.cat([motion, F.relu(self.convc1(context))], dim=1)
-        flow = self.conv2(F.relu(self.conv1(joined)))
-        occlusion = self.convo2(F.relu(self.convo1(joined)))
+        joined = torch.cat([motion, self.convc1(context, leak=0)], dim=1)
+        flow = self.conv2(self.conv1(joined, leak=0))
+        occlusion = self.convo2(self.convo1(joined, leak=0))
         return torch.cat([flow, occlusion], dim=1)
 
 
@@ -93,13 +93,13 @@ class MotionCompensation(nn.Module):
         self.position_emb_motion = nn.Parameter(torch.zeros(config.latent_size**2, dim))
         self.quantize_motion = Codebook(config.motion_codes, dim, len(scales), config.code_allocation)
         self.motion_emb = nn.Sequential(
-            conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim, groups)
+            Conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim, groups)
         )
         self.to_motion = nn.Sequential(
             *(Upsample(dim) for _ in range(halvings)),
             ResBlock(dim, dim, groups),
             GroupNorm(groups, dim),
-            conv3x3(dim, 2),
+            Conv3x3(dim, 2),
         )
         self.motion_block = nn.ModuleList(TransformerLayer(dim, config.heads) for _ in range(config.motion_layers))
         for scale, channels in zip(scales, config.channels, strict=True):

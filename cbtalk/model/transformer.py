@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtalk.model.blocks import conv3x3, to_image, to_tokens
+from cbtalk.model.blocks import Conv3x3, to_image, to_tokens
+from cbtalk.model.remembered import Remembered
 from cbtalk.ops import codebook_attention, self_attention
 
 
@@ -51,16 +52,11 @@ class CrossAttention(Attention):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim, heads)
-        self._projected: tuple[tuple[object, ...], ProjectedCodes] | None = None
+        self._projected = Remembered[ProjectedCodes]()
 
     def project(self, codebook: Tensor) -> ProjectedCodes:
         """Keys and values of the whole codebook (K, D); at inference, remembered while no parameter changes."""
-        if self.training or torch.is_grad_enabled():
-            return self._project(codebook)
-        state = _identity(codebook, self.in_proj_weight, self.in_proj_bias)
-        if self._projected is None or self._projected[0] != state:
-            self._projected = (state, self._project(codebook))
-        return self._projected[1]
+        return self._projected(lambda: self._project(codebook), codebook, self.in_proj_weight, self.in_proj_bias)
 
     def _project(self, codebook: Tensor) -> ProjectedCodes:
         dim = codebook.shape[-1]
@@ -76,15 +72,6 @@ class CrossAttention(Attention):
         return self.out_proj(codebook_attention(query, codes.key, codes.value, heads=self.heads))
 
 
-def _identity(*tensors: Tensor) -> tuple[object, ...]:
-    """Changes whenever the values of the tensors may have: in place, by a move, by a new tensor, or under autocast."""
-    state: list[object] = [torch.is_autocast_enabled(tensors[0].device.type)]
-    for tensor in tensors:
-        version = 0 if tensor.is_inference() else tensor._version
-        state += [tensor.data_ptr(), version, tensor.dtype, tensor.device]
-    return tuple(state)
-
-
 class TransformerLayer(nn.Module):
     """Pre-normed self-attention, cross-attention to the codes, and a convolutional feed-forward of twice the width."""
 
@@ -92,8 +79,8 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.self_attn = SelfAttention(dim, heads)
         self.cross_attn = CrossAttention(dim, heads)
-        self.conv1 = conv3x3(dim, 2 * dim)
-        self.conv2 = conv3x3(2 * dim, dim)
+        self.conv1 = Conv3x3(dim, 2 * dim)
+        self.conv2 = Conv3x3(2 * dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)

@@ -41,6 +41,8 @@ def tiny() -> MakeTalker:
         talker = Talker(dataclasses.replace(TINY, **changes)).eval()
         weights.fill(talker.net_g)
         weights.fill(talker.motion_estimator)
+        with torch.no_grad():  # jacobians far from singular, which would amplify every rounding
+            talker.motion_estimator.kp_detector.jacobian.weight.mul_(0.1)
         return talker
 
     return make

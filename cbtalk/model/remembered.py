@@ -1,0 +1,42 @@
+"""Values that depend on parameters alone, computed once at inference."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Value]):
+    """The last value computed from some tensors, for as long as they stay what they were.
+
+    Nothing is remembered while gradients are recorded, so that a graph never holds a value of an earlier step. Copies
+    and pickles of the owner start empty.
+    """
+
+    def __init__(self) -> None:
+        self._state: tuple[Any, ...] | None = None
+        self._value: Value | None = None
+
+    def __call__(self, compute: Callable[[], Value], *tensors: Tensor) -> Value:
+        """`compute()`, or what it gave when the tensors last were the same."""
+        if torch.is_grad_enabled():
+            return compute()
+        state = _state(*tensors)
+        if self._value is None or self._state != state:
+            self._state, self._value = state, compute()
+        return self._value
+
+    def __reduce__(self) -> tuple[type["Remembered[Value]"], tuple[()]]:
+        return Remembered, ()
+
+
+def _state(*tensors: Tensor) -> tuple[Any, ...]:
+    """Changes whenever the values of the tensors may have: in place, by a move, by a new tensor, or under autocast."""
+    state: list[Any] = [torch.is_autocast_enabled(tensors[0].device.type)]
+    for tensor in tensors:
+        version = 0 if tensor.is_inference() else tensor._version
+        state += [tensor.data_ptr(), version, tensor.dtype, tensor.device]
+    return tuple(state)
