@@ -154,6 +154,32 @@ def train(
     print(f"{weights}: trained weights")
 
 
+def evaluate(
+    data: Path,
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    weights: str = "mini",
+    size: int | None = None,
+    batch_size: int = 8,
+    threads: int | None = None,
+    device: Device = "auto",
+) -> None:
+    """Compare reconstructed clips with the real ones: the first frame of each animated by the rest.
+
+    Args:
+        data: Folder of clips: videos, or folders of frames.
+        output: The figures as JSON (.json); the same as a Markdown table beside it.
+        weights: A bundled model's name or a weights file.
+        size: Pictures are compared at this size; the model's own without it.
+        batch_size: Frames that the model takes at once.
+        threads: CPU threads for the model.
+        device: Where the model runs; auto takes the GPU if there is one.
+    """
+    from cbtalk.evaluate import markdown, run
+
+    report = run(weights, data, output, size=size, batch_size=batch_size, device=_use(device, threads))
+    print(markdown(report), end="")
+
+
 def doctor() -> int:
     """Show versions and backends, why any is off, and test every op against its reference."""
     from cbtalk.doctor import run
@@ -166,6 +192,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "motion": motion,
     "convert": convert,
     "train": train,
+    "evaluate": evaluate,
     "doctor": doctor,
 }
 

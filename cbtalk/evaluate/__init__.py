@@ -1,5 +1,5 @@
 """Figures of a talker on clips."""
 
-from cbtalk.evaluate.protocol import run
+from cbtalk.evaluate.protocol import markdown, run
 
-__all__ = ["run"]
+__all__ = ["markdown", "run"]

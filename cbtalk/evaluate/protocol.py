@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cbtalk.atomic import atomic_path
-from cbtalk.errors import InputError
+from cbtalk.errors import InputError, OutputError
 from cbtalk.evaluate.metrics import l1, psnr, ssim
 from cbtalk.media.clips import Clip, clip_frames, find_clips
 from cbtalk.model.checkpoint import load
@@ -47,7 +47,10 @@ def run(
 
     Raises:
         InputError, WeightsError: the clips or the weights cannot be used.
+        OutputError: `output_json` is no .json file in a folder that exists.
     """
+    if output_json is not None and (output_json.suffix != ".json" or not output_json.parent.is_dir()):
+        raise OutputError(f"{output_json}: must be a .json file in a folder that exists")
     talker = load(weights, device=device)
     clips = find_clips(data)
     size = size or talker.image_size

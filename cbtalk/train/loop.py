@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ def run(
     trainer = Trainer(settings, PairLoader(frames, _sampler(settings, clips, frames)), device)
     if newest:
         trainer.load_state(load_checkpoint(newest[0]))
-        logger.warning("resuming from %s", newest[0])
+        tqdm.write(f"resuming from {newest[0]}", file=sys.stderr)
     watched = frames if settings.data.validation is None else _decode(settings.data.validation, settings)[1]
     stride = math.ceil(len(watched) / preview.CLIPS)
     loop = Loop(trainer, Preview(watched[::stride], device))
@@ -147,7 +148,9 @@ class Loop:
         step = self.trainer.step
         figures = self.preview.show(self.trainer.average, self.output / "samples" / f"{step:08d}.png")
         log.write_validation(step, figures)
-        logger.warning("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+        tqdm.write(
+            f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()), file=sys.stderr
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cbtalk.errors import InputError
+from cbtalk.errors import InputError, OutputError
 from cbtalk.evaluate import protocol
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
@@ -64,6 +64,12 @@ def test_the_talker_sees_first_frame_and_driving_frames(
     with torch.no_grad():
         larger = protocol.run(weights, clips, size=128)["mean"]
     assert 0 < larger["result"]["l1"] < 0.04 < larger["repeat"]["l1"]
+
+
+@pytest.mark.parametrize("name", ["figures.md", "absent/figures.json"])
+def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=name):
+        protocol.run("absent weights", tmp_path, tmp_path / name)
 
 
 def test_a_clip_of_one_frame(tmp_path: Path, weights: str) -> None:
