@@ -1,7 +1,7 @@
 """The sound of one file carried over into another, packet by packet, beside the new pictures."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -41,24 +41,23 @@ class AudioTrack:
         Raises InputError for a bad source.
         """
         self._input = open_container(source)
+        self._output = output
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._waiting: av.Packet[AudioStream] | None = None
         self._last_dts: int | None = None
+        self._encoder: _AacEncoder | None = None
         stream = self._input.streams.best("audio")
         if not isinstance(stream, AudioStream) or stream.codec_context is None or stream.time_base is None:
             return
-        self._origin = clock_origin(self._input, stream.time_base)
-        self._output = output
+        self._packets = self._demuxed(stream, clock_origin(self._input, stream.time_base))
         name = stream.codec_context.codec.canonical_name
         # Raw AAC of broadcast streams carries its header in every packet instead of once.
         if copy and name in _COPIED[suffix] and (name != "aac" or stream.codec_context.extradata):
             self.how = "copied"
             self._target = output.add_stream_from_template(stream)
-            self._packets = self._copied(stream)
         else:
             self.how = "re-encoded to AAC"
-            self._target = _add_aac(output, stream)
-            self._packets = self._encoded(stream)
+            self._encoder = _AacEncoder(stream, output)
 
     def __enter__(self) -> Self:
         """Return the track itself."""
@@ -74,58 +73,75 @@ class AudioTrack:
         """Write the sound that starts before `until` seconds and was not written yet."""
         while (packet := self._waiting or next(self._packets, None)) is not None:
             self._waiting = packet
-            assert packet.pts is not None
-            if packet.pts * packet.time_base >= until:
+            if cast(int, packet.pts) * packet.time_base >= until:
                 return
             self._waiting = None
-            if self._last_dts is None or packet.dts is None or packet.dts > self._last_dts:
+            if self._encoder is None:
+                packet.stream = self._target
+                self._mux([packet])
+            else:
+                self._mux(self._encoder.encode(packet))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds; the last call."""
+        if self._encoder is not None:
+            self._mux(self._encoder.flush())
+
+    def _mux(self, packets: Iterable["av.Packet[AudioStream]"]) -> None:
+        for packet in packets:
+            # Matroska knows no time before 0: with the encoder's lead-in, all streams would be shifted by it.
+            early = self._output.format.name == "matroska" and cast(int, packet.pts) < 0
+            if not early and (self._last_dts is None or packet.dts is None or packet.dts > self._last_dts):
                 self._last_dts = packet.dts
                 self._output.mux(packet)
 
-    def _demuxed(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
+    def _demuxed(self, stream: AudioStream, origin: int) -> Iterator["av.Packet[AudioStream]"]:
         """The packets of the source on the clock of the output; the file's damaged rest is left out."""
         with contextlib.suppress(av.FFmpegError):
             for packet in self._input.demux(stream):
                 pts = packet.pts if packet.pts is not None else packet.dts
                 if packet.size and pts is not None:
-                    packet.pts = pts - self._origin
-                    packet.dts = packet.pts if packet.dts is None else packet.dts - self._origin
+                    packet.pts = pts - origin
+                    packet.dts = packet.pts if packet.dts is None else packet.dts - origin
                     yield packet
 
-    def _copied(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
-        for packet in self._demuxed(stream):
-            packet.stream = self._target
-            # Matroska knows no time before 0: with the encoder's lead-in, all streams would be shifted by it.
-            if self._output.format.name != "matroska" or cast(int, packet.pts) >= 0:
-                yield packet
 
-    def _encoded(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
-        graph, shape = None, None
-        for frame in self._decoded(stream):
-            if shape != (shape := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                yield from self._drained(graph, end=True)
-                graph = _to_aac_frames(frame, self._target)
-            assert graph is not None
-            graph.push(frame)
-            yield from self._drained(graph)
-        yield from self._drained(graph, end=True)
+class _AacEncoder:
+    """Packets of any codec in, packets of AAC out."""
+
+    def __init__(self, source: AudioStream, output: OutputContainer) -> None:
+        self._source = source
+        self._target = _add_aac(output, source)
+        self._graph: Graph | None = None
+        self._shape: tuple[str, str, int] | None = None
+
+    def encode(self, packet: "av.Packet[AudioStream]") -> Iterator["av.Packet[AudioStream]"]:
+        """Re-encode one packet; a hole is left where it cannot be decoded."""
+        frames: list[AudioFrame] = []
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            frames = self._source.decode(packet)
+        for frame in frames:
+            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if shape != self._shape:
+                yield from self._drain(end=True)
+                self._graph, self._shape = _to_aac_frames(frame, self._target), shape
+            cast(Graph, self._graph).push(frame)
+            yield from self._drain()
+
+    def flush(self) -> Iterator["av.Packet[AudioStream]"]:
+        """The end of the sound."""
+        yield from self._drain(end=True)
         yield from self._target.encode(None)
 
-    def _decoded(self, stream: AudioStream) -> Iterator[AudioFrame]:
-        """The sound that can be decoded; a hole is left where it cannot."""
-        for packet in self._demuxed(stream):
-            with contextlib.suppress(av.FFmpegError, ValueError):
-                yield from stream.decode(packet)
-
-    def _drained(self, graph: Graph | None, *, end: bool = False) -> Iterator["av.Packet[AudioStream]"]:
+    def _drain(self, *, end: bool = False) -> Iterator["av.Packet[AudioStream]"]:
         """Encode what the graph has ready; at the `end`, all that is left in it."""
-        if graph is None:
+        if self._graph is None:
             return
         if end:
-            graph.push(None)
+            self._graph.push(None)
         with contextlib.suppress(av.BlockingIOError, av.EOFError):
             while True:
-                yield from self._target.encode(cast(AudioFrame, graph.pull()))
+                yield from self._target.encode(cast(AudioFrame, self._graph.pull()))
 
 
 def _add_aac(output: OutputContainer, source: AudioStream) -> AudioStream:

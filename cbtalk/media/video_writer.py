@@ -95,8 +95,9 @@ class VideoWriter:
         if pts < 0 or (self._last_pts is not None and pts <= self._last_pts):
             raise ValueError(f"pts {pts} after {self._last_pts}: must be 0 or more, and increase")
         self._last_pts = pts
-        self._mux(self._encoder.encode(self._frame(image, pts)))
-        self._feed_audio(pts * self._time_base)
+        with self._one_line_errors():
+            self._mux(self._encoder.encode(self._frame(image, pts)))
+            self._feed_audio(pts * self._time_base)
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
@@ -179,10 +180,24 @@ class VideoWriter:
         """Write what the encoder still holds, the sound of the last picture, and the tables."""
         if self._last_pts is None:
             raise OutputError(f"{self._path}: is not written, for there was no picture to write")
-        self._mux(self._encoder.encode(None))
-        self._feed_audio(self._last_pts * self._time_base + 1 / self._rate)
-        self._container.close()
-        self._sink.check()
+        with self._one_line_errors():
+            self._mux(self._encoder.encode(None))
+            self._feed_audio(self._last_pts * self._time_base + 1 / self._rate)
+            if self._track:
+                self._track.finish()
+            self._container.close()
+            self._sink.check()
+
+    @contextmanager
+    def _one_line_errors(self) -> Iterator[None]:
+        """Name the likely culprit where FFmpeg gives up: the pictures are ours, the sound is not."""
+        try:
+            yield
+        except OSError:
+            raise  # of the disk
+        except av.FFmpegError as error:
+            culprit = f"the sound of {self._audio_from} is damaged" if self.audio else "FFmpeg gave up"
+            raise OutputError(f"{self._path}: cannot be completed: {culprit} ({error.strerror})") from error
 
 
 class _Sink(io.FileIO):

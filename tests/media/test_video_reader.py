@@ -350,6 +350,25 @@ def test_the_same_file_read_twice_gives_the_same_frames(tmp_path: Path) -> None:
         np.testing.assert_array_equal(first.image, second.image)
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4")])
+def test_damaged_files_are_read_in_order_or_refused(tmp_path: Path, name: str, codec: str) -> None:
+    generator = np.random.default_rng(0)
+    whole = write_clip(tmp_path / name, [numbered(i) for i in range(20)], codec=codec).read_bytes()
+    for _ in range(25):
+        data = bytearray(whole)
+        for _ in range(int(generator.integers(1, 20))):
+            data[int(generator.integers(len(data)))] = int(generator.integers(256))
+        (tmp_path / name).write_bytes(data)
+        try:
+            frames = read(tmp_path / name)
+        except InputError as error:
+            assert "\n" not in str(error)
+            continue
+        assert [frame.index for frame in frames] == list(range(len(frames)))
+        times = [frame.pts for frame in frames if isinstance(frame, Frame)]
+        assert times == sorted(set(times)) and times[0] >= 0
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"

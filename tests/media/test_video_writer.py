@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cbtalk.atomic import SUFFIX
 from cbtalk.errors import OutputError, SystemFailure
+from cbtalk.media.audio_track import AudioTrack
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
 from tests.media.child import killed
@@ -210,6 +211,19 @@ def test_sound_that_the_container_refuses_is_encoded_anew(tmp_path: Path) -> Non
     assert write(tmp_path / "a.mp4", images, audio_from=source).audio == "re-encoded to AAC"
     assert sound_span(tmp_path / "a.mp4")[1] == pytest.approx(1, abs=0.15)
     assert write(tmp_path / "a.mkv", images, audio_from=source).audio == "copied"
+
+
+def test_sound_that_cannot_be_stored_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [numbered(i) for i in range(25)]
+    source = write_clip(tmp_path / "s.mp4", images, sound="aac")
+
+    def fail(*_: object) -> None:
+        raise av.InvalidDataError(-1, "Invalid data")
+
+    monkeypatch.setattr(AudioTrack, "feed", fail)
+    with pytest.raises(OutputError, match=r"the sound of .*s\.mp4 is damaged"):
+        write(tmp_path / "a.mp4", images, audio_from=source)
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_size_that_cannot_be_encoded_is_refused_at_once(tmp_path: Path) -> None:
