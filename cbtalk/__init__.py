@@ -18,13 +18,9 @@ from cbtalk.errors import (
 
 if TYPE_CHECKING:
     from cbtalk.model.checkpoint import load
-    from cbtalk.ops import (
-        codebook_attention,
-        flow_warp,
-        nearest_code,
-        self_attention,
-        vector_quantize,
-    )
+    from cbtalk.ops.codebook_attention import codebook_attention, self_attention
+    from cbtalk.ops.flow_warp import flow_warp
+    from cbtalk.ops.nearest_code import nearest_code, vector_quantize
 
 __version__ = "0.1.0"
 

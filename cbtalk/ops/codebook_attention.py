@@ -15,7 +15,8 @@ from cbtalk.reference import codebook_attention as reference
 # exp((q.k - maximum) / sqrt(d)). In one float32, its rounding would be an error of every weight of the backward pass.
 torch.library.define(
     "cbtalk::codebook_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads) -> (Tensor out, Tensor maximum, Tensor total)",
+    "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads)"
+    " -> (Tensor out, Tensor maximum, Tensor total)",
 )
 torch.library.define(
     "cbtalk::codebook_attention_backward",

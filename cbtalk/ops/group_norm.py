@@ -1,8 +1,10 @@
 """Group normalisation of channels_last pictures, with the SiLU that follows it in the same pass."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from cbtalk import _native
 from cbtalk.ops.backends import choose
@@ -68,9 +70,7 @@ def why_not_cpp(x: Tensor, weight: Tensor, bias: Tensor) -> str | None:
 
 class _GroupNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
         weight32, bias32 = weight.float().contiguous(), bias.float().contiguous()
         y, mean, rstd = torch.ops.cbtalk.group_norm.default(x, weight32, bias32, groups, eps, silu)
         ctx.save_for_backward(x, weight32, bias32, mean, rstd)
@@ -79,7 +79,7 @@ class _GroupNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         grad_y = grad_y.contiguous(memory_format=torch.channels_last)  # the one place where a gradient is relaid
         grad_x, grad_weight, grad_bias = torch.ops.cbtalk.group_norm_backward.default(

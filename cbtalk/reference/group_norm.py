@@ -1,4 +1,4 @@
-"""Group normalisation with an optional SiLU behind it, in plain torch: this defines what every other backend must compute."""
+"""Group normalisation with an optional SiLU behind it, in plain torch: it defines what every backend must compute."""
 
 import torch
 import torch.nn.functional as F

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,13 +24,15 @@ def make(
     return x.to(memory_format=torch.channels_last), torch.randn(channels), torch.randn(channels)
 
 
-def grads(op, x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, **options) -> tuple[Tensor, ...]:
+def grads(
+    op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, **options: Any
+) -> tuple[Tensor, ...]:
     leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
     y = op(*leaves, **options)
     return y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))
 
 
-def assert_right(x: Tensor, weight: Tensor, bias: Tensor, **options) -> None:
+def assert_right(x: Tensor, weight: Tensor, bias: Tensor, **options: Any) -> None:
     grad = torch.randn_like(x)
     ours = grads(group_norm, x, weight, bias, grad, backend="cpp", **options)
     torchs = grads(reference.group_norm, x, weight, bias, grad, **options)
@@ -42,7 +47,7 @@ def assert_right(x: Tensor, weight: Tensor, bias: Tensor, **options) -> None:
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("shape", [(2, 64, 32, 32), (1, 96, 17, 31), (3, 40, 1, 1), (1, 6, 40, 40)])
 def test_values_and_gradients_at_every_level(
-    level: str, dtype: torch.dtype, silu: bool, shape: tuple[int, ...]
+    level: str, dtype: torch.dtype, silu: bool, shape: tuple[int, int, int, int]
 ) -> None:
     torch.manual_seed(1)
     with _native.use_cpu_level(level):
