@@ -128,10 +128,12 @@ static inline void panel_scores(const float* panels, int count, int d, const flo
   }
 }
 
-// tile[j][t] += sum_k rows[k][j] weights[k][t], over `count` keys and the d columns of rows. Here and below a block is
-// summed by itself and then added: rounding grows with the length of a block and the number of blocks, not their product.
+// tile[j][t] = shrink[t] tile[j][t] + sum_k rows[k][j] weights[k][t] over `count` keys, for the d columns of rows; a null
+// shrink is 1. Everywhere a block is summed by itself and then added: rounding grows with the length of a block and with
+// the number of blocks, not with their product.
 template <int V>
-static inline void add_weighted_rows(const float* rows, int count, int d, const float* weights, float* tile) {
+static inline void add_weighted_rows(const float* rows, int count, int d, const float* weights, const Vf* shrink,
+                                     float* tile) {
   const int columns = round_up(d, kPanel);
   for (int j = 0; j < columns; j += kPanel) {
     Vf sum[kPanel][V] = {};
@@ -146,7 +148,7 @@ static inline void add_weighted_rows(const float* rows, int count, int d, const 
     for (int r = 0; r < kPanel; ++r) {
       for (int v = 0; v < V; ++v) {
         float* target = tile + (j + r) * kTile + v * kWidth;
-        store(target, load(target) + sum[r][v]);
+        store(target, shrink == nullptr ? load(target) + sum[r][v] : fma(load(target), shrink[v], sum[r][v]));
       }
     }
   }

@@ -35,18 +35,9 @@ struct Tile {
   float* total;    // (kTile)
 };
 
-// Scores become weights relative to the new maximum; what was summed so far is scaled to it.
+// Scores become weights relative to the new maximum; shrink is what turns the sums so far into sums relative to it.
 template <int V>
-void weigh_block(const Tile& tile, const Exponential& weight, int count, int d, const Vf* largest) {
-  for (int v = 0; v < V; ++v) {
-    const int lane = v * kWidth;
-    const Vf shrink = weight(load(tile.maximum + lane), largest[v]);
-    store(tile.maximum + lane, largest[v]);
-    for (int j = 0; j < d; ++j) {
-      store(tile.out + j * kTile + lane, load(tile.out + j * kTile + lane) * shrink);
-    }
-    store(tile.total + lane, load(tile.total + lane) * shrink);
-  }
+void weigh_block(const Tile& tile, const Exponential& weight, int count, const Vf* largest, Vf* shrink) {
   Vf total[V] = {};
   for (int k = 0; k < count; ++k) {
     for (int v = 0; v < V; ++v) {
@@ -56,7 +47,12 @@ void weigh_block(const Tile& tile, const Exponential& weight, int count, int d, 
       store(score, w);
     }
   }
-  for (int v = 0; v < V; ++v) store(tile.total + v * kWidth, load(tile.total + v * kWidth) + total[v]);
+  for (int v = 0; v < V; ++v) {
+    const int lane = v * kWidth;
+    shrink[v] = weight(load(tile.maximum + lane), largest[v]);
+    store(tile.total + lane, fma(load(tile.total + lane), shrink[v], total[v]));
+    store(tile.maximum + lane, largest[v]);
+  }
 }
 
 template <int V>
@@ -67,11 +63,12 @@ void attend(const Tile& tile, const PackedHead& head, const Exponential& weight,
   for (int i = 0; i < kTile; ++i) tile.total[i] = 0.0f;
   for (int first = 0; first < head.count; first += kAttentionKeyBlock) {
     const int count = head.count - first < kAttentionKeyBlock ? head.count - first : kAttentionKeyBlock;
-    Vf largest[V];
+    Vf largest[V], shrink[V];
     for (int v = 0; v < V; ++v) largest[v] = load(tile.maximum + v * kWidth);
     panel_scores<V>(head.key_panels + int64_t(first) * d, count, d, tile.query, tile.scores, largest);
-    weigh_block<V>(tile, weight, count, d, largest);
-    add_weighted_rows<V>(head.value_rows + int64_t(first) * columns, count, d, tile.scores, tile.out);
+    weigh_block<V>(tile, weight, count, largest, shrink);
+    add_weighted_rows<V>(head.value_rows + int64_t(first) * columns, count, d, tile.scores, shrink,
+                         tile.out);
   }
 }
 

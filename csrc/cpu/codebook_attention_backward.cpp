@@ -154,7 +154,7 @@ void add_key_block(const Queries& q, const PackedHead& head, int first, int coun
     const int64_t tile = int64_t(t) * q.columns;
     differentiate_scores(q, head.key_panels + int64_t(first) * d, head.value_panels + int64_t(first) * d, count, d, t);
     add_weighted_rows<kTileVectors>(head.key_rows + int64_t(first) * q.columns, count, d, q.grad_scores,
-                                    q.grad_query + tile);
+                                    nullptr, q.grad_query + tile);
     if (narrow) {
       add_in_lanes(q.grad_scores, count, d, q.query + tile, key_lanes);
       add_in_lanes(q.weights, count, d, q.grad_out + tile, value_lanes);
