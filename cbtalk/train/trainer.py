@@ -53,7 +53,11 @@ class Trainer:
         perceptual = (
             load_perceptual(config.perceptual.weights, config.perceptual.scales) if config.loss.perceptual else None
         )
-        self.objective = Objective(config, None if perceptual is None else perceptual.to(self.device))
+        if perceptual is not None:
+            perceptual.to(self.device)
+            if config.run.precision == "bf16":  # frozen weights: autocast would cast them anew in every call
+                perceptual.vgg.convolutions.to(torch.bfloat16)
+        self.objective = Objective(config, perceptual)
         self.generator = torch.Generator().manual_seed(config.run.seed)
         self.step = 0
         self.bad_steps = 0  # in a row
