@@ -1,0 +1,66 @@
+"""Whether memory grows with the length of a video: peaks of a render of 6 s and of one of 60 s.
+
+python -m bench.memory [--weights NAME_OR_FILE] [--rate FRAMES_A_SECOND]
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from cbtalk.media.video_writer import VideoWriter
+
+SECONDS = (6, 60)
+SIDE = 256
+
+
+def write_driving(path: Path, seconds: int, rate: int) -> None:
+    """A moving pattern of SIDE x SIDE pixels."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    with VideoWriter(path, width=SIDE, height=SIDE, rate=Fraction(rate), time_base=Fraction(1, rate)) as writer:
+        for number in range(seconds * rate):
+            grey = (127 + 100 * np.sin((x + 3 * number) / 20) * np.cos(y / 15)).astype(np.uint8)
+            writer.write(np.repeat(grey[..., None], 3, axis=2), number)
+
+
+def peak(arguments: list[str]) -> int:
+    """Bytes of memory that the command `cbtalk` had resident at its peak; raises CalledProcessError where it fails."""
+    command = [sys.executable, "-m", "cbtalk", *arguments]
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peaks(weights: str, rate: int) -> list[int]:
+    """The peak of a render for each of SECONDS."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Image.fromarray(np.full((SIDE, SIDE, 3), 128, np.uint8)).save(folder / "portrait.png")
+        found = []
+        for seconds in SECONDS:
+            write_driving(folder / "driving.mp4", seconds, rate)
+            files = ("-s", "portrait.png", "-d", "driving.mp4", "-o", "out.mp4")
+            given = [part if part.startswith("-") else str(folder / part) for part in files]
+            found.append(peak(["render", *given, "--weights", weights]))
+        return found
+
+
+def main(weights: str = "mini", rate: int = 25) -> None:
+    """Print the peaks of renders of a short and of a long driving video."""
+    short, long = peaks(weights, rate)
+    for seconds, bytes_ in zip(SECONDS, (short, long), strict=True):
+        print(f"{seconds:3} s at {rate} frames a second: {bytes_ / 2**20:.1f} MiB")
+    print(f"ratio {long / short:.3f}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
