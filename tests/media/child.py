@@ -8,9 +8,11 @@ from pathlib import Path
 
 import cbtalk.errors
 
-# The package without its __init__, for importing torch would take most of the time of these tests.
+# The package without its __init__, for importing torch would take most of the time of these tests. A test run started
+# in the background of a shell inherits an ignored SIGINT.
 _PRELUDE = f"""
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)
 package = types.ModuleType("cbtalk")
 package.__path__ = [{str(Path(cbtalk.errors.__file__).parent)!r}]
 sys.modules["cbtalk"] = package
@@ -23,6 +25,9 @@ def killed(target: Path, body: str, number: signal.Signals) -> int:
     """Run `body`, send the process a signal once it prints "ready", and return how it ended."""
     command = [sys.executable, "-c", _PRELUDE + textwrap.dedent(body), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        process.send_signal(number)
-        return process.wait(timeout=30)
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            process.send_signal(number)
+            return process.wait(timeout=30)
+        finally:
+            process.kill()
