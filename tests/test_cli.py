@@ -88,6 +88,15 @@ def test_motion_then_render(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
+def test_evaluate_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "clips").mkdir()
+    (folder / "driving.mp4").rename(folder / "clips" / "driving.mp4")
+    assert main(["evaluate", "--data", "clips", "--weights", "tiny.safetensors", "-o", "figures.json"]) == 0
+    out, _ = capsys.readouterr()
+    assert "| driving.mp4 |" in out and "psnr" in out.lower()
+    assert json.loads((folder / "figures.json").read_text())["clips"]["driving.mp4"]["frames"] == FRAMES - 1
+
+
 def truncated(path: Path, share: float) -> bytes:
     data = path.read_bytes()
     return data[: int(len(data) * share)]
