@@ -27,17 +27,14 @@ int64_t AttentionParams::query_chunks() const {
   return chunks < kMaxQueryChunks ? chunks : kMaxQueryChunks;
 }
 
-int64_t AttentionParams::pack_items() const { return key_sets * heads; }
+int64_t AttentionParams::key_items() const { return key_sets * heads; }
 
-int64_t AttentionParams::forward_items() const { return pack_items() * query_blocks(); }
+int64_t AttentionParams::forward_items() const { return key_items() * query_blocks(); }
 
-int64_t AttentionParams::backward_items() const { return pack_items() * query_chunks(); }
+int64_t AttentionParams::backward_items() const { return key_items() * query_chunks(); }
 
-// Whole panels of 4 keys, whole fours of columns.
+// Keys or values of one head: whole panels of 4 keys, whole fours of columns.
 int64_t AttentionParams::packed_matrix() const { return round_up(keys, 4) * round_up(head_size, 4); }
-
-// Keys in panels, values in rows; the backward pass wants both in both.
-int64_t AttentionParams::packed_size() const { return pack_items() * packed_matrix() * (is_backward() ? 4 : 2); }
 
 int64_t AttentionParams::partial_columns() const {
   return round_up(head_size, head_size <= 4 ? 4 : head_size <= 8 ? 8 : kWidestVector);
@@ -47,7 +44,7 @@ int64_t AttentionParams::partial_size() const { return backward_items() * keys *
 
 int64_t AttentionParams::forward_scratch() const {
   const int64_t columns = round_up(head_size, 4);
-  return kWidestTile * (3 * columns + kAttentionKeyBlock + 2);
+  return kWidestTile * (3 * columns + kAttentionKeyBlock + 2) + 2 * packed_matrix();
 }
 
 int64_t AttentionParams::backward_scratch() const {
@@ -55,7 +52,7 @@ int64_t AttentionParams::backward_scratch() const {
   const int64_t rows = kAttentionBackwardRows * (3 * columns + 2 * partial_columns() + 2);
   const int64_t scores = 2 * kAttentionKeyBlock * kWidestTile;
   const int64_t lanes = head_size < kWidestVector ? 2 * kAttentionKeyBlock * head_size * kWidestVector : 0;
-  return rows + scores + lanes;
+  return rows + scores + lanes + 4 * packed_matrix();
 }
 
 void list_kept_keys(const AttentionParams& params) {

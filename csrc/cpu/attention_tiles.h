@@ -1,11 +1,11 @@
 #pragma once
 
-// The parts of the attention kernels: packed operands, the two register-blocked products, a cheap exponential.
+// The parts of the attention kernels: tiles of queries, the two register-blocked products, a cheap exponential.
 //
 // A tile is kTile queries, one in each lane of kTileVectors vectors. Queries, gradients and accumulators of a tile are
 // column major, (d, kTile); scores are (key, query). So neither the softmax nor the products ever cross lanes.
 
-#include "cbtalk/codebook_attention.h"
+#include "attention_packing.h"
 #include "simd.h"
 
 namespace cbtalk::CBTALK_ISA {
@@ -13,31 +13,11 @@ namespace cbtalk::CBTALK_ISA {
 // 4 rows x kTileVectors accumulators, the tile's vectors and a broadcast fit in 32 (AVX-512) or 16 registers.
 constexpr int kTileVectors = kWidth == 16 ? 4 : 3;
 constexpr int kTile = kTileVectors * kWidth;
-constexpr int kPanel = 4;  // keys, or columns of values, that a product handles at once
-
 static_assert(kAttentionQueryBlock % kTile == 0 && kAttentionKeyBlock % kPanel == 0);
 
 constexpr float kLog2e = 1.44269504088896341f;
 
-static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
-
 static inline float inverse_sqrt(int64_t head_size) { return float(1.0 / __builtin_sqrt(double(head_size))); }
-
-// The packed keys and values of one (key set, head).
-struct PackedHead {
-  int count;                 // kept keys
-  float* key_panels;         // (count / 4 rounded up, d, 4)
-  float* value_rows;         // (count, d rounded up to 4)
-  float* value_panels;       // backward: as key_panels
-  float* key_rows;           // backward: as value_rows
-};
-
-static inline PackedHead packed_head(const AttentionParams& params, int64_t set, int64_t head) {
-  const int64_t matrix = params.packed_matrix();
-  const int64_t item = set * params.heads + head;
-  float* base = params.packed + item * matrix * (params.is_backward() ? 4 : 2);
-  return {params.kept_count[set], base, base + matrix, base + 2 * matrix, base + 3 * matrix};
-}
 
 // score -> 2^(factor * (score - maximum)). The queries are not scaled beforehand: that would round each product once
 // more, where here the difference to the maximum, small for all that counts, is scaled without any rounding of its own.
@@ -65,10 +45,6 @@ struct Exponential {
     return (Vf)((Vi)p + ((Vi)shifted << 23));
   }
 };
-
-static inline const float* row_of(const AttentionRows& rows, int64_t batch, int64_t token) {
-  return rows.data + batch * rows.batch_stride + token * rows.row_stride;
-}
 
 // The columns of one head of `count` rows from row `first` of B * T, side by side and zero-padded to `columns`; each row
 // divided by divisor[t] where there is a divisor.

@@ -1,29 +1,9 @@
-// Attention, forward: packing of keys and values, and the softmax with a running maximum, a block of keys at a time.
+// Attention, forward: the softmax with a running maximum, a block of keys at a time.
 
 #include "attention_tiles.h"
 
 namespace cbtalk::CBTALK_ISA {
 namespace {
-
-// (count, d) -> (count / 4 rounded up, d, 4). The last panel is filled with its last key, which changes no maximum.
-void pack_panels(const AttentionRows& rows, int64_t set, const int32_t* kept, int count, int64_t head, int d,
-                 float* panels) {
-  for (int k = 0; k < round_up(count, kPanel); ++k) {
-    const float* row = row_of(rows, set, kept[k < count ? k : count - 1]) + head * d;
-    float* panel = panels + int64_t(k / kPanel) * kPanel * d + k % kPanel;
-    for (int j = 0; j < d; ++j) panel[j * kPanel] = row[j];
-  }
-}
-
-// (count, d) -> (count, d rounded up to 4), zero in the columns added.
-void pack_rows(const AttentionRows& rows, int64_t set, const int32_t* kept, int count, int64_t head, int d,
-               float* packed) {
-  const int columns = round_up(d, kPanel);
-  for (int k = 0; k < count; ++k, packed += columns) {
-    const float* row = row_of(rows, set, kept[k]) + head * d;
-    for (int j = 0; j < columns; ++j) packed[j] = j < d ? row[j] : 0.0f;
-  }
-}
 
 // The running softmax of one tile.
 struct Tile {
@@ -82,45 +62,31 @@ void divide_by_total(const Tile& tile, int d) {
   }
 }
 
-void attend_block(const AttentionParams& params, const PackedHead& packed, const Tile& tile, int64_t first, int64_t last,
-                  int64_t head) {
+void attend_block(const AttentionParams& params, const PackedHead& head, const Tile& tile, int64_t first,
+                  int64_t last) {
   const int d = int(params.head_size), columns = round_up(d, kPanel);
   const Exponential weight(d);
   for (int64_t row = first; row < last; row += kTile) {
     const int count = int(last - row < kTile ? last - row : kTile);
-    copy_rows(params, params.query, row, count, head, nullptr, columns, tile.rows);
+    copy_rows(params, params.query, row, count, head.head, nullptr, columns, tile.rows);
     fill_tile(tile.rows, columns, count, d, tile.query);
     const int vectors = (count + kWidth - 1) / kWidth;
     if (vectors == 1) {
-      attend<1>(tile, packed, weight, d);
+      attend<1>(tile, head, weight, d);
     } else if (vectors == 2) {
-      attend<2>(tile, packed, weight, d);
+      attend<2>(tile, head, weight, d);
     } else {
-      attend<kTileVectors>(tile, packed, weight, d);
+      attend<kTileVectors>(tile, head, weight, d);
     }
     divide_by_total(tile, d);
-    store_tile(params, tile.out, row, count, head, params.out);
-    const int64_t place = head * params.batch * params.tokens + row;
+    store_tile(params, tile.out, row, count, head.head, params.out);
+    const int64_t place = head.head * params.batch * params.tokens + row;
     for (int t = 0; t < count; ++t) params.maximum[place + t] = tile.maximum[t];
     for (int t = 0; t < count; ++t) params.total[place + t] = tile.total[t];
   }
 }
 
 }  // namespace
-
-void attention_pack(const AttentionParams& params, int64_t begin, int64_t end) {
-  const int d = int(params.head_size);
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t set = item / params.heads, head = item % params.heads;
-    const int32_t* kept = params.kept + set * params.keys;
-    const PackedHead packed = packed_head(params, set, head);
-    pack_panels(params.key, set, kept, packed.count, head, d, packed.key_panels);
-    pack_rows(params.value, set, kept, packed.count, head, d, packed.value_rows);
-    if (!params.is_backward()) continue;
-    pack_panels(params.value, set, kept, packed.count, head, d, packed.value_panels);
-    pack_rows(params.key, set, kept, packed.count, head, d, packed.key_rows);
-  }
-}
 
 void attention_forward(const AttentionParams& params, float* scratch, int64_t begin, int64_t end) {
   const int64_t columns = round_up(int(params.head_size), kPanel);
@@ -131,12 +97,13 @@ void attention_forward(const AttentionParams& params, float* scratch, int64_t be
   tile.scores = tile.out + columns * kTile;
   tile.maximum = tile.scores + kAttentionKeyBlock * kTile;
   tile.total = tile.maximum + kTile;
+  PackedHead head(params, tile.total + kTile);
   const int64_t rows = params.rows_per_key_set(), blocks = params.query_blocks();
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t set = item / blocks / params.heads, head = item / blocks % params.heads;
+    head.pack(params, item / blocks);
     const int64_t first = item % blocks * kAttentionQueryBlock;
     const int64_t last = first + kAttentionQueryBlock < rows ? first + kAttentionQueryBlock : rows;
-    attend_block(params, packed_head(params, set, head), tile, set * rows + first, set * rows + last, head);
+    attend_block(params, head, tile, head.set * rows + first, head.set * rows + last);
   }
 }
 

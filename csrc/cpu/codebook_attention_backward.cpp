@@ -178,9 +178,10 @@ void attention_backward(const AttentionParams& params, float* scratch, int64_t b
   const int64_t rows = params.rows_per_key_set(), chunks = params.query_chunks();
   const float scale = inverse_sqrt(d);
   Queries q = divide_scratch(params, scratch);
+  PackedHead packed(params, scratch + params.backward_scratch() - 4 * params.packed_matrix());
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t set = item / chunks / params.heads, head = item / chunks % params.heads, chunk = item % chunks;
-    const PackedHead packed = packed_head(params, set, head);
+    packed.pack(params, item / chunks);
+    const int64_t set = packed.set, head = packed.head, chunk = item % chunks;
     float* grad_key = params.partial + item * 2 * params.keys * columns;
     float* grad_value = grad_key + params.keys * columns;
     for (int64_t i = 0; i < 2 * params.keys * columns; ++i) grad_key[i] = 0.0f;

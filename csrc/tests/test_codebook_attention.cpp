@@ -50,23 +50,17 @@ struct Attention {
     std::vector<int32_t> kept(sets * K), kept_count(sets);
     p.kept = kept.data(), p.kept_count = kept_count.data();
     p.out = out.data(), p.maximum = maximum.data(), p.total = total.data();
-    std::vector<float> packed(p.packed_size());
-    p.packed = packed.data();
     list_kept_keys(p);
-    attention_pack()(p, 0, p.pack_items());
     std::vector<float> scratch(p.forward_scratch());
     in_parts(p.forward_items(), division, [&](int64_t i, int64_t j) { attention_forward()(p, scratch.data(), i, j); });
 
     p.grad_out = {grad_out.data(), T * width, width};
     p.grad_query = grad_query.data(), p.grad_key = grad_key.data(), p.grad_value = grad_value.data();
-    packed.resize(p.packed_size());
-    p.packed = packed.data();
     std::vector<float> partial(p.partial_size(), NAN);
     p.partial = partial.data();
-    attention_pack()(p, 0, p.pack_items());
     scratch.assign(p.backward_scratch(), NAN);
     in_parts(p.backward_items(), division, [&](int64_t i, int64_t j) { attention_backward()(p, scratch.data(), i, j); });
-    in_parts(p.pack_items(), division, [&](int64_t i, int64_t j) { attention_key_gradients()(p, i, j); });
+    in_parts(p.key_items(), division, [&](int64_t i, int64_t j) { attention_key_gradients()(p, i, j); });
   }
 
   template <typename Part>

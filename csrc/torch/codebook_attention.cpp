@@ -75,14 +75,6 @@ void in_parallel(int64_t items, const Kernel& kernel) {
   torch::stable::parallel_for(0, items, 1, kernel);
 }
 
-void pack(AttentionParams& params, const Tensor& packed) {
-  params.packed = packed.mutable_data_ptr<float>();
-  list_kept_keys(params);
-  in_parallel(params.pack_items(), [&, kernel = attention_pack()](int64_t begin, int64_t end) {
-    kernel(params, begin, end);
-  });
-}
-
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
                                            const std::optional<Tensor>& key_mask, int64_t heads) {
   check_dim(query, 3, "query");
@@ -96,8 +88,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& query, const Tensor& ke
   params.out = out.mutable_data_ptr<float>();
   params.maximum = maximum.mutable_data_ptr<float>();
   params.total = total.mutable_data_ptr<float>();
-  const Tensor packed = torch::stable::new_empty(query, {params.packed_size()});
-  pack(params, packed);
+  list_kept_keys(params);
   in_parallel(params.forward_items(), [&, kernel = attention_forward()](int64_t begin, int64_t end) {
     const auto scratch = scratch_memory(params.forward_scratch());
     kernel(params, scratch.get(), begin, end);
@@ -126,15 +117,14 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
   params.grad_query = grad_query.mutable_data_ptr<float>();
   params.grad_key = grad_key.mutable_data_ptr<float>();
   params.grad_value = grad_value.mutable_data_ptr<float>();
-  const Tensor packed = torch::stable::new_empty(query, {params.packed_size()});
   const Tensor partial = torch::stable::new_empty(query, {params.partial_size()});
   params.partial = partial.mutable_data_ptr<float>();
-  pack(params, packed);
+  list_kept_keys(params);
   in_parallel(params.backward_items(), [&, kernel = attention_backward()](int64_t begin, int64_t end) {
     const auto scratch = scratch_memory(params.backward_scratch());
     kernel(params, scratch.get(), begin, end);
   });
-  in_parallel(params.pack_items(), [&, kernel = attention_key_gradients()](int64_t begin, int64_t end) {
+  in_parallel(params.key_items(), [&, kernel = attention_key_gradients()](int64_t begin, int64_t end) {
     kernel(params, begin, end);
   });
   return {grad_query, grad_key, grad_value};

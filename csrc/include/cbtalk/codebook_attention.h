@@ -7,9 +7,8 @@
 // over the key sets, in order.
 //
 // In this order, each range split over threads in any way with the same result:
-//   forward   list_kept_keys, attention_pack [0, pack_items), attention_forward [0, forward_items)
-//   backward  list_kept_keys, attention_pack [0, pack_items), attention_backward [0, backward_items),
-//             attention_key_gradients [0, pack_items)
+//   forward   list_kept_keys, attention_forward [0, forward_items)
+//   backward  list_kept_keys, attention_backward [0, backward_items), attention_key_gradients [0, key_items)
 
 #include <cstdint>
 
@@ -39,7 +38,6 @@ struct AttentionParams {
 
   int32_t* kept;        // (key_sets, K): the keys that are attended to, in ascending order
   int32_t* kept_count;  // (key_sets)
-  float* packed;        // packed_size() floats
 
   float* out;  // (B, T, heads * d) contiguous; written forward, read backward
   // The log-sum-exp in two parts that lose nothing to each other, written forward and read backward: the maximum over
@@ -59,13 +57,12 @@ struct AttentionParams {
   int64_t rows_per_key_set() const;
   int64_t query_blocks() const;  // of the rows of a key set, forward
   int64_t query_chunks() const;  // of the rows of a key set, backward
-  int64_t pack_items() const;
+  int64_t key_items() const;
   int64_t forward_items() const;
   int64_t backward_items() const;
 
   // Sizes in floats. Scratch is what one thread needs, aligned to 64 bytes.
   int64_t packed_matrix() const;
-  int64_t packed_size() const;
   int64_t partial_columns() const;
   int64_t partial_size() const;
   int64_t forward_scratch() const;
@@ -84,7 +81,6 @@ constexpr int kAttentionKeyBlock = 64;
 // Fills kept and kept_count; a key set whose keys are all masked keeps them all.
 void list_kept_keys(const AttentionParams& params);
 
-CBTALK_CPU_KERNEL(attention_pack, (const AttentionParams& params, int64_t begin, int64_t end))
 CBTALK_CPU_KERNEL(attention_forward, (const AttentionParams& params, float* scratch, int64_t begin, int64_t end))
 CBTALK_CPU_KERNEL(attention_backward, (const AttentionParams& params, float* scratch, int64_t begin, int64_t end))
 CBTALK_CPU_KERNEL(attention_key_gradients, (const AttentionParams& params, int64_t begin, int64_t end))
