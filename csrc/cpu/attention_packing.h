@@ -1,6 +1,6 @@
 #pragma once
 
-// The keys and values of one head, as the products of attention_tiles.h read them: close together and without the masked.
+// The keys and values of one head as the products of attention_tiles.h read them: close together, without the masked.
 // Every thread packs the head it works on into its own scratch memory: 3 % of the work of a head of size 32 with 1024
 // queries, and what was just packed is still in the second-level cache.
 

@@ -46,8 +46,8 @@ struct Exponential {
   }
 };
 
-// The columns of one head of `count` rows from row `first` of B * T, side by side and zero-padded to `columns`; each row
-// divided by divisor[t] where there is a divisor.
+// The columns of one head of `count` rows from row `first` of B * T, side by side and zero-padded to `columns`; each
+// row divided by divisor[t] where there is a divisor.
 static inline void copy_rows(const AttentionParams& params, const AttentionRows& rows, int64_t first, int count,
                              int64_t head, const float* divisor, int columns, float* packed) {
   const int d = int(params.head_size);
@@ -82,7 +82,7 @@ static inline void store_tile(const AttentionParams& params, const float* tile, 
   }
 }
 
-// scores[k][t] = sum_j panels[k][j] tile[j][t] for `count` keys (whole panels are computed); largest[v] takes the maximum.
+// scores[k][t] = sum_j panels[k][j] tile[j][t] for `count` keys (whole panels are computed); largest takes the maximum.
 template <int V>
 static inline void panel_scores(const float* panels, int count, int d, const float* tile, float* scores, Vf* largest) {
   for (int k = 0; k < count; k += kPanel, panels += kPanel * d) {
@@ -104,9 +104,9 @@ static inline void panel_scores(const float* panels, int count, int d, const flo
   }
 }
 
-// tile[j][t] = shrink[t] tile[j][t] + sum_k rows[k][j] weights[k][t] over `count` keys, for the d columns of rows; a null
-// shrink is 1. Everywhere a block is summed by itself and then added: rounding grows with the length of a block and with
-// the number of blocks, not with their product.
+// tile[j][t] = shrink[t] tile[j][t] + sum_k rows[k][j] weights[k][t] over `count` keys, for the d columns of rows; a
+// null shrink is 1. Everywhere a block is summed by itself and then added: rounding grows with the length of a block
+// and with the number of blocks, not with their product.
 template <int V>
 static inline void add_weighted_rows(const float* rows, int count, int d, const float* weights, const Vf* shrink,
                                      float* tile) {

@@ -1,5 +1,5 @@
-// Attention, backward. With E = exp((score - maximum) / sqrt(d)), so that E / total are the weights, G = grad_out / total and
-// D = sum_j G_j out_j per query:
+// Attention, backward. With E = exp((score - maximum) / sqrt(d)), so that E / total are the weights,
+// G = grad_out / total and D = sum_j G_j out_j per query:
 //   grad_value = E^T G,  dS = E * (G V^T - D),  grad_query = dS K / sqrt(d),  grad_key = dS^T Q / sqrt(d).
 //
 // A work item owns one head and one chunk of its queries. It walks the keys in blocks on the outside, so that the
@@ -112,11 +112,12 @@ template <int R>
 void add_outer_products(const float* scores, int keys, int count, const float* rows, int columns, float* sums) {
   int k = 0;
   for (; k + R <= keys; k += R) {
+    float* target = sums + int64_t(k) * columns;
     int c = 0;
     for (; c + 2 * kWidth <= columns; c += 2 * kWidth) {
-      add_outer_product<R, 2>(scores + k * kTile, count, rows + c, columns, sums + int64_t(k) * columns + c);
+      add_outer_product<R, 2>(scores + k * kTile, count, rows + c, columns, target + c);
     }
-    if (c < columns) add_outer_product<R, 1>(scores + k * kTile, count, rows + c, columns, sums + int64_t(k) * columns + c);
+    if (c < columns) add_outer_product<R, 1>(scores + k * kTile, count, rows + c, columns, target + c);
   }
   if constexpr (R > 1) {
     add_outer_products<1>(scores + k * kTile, keys - k, count, rows, columns, sums + int64_t(k) * columns);
@@ -191,7 +192,8 @@ void attention_backward(const AttentionParams& params, float* scratch, int64_t b
       load_queries(params, set * rows + first, count, head, q);
       for (int k = 0; k < packed.count; k += kAttentionKeyBlock) {
         const int keys = packed.count - k < kAttentionKeyBlock ? packed.count - k : kAttentionKeyBlock;
-        add_key_block(q, packed, k, keys, d, columns, grad_key + int64_t(k) * columns, grad_value + int64_t(k) * columns);
+        const int64_t place = int64_t(k) * columns;
+        add_key_block(q, packed, k, keys, d, columns, grad_key + place, grad_value + place);
       }
       for (int64_t i = 0; i < int64_t(round_up(count, kTile)) * q.columns; ++i) q.grad_query[i] *= scale;
       for (int t = 0; t < count; t += kTile) {

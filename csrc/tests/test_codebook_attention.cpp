@@ -59,7 +59,8 @@ struct Attention {
     std::vector<float> partial(p.partial_size(), NAN);
     p.partial = partial.data();
     scratch.assign(p.backward_scratch(), NAN);
-    in_parts(p.backward_items(), division, [&](int64_t i, int64_t j) { attention_backward()(p, scratch.data(), i, j); });
+    in_parts(p.backward_items(), division,
+             [&](int64_t i, int64_t j) { attention_backward()(p, scratch.data(), i, j); });
     in_parts(p.key_items(), division, [&](int64_t i, int64_t j) { attention_key_gradients()(p, i, j); });
   }
 

@@ -33,8 +33,8 @@ AttentionRows rows(const Tensor& tensor, int64_t batch, int64_t tokens, int64_t 
 }
 
 // Everything that forward and backward share; kept and kept_count lie one behind the other in `kept`.
-AttentionParams inputs(const Tensor& query, const Tensor& key, const Tensor& value, const std::optional<Tensor>& key_mask,
-                       int64_t heads, Tensor& kept) {
+AttentionParams inputs(const Tensor& query, const Tensor& key, const Tensor& value,
+                       const std::optional<Tensor>& key_mask, int64_t heads, Tensor& kept) {
   const int64_t width = query.size(2), sets = key.size(0), keys = key.size(1);
   STD_TORCH_CHECK(heads > 0 && width % heads == 0, "query's ", width, " columns do not divide into ", heads, " heads");
   STD_TORCH_CHECK(sets == 1 || sets == query.size(0), "key has ", sets, " key sets for a batch of ", query.size(0));
@@ -50,7 +50,9 @@ AttentionParams inputs(const Tensor& query, const Tensor& key, const Tensor& val
   params.key = rows(key, sets, keys, width, "key");
   params.value = rows(value, sets, keys, width, "value");
   if (key_mask.has_value()) {
-    STD_TORCH_CHECK(key_mask->scalar_type() == ScalarType::Bool && key_mask->is_cpu(), "key_mask must be bool on the CPU");
+    const bool is_cpu_bool = key_mask->scalar_type() == ScalarType::Bool && key_mask->is_cpu();
+    STD_TORCH_CHECK(is_cpu_bool, "key_mask must be bool on the CPU");
+    check_dim(*key_mask, 2, "key_mask");
     check_size(*key_mask, 0, sets, "key_mask");
     check_size(*key_mask, 1, keys, "key_mask");
     check_contiguous(*key_mask, "key_mask");
