@@ -34,7 +34,7 @@ test-all: build lint
 # The portrait is the public-domain picture of an astronaut that scikit-image carries.
 demo: build
 	$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
-	$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --output demo.mp4 \
+	$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --crop 112,10,240 --output demo.mp4 \
 	  $(if $(DEMO_FRAMES),--max-frames $(DEMO_FRAMES))
 
 clean:

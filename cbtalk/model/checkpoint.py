@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cbtalk.atomic import atomic_path
@@ -69,7 +69,8 @@ def save_weights(
     }
     metadata = {**(notes or {}), "format": FORMAT, "config": json.dumps(talker.config.to_dict())}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        # not save_file: a full disk must show as an OSError, and the file's mode must be the user's
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def load_weights(path: str | os.PathLike[str]) -> Talker:
