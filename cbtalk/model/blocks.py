@@ -26,7 +26,9 @@ class Conv3x3(nn.Conv2d):
             residual=residual,
             leak=leak,
             upsample=self.upsample,
-            transformed=lambda: self._transformed(lambda: transform_weight(self.weight, self.upsample), self.weight),
+            transformed=lambda points: self._transformed(
+                lambda: transform_weight(self.weight, points), self.weight, key=points
+            ),
         )
 
 

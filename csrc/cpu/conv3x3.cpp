@@ -6,6 +6,7 @@ namespace cbtalk::CBTALK_ISA {
 
 constexpr int kPanel = Conv3x3Params::kPanel;
 constexpr int kVectors = kPanel / kWidth;
+constexpr int64_t kChunk = 64;
 #if defined(__AVX512F__)
 constexpr int kPanels = 4, kRows = 6;  // 24 sums in 32 registers
 #elif defined(__AVX2__)
@@ -23,11 +24,11 @@ static inline Tile tile_at(const Conv3x3Params& p, int64_t index) {
   return {index / (rows * columns), index / columns % rows, index % columns};
 }
 
-// The pixels (4 x 4, or 3 x 3 of the half-size picture) under one tile; null outside the picture.
+// The pixels under one tile (with side 3, of the half-size picture); null outside the picture.
 template <int kSide>
 static inline void locate(const Conv3x3Params& p, Tile tile, const float* (&pixels)[kSide][kSide]) {
-  const int64_t step = kSide == 4 ? 2 : 1;
-  const int64_t height = kSide == 4 ? p.height : p.height / 2, width = kSide == 4 ? p.width : p.width / 2;
+  const int64_t shrink = kSide == 3 ? 2 : 1;
+  const int64_t step = p.tile() / shrink, height = p.height / shrink, width = p.width / shrink;
   for (int i = 0; i < kSide; ++i) {
     for (int j = 0; j < kSide; ++j) {
       const int64_t y = tile.row * step - 1 + i, x = tile.column * step - 1 + j;
@@ -37,28 +38,34 @@ static inline void locate(const Conv3x3Params& p, Tile tile, const float* (&pixe
   }
 }
 
-// One line of the input transform, in place.
-static inline void transform_line(Vf& a, Vf& b, Vf& c, Vf& d) {
-  const Vf first = a - c, second = b + c, third = c - b, fourth = b - d;
-  a = first, b = second, c = third, d = fourth;
+// The interpolation points of F(4, 3): 0, +-kA, +-kB, infinity. All constants below are exact in float32.
+constexpr float kA = 0.6875f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
+
+// One line of the input transform.
+static inline void transform_line(const Vf (&d)[6], Vf (&out)[6]) {
+  const Vf even_a = fma(d[2], broadcast(-kB2), d[4]), odd_a = fma(d[1], broadcast(-kB2), d[3]) * kA;
+  const Vf even_b = fma(d[2], broadcast(-kA2), d[4]), odd_b = fma(d[1], broadcast(-kA2), d[3]) * kB;
+  out[0] = fma(d[2], broadcast(-(kA2 + kB2)), fma(d[0], broadcast(kA2 * kB2), d[4]));
+  out[1] = even_a + odd_a;
+  out[2] = even_a - odd_a;
+  out[3] = even_b + odd_b;
+  out[4] = even_b - odd_b;
+  out[5] = fma(d[3], broadcast(-(kA2 + kB2)), fma(d[1], broadcast(kA2 * kB2), d[5]));
 }
 
-// The same for the line a, b, b, c of an enlarged picture; the third entry is zero and left out.
-static inline void transform_line(Vf& a, Vf& b, Vf& c) {
-  const Vf first = a - b, second = b + b, third = b - c;
-  a = first, b = second, c = third;
+// The points of F(2, 3): 0, +-1, infinity.
+static inline void transform_line(const Vf (&d)[4], Vf (&out)[4]) {
+  out[0] = d[2] - d[0];
+  out[1] = d[1] + d[2];
+  out[2] = d[2] - d[1];
+  out[3] = d[1] - d[3];
 }
 
-template <int kSide>
-static inline void transform_square(Vf (&d)[kSide][kSide]) {
-  for (int j = 0; j < kSide; ++j) {
-    if constexpr (kSide == 4) transform_line(d[0][j], d[1][j], d[2][j], d[3][j]);
-    if constexpr (kSide == 3) transform_line(d[0][j], d[1][j], d[2][j]);
-  }
-  for (int i = 0; i < kSide; ++i) {
-    if constexpr (kSide == 4) transform_line(d[i][0], d[i][1], d[i][2], d[i][3]);
-    if constexpr (kSide == 3) transform_line(d[i][0], d[i][1], d[i][2]);
-  }
+// The line d0, d1, d1, d2 of an enlarged picture; the third entry is zero and left out.
+static inline void transform_line(const Vf (&d)[3], Vf (&out)[3]) {
+  out[0] = d[1] - d[0];
+  out[1] = d[1] + d[1];
+  out[2] = d[1] - d[2];
 }
 
 // values (points, block, padded channels): the transformed input of the tiles [first, first + count).
@@ -70,27 +77,32 @@ static void transform_input(const Conv3x3Params& p, float* values, int64_t first
     locate(p, tile_at(p, first + t), pixels);
     for (int64_t c = 0; c < p.channels; c += kWidth) {
       const int lanes = p.channels - c < kWidth ? int(p.channels - c) : kWidth;
-      Vf d[kSide][kSide];
+      Vf lines[kSide][kSide];  // transformed along the rows, transposed
       for (int i = 0; i < kSide; ++i) {
+        Vf row[kSide], line[kSide];
         for (int j = 0; j < kSide; ++j) {
           const float* pixel = pixels[i][j];
-          d[i][j] = !pixel ? Vf{} : lanes == kWidth ? load(pixel + c) : load_first(pixel + c, lanes);
+          row[j] = !pixel ? Vf{} : lanes == kWidth ? load(pixel + c) : load_first(pixel + c, lanes);
         }
+        transform_line(row, line);
+        for (int j = 0; j < kSide; ++j) lines[j][i] = line[j];
       }
-      transform_square(d);
-      for (int i = 0; i < kSide; ++i) {
-        for (int j = 0; j < kSide; ++j) store(values + (i * kSide + j) * plane + t * stride + c, d[i][j]);
+      for (int j = 0; j < kSide; ++j) {
+        Vf column[kSide];
+        transform_line(lines[j], column);
+        for (int i = 0; i < kSide; ++i) store(values + (i * kSide + j) * plane + t * stride + c, column[i]);
       }
     }
   }
 }
 
-// products (rows, ...) = values (rows, depth) * weight (panels, depth, kPanel).
+// products (rows, ...) = values (rows, depth) * weight (panels, depth, kPanel), summed over channels kChunk at a time:
+// rounding grows with the length of a sum.
 template <int kR, int kP>
-static void multiply(const float* values, int64_t value_stride, const float* weight, int64_t depth, float* products,
-                     int64_t product_stride) {
+static void multiply_chunk(const float* values, int64_t value_stride, const float* weight, int64_t depth, int64_t begin,
+                           int64_t end, float* products, int64_t product_stride) {
   Vf sum[kR][kP * kVectors] = {};
-  for (int64_t k = 0; k < depth; ++k) {
+  for (int64_t k = begin; k < end; ++k) {
     Vf w[kP * kVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kP * kVectors; ++j) {
@@ -104,7 +116,19 @@ static void multiply(const float* values, int64_t value_stride, const float* wei
     }
   }
   for (int r = 0; r < kR; ++r) {
-    for (int j = 0; j < kP * kVectors; ++j) store(products + r * product_stride + j * kWidth, sum[r][j]);
+    for (int j = 0; j < kP * kVectors; ++j) {
+      float* target = products + r * product_stride + j * kWidth;
+      store(target, begin ? sum[r][j] + load(target) : sum[r][j]);
+    }
+  }
+}
+
+template <int kR, int kP>
+static void multiply(const float* values, int64_t value_stride, const float* weight, int64_t depth, float* products,
+                     int64_t product_stride) {
+  for (int64_t k = 0; k < depth; k += kChunk) {
+    const int64_t end = k + kChunk < depth ? k + kChunk : depth;
+    multiply_chunk<kR, kP>(values, value_stride, weight, depth, k, end, products, product_stride);
   }
 }
 
@@ -140,15 +164,23 @@ static void multiply_points(const Conv3x3Params& p, const float* values, float* 
   }
 }
 
-// One line of the output transform: two results.
-static inline void gather_line(const Vf (&m)[4], Vf& first, Vf& second) {
-  first = m[0] + m[1] + m[2];
-  second = m[1] - m[2] - m[3];
+// One line of the output transform.
+static inline void gather_line(const Vf (&m)[6], Vf (&out)[4]) {
+  const Vf sum_a = m[1] + m[2], difference_a = m[1] - m[2], sum_b = m[3] + m[4], difference_b = m[3] - m[4];
+  out[0] = m[0] + sum_a + sum_b;
+  out[1] = fma(difference_a, broadcast(kA), difference_b * kB);
+  out[2] = fma(sum_a, broadcast(kA2), sum_b * kB2);
+  out[3] = fma(difference_a, broadcast(kA2 * kA), fma(difference_b, broadcast(kB2 * kB), m[5]));
 }
 
-static inline void gather_line(const Vf (&m)[3], Vf& first, Vf& second) {
-  first = m[0] + m[1];
-  second = m[1] - m[2];
+static inline void gather_line(const Vf (&m)[4], Vf (&out)[2]) {
+  out[0] = m[0] + m[1] + m[2];
+  out[1] = m[1] - m[2] - m[3];
+}
+
+static inline void gather_line(const Vf (&m)[3], Vf (&out)[2]) {
+  out[0] = m[0] + m[1];
+  out[1] = m[1] - m[2];
 }
 
 static inline void write(const Conv3x3Params& p, int64_t pixel, int64_t o, int lanes, Vf value) {
@@ -162,25 +194,26 @@ static inline void write(const Conv3x3Params& p, int64_t pixel, int64_t o, int l
   }
 }
 
-template <int kSide>
+template <int kSide, int kTile>
 static void transform_output(const Conv3x3Params& p, const float* products, int64_t first, int64_t count) {
   const int64_t stride = p.padded_out_channels(), plane = p.block() * stride;
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile = tile_at(p, first + t);
     for (int64_t o = 0; o < p.out_channels; o += kWidth) {
       const int lanes = p.out_channels - o < kWidth ? int(p.out_channels - o) : kWidth;
-      Vf half[2][kSide];  // the columns gathered
+      Vf half[kTile][kSide];  // the columns gathered
       for (int j = 0; j < kSide; ++j) {
-        Vf column[kSide];
+        Vf column[kSide], gathered[kTile];
         for (int i = 0; i < kSide; ++i) column[i] = load(products + (i * kSide + j) * plane + t * stride + o);
-        gather_line(column, half[0][j], half[1][j]);
+        gather_line(column, gathered);
+        for (int i = 0; i < kTile; ++i) half[i][j] = gathered[i];
       }
       const Vf bias = load_first(p.bias + o, lanes);
-      for (int i = 0; i < 2; ++i) {
-        Vf result[2];
-        gather_line(half[i], result[0], result[1]);
-        for (int j = 0; j < 2; ++j) {
-          const int64_t y = tile.row * 2 + i, x = tile.column * 2 + j;
+      for (int i = 0; i < kTile; ++i) {
+        Vf result[kTile];
+        gather_line(half[i], result);
+        for (int j = 0; j < kTile; ++j) {
+          const int64_t y = tile.row * kTile + i, x = tile.column * kTile + j;
           if (y >= p.height || x >= p.width) continue;
           write(p, (tile.picture * p.height + y) * p.width + x, o, lanes, result[j] + bias);
         }
@@ -189,21 +222,26 @@ static void transform_output(const Conv3x3Params& p, const float* products, int6
   }
 }
 
-void conv3x3_forward(const Conv3x3Params& params, float* scratch, int64_t begin, int64_t end) {
+template <int kSide, int kTile>
+static void convolve(const Conv3x3Params& params, float* scratch, int64_t begin, int64_t end) {
   float* values = scratch;
   float* products = scratch + params.points() * params.block() * params.padded_channels();
   for (int64_t block = begin; block < end; ++block) {
     const int64_t first = block * params.block(), left = params.tiles() - first;
     const int64_t count = left < params.block() ? left : params.block();
-    if (params.upsample) {
-      transform_input<3>(params, values, first, count);
-      multiply_points(params, values, products, count);
-      transform_output<3>(params, products, first, count);
-    } else {
-      transform_input<4>(params, values, first, count);
-      multiply_points(params, values, products, count);
-      transform_output<4>(params, products, first, count);
-    }
+    transform_input<kSide>(params, values, first, count);
+    multiply_points(params, values, products, count);
+    transform_output<kSide, kTile>(params, products, first, count);
+  }
+}
+
+void conv3x3_forward(const Conv3x3Params& params, float* scratch, int64_t begin, int64_t end) {
+  if (params.side == 6) {
+    convolve<6, 4>(params, scratch, begin, end);
+  } else if (params.side == 4) {
+    convolve<4, 2>(params, scratch, begin, end);
+  } else {
+    convolve<3, 2>(params, scratch, begin, end);
   }
 }
 

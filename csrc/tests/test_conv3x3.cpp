@@ -13,26 +13,29 @@ namespace {
 // With a weight that is 1 at one tap of one pair of channels, the result is the input shifted.
 struct Shift {
   int64_t height, width, channels = 20, out_channels = 33;
-  bool upsample;
+  int64_t side, shrink;
   std::vector<float> x, weight, bias, y, scratch;
 
-  Shift(int64_t h, int64_t w, bool up) : height(h), width(w), upsample(up), bias(out_channels, 0.5f) {}
+  Shift(int64_t h, int64_t w, int64_t tile) : height(h), width(w), side(tile), shrink(tile == 3 ? 2 : 1), bias(out_channels, 0.5f) {}
 
   // Winograd's transform of the weight whose only tap is (row 0, column 2), from channel 3 to output 17.
   void run() {
-    const int64_t side = upsample ? 3 : 4;
-    const float first[4] = {1, 0.5f, 0.5f, 0};
-    const float last4[4] = {0, 0.5f, 0.5f, 1}, first3[3] = {1, 0.5f, 0}, last3[3] = {0, 0.5f, 1};
-    Conv3x3Params p{1, height, width, channels, out_channels, upsample, 1.0f, nullptr, nullptr, nullptr, nullptr, nullptr};
+    const float a = 0.6875f, b = 1.5f, at_a = 2 * a * a * (a * a - b * b), at_b = 2 * b * b * (b * b - a * a);
+    const float first6[6] = {1 / (a * a * b * b), 1 / at_a, 1 / at_a, 1 / at_b, 1 / at_b, 0};
+    const float last6[6] = {0, a * a / at_a, a * a / at_a, b * b / at_b, b * b / at_b, 1};
+    const float first4[4] = {-1, 0.5f, 0.5f, 0}, last4[4] = {0, 0.5f, 0.5f, 1};
+    const float first3[3] = {-1, 0.5f, 0}, last3[3] = {0, 0.5f, 1};
+    const float* first = side == 6 ? first6 : side == 4 ? first4 : first3;
+    const float* last = side == 6 ? last6 : side == 4 ? last4 : last3;
+    Conv3x3Params p{1, height, width, channels, out_channels, side, 1.0f, nullptr, nullptr, nullptr, nullptr, nullptr};
     weight.assign(p.points() * p.out_panels() * channels * Conv3x3Params::kPanel, 0.0f);
     for (int64_t i = 0; i < side; ++i) {
       for (int64_t j = 0; j < side; ++j) {
-        const float value = upsample ? first3[i] * last3[j] : first[i] * last4[j];
+        const float value = first[i] * last[j];
         weight[(((i * side + j) * p.out_panels() + 17 / 16) * channels + 3) * Conv3x3Params::kPanel + 17 % 16] = value;
       }
     }
-    const int64_t half = upsample ? 2 : 1;
-    x.assign(height / half * (width / half) * channels, 0.0f);
+    x.assign(height / shrink * (width / shrink) * channels, 0.0f);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 97);
     y.assign(height * width * out_channels, -1.0f);
     scratch.assign(p.scratch_size(), 0.0f);
@@ -41,9 +44,9 @@ struct Shift {
   }
 
   float expected(int64_t row, int64_t column, int64_t output) const {
-    const int64_t half = upsample ? 2 : 1, source_row = row - 1, source_column = column + 1;
+    const int64_t source_row = row - 1, source_column = column + 1;
     if (output != 17 || source_row < 0 || source_column >= width) return 0.5f;
-    return x[(source_row / half * (width / half) + source_column / half) * channels + 3] + 0.5f;
+    return x[(source_row / shrink * (width / shrink) + source_column / shrink) * channels + 3] + 0.5f;
   }
 
   void check() {
@@ -63,9 +66,11 @@ struct Shift {
 int main() {
   for (const char* level : {"baseline", "avx2", "avx512"}) {
     set_level(level);
-    Shift(9, 14, false).check();
-    Shift(23, 31, false).check();
-    Shift(10, 14, true).check();
+    Shift(9, 14, 4).check();
+    Shift(23, 31, 4).check();
+    Shift(9, 14, 6).check();
+    Shift(37, 31, 6).check();
+    Shift(10, 14, 3).check();
   }
   return 0;
 }

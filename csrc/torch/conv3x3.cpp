@@ -37,8 +37,8 @@ Tensor conv3x3(const Tensor& x, const Tensor& weight, const Tensor& bias, const 
   cbtalk::check_dim(weight, 4, "weight");
   cbtalk::check_float32(bias, "bias");
   cbtalk::check_contiguous(bias, "bias");
-  const int64_t scale = upsample ? 2 : 1;
-  Conv3x3Params params{x.size(0), x.size(2) * scale, x.size(3) * scale, x.size(1), bias.numel(), upsample,
+  const int64_t scale = upsample ? 2 : 1, side = upsample ? 3 : weight.size(0) == 36 ? 6 : 4;
+  Conv3x3Params params{x.size(0), x.size(2) * scale, x.size(3) * scale, x.size(1), bias.numel(), side,
                        static_cast<float>(leak), x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
                        bias.const_data_ptr<float>(), nullptr, nullptr};
   cbtalk::check_size(weight, 0, params.points(), "weight");
