@@ -27,6 +27,7 @@ class OpCase(NamedTuple):
     name: str
     op: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
+    gradients: bool = True  # False: an op of inference alone
 
 
 def run() -> int:
@@ -95,6 +96,7 @@ def op_cases() -> list[OpCase]:
         OpCase("codebook_attention", attention, (normal(2, 64, 32), codes, values)),
         OpCase("self_attention", self_attention, (normal(2, 64, 32), normal(2, 64, 32), normal(2, 64, 32))),
         OpCase("group_norm", group_norm, (image, normal(32), normal(32))),
+        OpCase("conv3x3", ops.conv3x3, (image, normal(48, 32, 3, 3), normal(48)), gradients=False),
     ]
 
 
@@ -124,8 +126,10 @@ def examine(case: OpCase, backend: str) -> str:
 
 def _results(case: OpCase, inputs: Sequence[Tensor], backend: str) -> list[Tensor]:
     """The op's output, and the gradient to each input for one fixed gradient of the output."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    leaves = [tensor.detach().clone().requires_grad_(case.gradients) for tensor in inputs]
     output = case.op(*leaves, backend=backend)
+    if not case.gradients:
+        return [output]
     weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view(output.shape)
     return [output.detach(), *torch.autograd.grad(output, leaves, weight)]
 
