@@ -19,6 +19,7 @@ from bench import machine
 from bench.case import Case, Thunk
 from bench.model import measure_model, model_table
 from bench.timing import interleave
+from cbtalk.allocator import keep_freed_memory
 from cbtalk.ops.backends import use_backend
 
 OPS = sorted(path.stem for path in (Path(__file__).parent / "ops").glob("[a-z]*.py"))
@@ -80,6 +81,7 @@ def main() -> int:
     """The command line; 1 where a parity gate failed."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as the command line does
     facts = machine.header()
     print("\n".join(f"{key}: {value}" for key, value in facts.items()))
     seconds = 1.0 if arguments.quick else 5.0

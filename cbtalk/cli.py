@@ -16,6 +16,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from cbtalk import __version__
+from cbtalk.allocator import keep_freed_memory
 from cbtalk.errors import CbtalkError, ConfigError
 
 DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""
@@ -272,9 +273,10 @@ def _raised_signals() -> Iterator[None]:
 
 
 def _use(device: Device, threads: int | None) -> Literal["cpu", "cuda"]:
-    """Set torch's threads and settle the device."""
+    """Set torch's threads and the allocator, and settle the device."""
     import torch
 
+    keep_freed_memory()
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"--threads {threads}: must be 1 or more")

@@ -12,6 +12,7 @@ FOUNDATION = {"errors", "atomic"}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
+    "allocator": set(),
     "_build_info": set(),
     "_native": set(),
     "reference": set(),
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "evaluate": FOUNDATION | {"model", "media"},
     "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_build_info", "model", "media", "render"},
-    "cli": FOUNDATION | {"model", "media", "render", "train", "evaluate", "doctor"},
+    "cli": FOUNDATION | {"allocator", "model", "media", "render", "train", "evaluate", "doctor"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model"},
 }
