@@ -12,7 +12,7 @@ from cbtalk.model.blocks import AttentionBlock, Conv3x3, Downsample, GroupNorm, 
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
-from cbtalk.ops import flow_warp
+from cbtalk.model.warping import warp
 
 LEAK = 0.2
 
@@ -171,8 +171,7 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
             motion_codes, heatmaps = self.project_motion_codes(), self.encode_heatmaps(motion.heatmaps)
         for index, feature in enumerate(features):
             if self.config.motion_compensation:
-                warped = warp(feature, deformation)
-                steps.append(self.compensate_motion(index, warped, deformation, occlusion, heatmaps, motion_codes))
+                steps.append(self.compensate_motion(index, feature, deformation, occlusion, heatmaps, motion_codes))
                 deformation, occlusion = steps[-1].deformation, steps[-1].occlusion
             visible = warp(feature, deformation, occlusion)
             compensated = self.compensate_appearance(index, visible, deformation, appearance_codes)
@@ -187,10 +186,3 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         """The compensated feature joins the generator's `x`, both (B, C, s, s)."""
         scale = str(self.config.scales[index])
         return self.fuse_ms_dict[scale](compensated, residual=self.fuse_convs_dict[scale](compensated, x))
-
-
-def warp(feature: Tensor, deformation: Tensor, occlusion: Tensor | None = None) -> Tensor:
-    """A source feature (1 or B, C, s, s) under a deformation (B, h, h, 2), times the occlusion (B, 1, h, h)."""
-    if feature.shape[0] == deformation.shape[0]:
-        return flow_warp(feature, deformation, occlusion)
-    return flow_warp(feature.expand(deformation.shape[0], -1, -1, -1), deformation, occlusion)

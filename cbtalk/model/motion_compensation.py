@@ -20,6 +20,7 @@ from cbtalk.model.blocks import (
 from cbtalk.model.codebook import Codebook
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.transformer import ProjectedCodes, TransformerLayer, project_codes
+from cbtalk.model.warping import WarpedFeature
 
 
 def pixel_flow(deformation: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class MotionCompensation(nn.Module):
     def compensate_motion(
         self,
         index: int,
-        warped: Tensor,
+        feature: Tensor,
         deformation: Tensor,
         occlusion: Tensor,
         heatmaps: Tensor,
@@ -132,22 +133,23 @@ class MotionCompensation(nn.Module):
 
         Args:
             index: number of the scale, 0 = the coarsest.
-            warped: the source feature under the deformation that enters (B, C, s, s).
+            feature: of the source (1 or B, C, s, s).
             heatmaps: from `encode_heatmaps`.
             codes: from `project_motion_codes`.
         """
+        warped = WarpedFeature(feature, deformation)
         flow = pixel_flow(deformation)
         embedding = self.motion_emb(flow.detach())
         code = self._attend_motion(index, self._motion_query(index, warped, heatmaps, embedding), codes)
         motion = self.BasicMotionEncoder(flow, resize(code, self.config.motion_size))
-        context = resize(F.relu(self.to_context[index](warped)), self.config.motion_size)
+        context = warped.resized(self.config.motion_size, lambda pixels: F.relu(self.to_context[index](pixels)))
         residual = full_precision(self.refine(motion, context))
         step = residual[:, :2].permute(0, 2, 3, 1) / self.config.pixels_per_unit
         return MotionStep(deformation + step, torch.sigmoid(occlusion + residual[:, 2:]), flow, embedding)
 
-    def _motion_query(self, index: int, warped: Tensor, heatmaps: Tensor, embedding: Tensor) -> Tensor:
+    def _motion_query(self, index: int, warped: WarpedFeature, heatmaps: Tensor, embedding: Tensor) -> Tensor:
         encode = self.get_submodule(f"warped_source_enc_{self.config.scales[index]}")
-        appearance = F.relu(encode(resize(warped, self.config.latent_size)))
+        appearance = F.relu(encode(warped.resized(self.config.latent_size, lambda pixels: pixels)))
         query = self.motion_query_enc_1(torch.cat([appearance, heatmaps], dim=1))
         return self.motion_query_enc_2(torch.cat([embedding, query], dim=1))  # (B, D, latent, latent)
 

@@ -24,18 +24,19 @@ static inline Tile tile_at(const Conv3x3Params& p, int64_t index) {
   return {index / (rows * columns), index / columns % rows, index % columns};
 }
 
-// The pixels under one tile (with side 3, of the half-size picture); null outside the picture.
+// The pixels under a tile, of the half-size picture where it is enlarged. They may reach over the edge.
+struct Patch {
+  const float* corner;  // pixel (0, 0), not to be read where it lies outside
+  int64_t row_stride, row, column, height, width;  // of the picture; (row, column) is the corner
+};
+
 template <int kSide>
-static inline void locate(const Conv3x3Params& p, Tile tile, const float* (&pixels)[kSide][kSide]) {
-  const int64_t shrink = kSide == 3 ? 2 : 1;
-  const int64_t step = p.tile() / shrink, height = p.height / shrink, width = p.width / shrink;
-  for (int i = 0; i < kSide; ++i) {
-    for (int j = 0; j < kSide; ++j) {
-      const int64_t y = tile.row * step - 1 + i, x = tile.column * step - 1 + j;
-      const bool inside = y >= 0 && y < height && x >= 0 && x < width;
-      pixels[i][j] = inside ? p.x + ((tile.picture * height + y) * width + x) * p.channels : nullptr;
-    }
-  }
+static inline Patch patch_under(const Conv3x3Params& p, Tile tile) {
+  const int64_t shrink = kSide == 3 ? 2 : 1, step = p.tile() / shrink;
+  const int64_t height = p.height / shrink, width = p.width / shrink;
+  const int64_t row = tile.row * step - 1, column = tile.column * step - 1;
+  const int64_t offset = ((tile.picture * height + row) * width + column) * p.channels;
+  return {p.x + offset, width * p.channels, row, column, height, width};
 }
 
 // The interpolation points of F(4, 3): 0, +-kA, +-kB, infinity. All constants below are exact in float32.
@@ -68,30 +69,47 @@ static inline void transform_line(const Vf (&d)[3], Vf (&out)[3]) {
   out[2] = d[1] - d[2];
 }
 
+// The points of one tile, planes apart. Not kWhole: pixels outside count as zero, and the last vector may be short.
+template <int kSide, bool kWhole>
+static inline void transform_patch(const Patch& patch, int64_t channels, float* values, int64_t plane) {
+  for (int64_t c = 0; c < channels; c += kWidth) {
+    const int lanes = channels - c < kWidth ? int(channels - c) : kWidth;
+    Vf lines[kSide][kSide];  // transformed along the rows, transposed
+    for (int i = 0; i < kSide; ++i) {
+      Vf row[kSide], line[kSide];
+      for (int j = 0; j < kSide; ++j) {
+        const int64_t offset = i * patch.row_stride + j * channels + c;
+        if constexpr (kWhole) {
+          row[j] = load(patch.corner + offset);
+        } else {
+          const int64_t y = patch.row + i, x = patch.column + j;
+          const bool inside = y >= 0 && y < patch.height && x >= 0 && x < patch.width;
+          row[j] = inside ? load_first(patch.corner + offset, lanes) : Vf{};
+        }
+      }
+      transform_line(row, line);
+      for (int j = 0; j < kSide; ++j) lines[j][i] = line[j];
+    }
+    for (int j = 0; j < kSide; ++j) {
+      Vf column[kSide];
+      transform_line(lines[j], column);
+      for (int i = 0; i < kSide; ++i) store(values + (i * kSide + j) * plane + c, column[i]);
+    }
+  }
+}
+
 // values (points, block, padded channels): the transformed input of the tiles [first, first + count).
 template <int kSide>
 static void transform_input(const Conv3x3Params& p, float* values, int64_t first, int64_t count) {
   const int64_t stride = p.padded_channels(), plane = p.block() * stride;
   for (int64_t t = 0; t < count; ++t) {
-    const float* pixels[kSide][kSide];
-    locate(p, tile_at(p, first + t), pixels);
-    for (int64_t c = 0; c < p.channels; c += kWidth) {
-      const int lanes = p.channels - c < kWidth ? int(p.channels - c) : kWidth;
-      Vf lines[kSide][kSide];  // transformed along the rows, transposed
-      for (int i = 0; i < kSide; ++i) {
-        Vf row[kSide], line[kSide];
-        for (int j = 0; j < kSide; ++j) {
-          const float* pixel = pixels[i][j];
-          row[j] = !pixel ? Vf{} : lanes == kWidth ? load(pixel + c) : load_first(pixel + c, lanes);
-        }
-        transform_line(row, line);
-        for (int j = 0; j < kSide; ++j) lines[j][i] = line[j];
-      }
-      for (int j = 0; j < kSide; ++j) {
-        Vf column[kSide];
-        transform_line(lines[j], column);
-        for (int i = 0; i < kSide; ++i) store(values + (i * kSide + j) * plane + t * stride + c, column[i]);
-      }
+    const Patch patch = patch_under<kSide>(p, tile_at(p, first + t));
+    const bool inside = patch.row >= 0 && patch.row + kSide <= patch.height && patch.column >= 0 &&
+                        patch.column + kSide <= patch.width;
+    if (inside && p.channels % kWidth == 0) {
+      transform_patch<kSide, true>(patch, p.channels, values + t * stride, plane);
+    } else {
+      transform_patch<kSide, false>(patch, p.channels, values + t * stride, plane);
     }
   }
 }
@@ -101,7 +119,12 @@ static void transform_input(const Conv3x3Params& p, float* values, int64_t first
 template <int kR, int kP>
 static void multiply_chunk(const float* values, int64_t value_stride, const float* weight, int64_t depth, int64_t begin,
                            int64_t end, float* products, int64_t product_stride) {
-  Vf sum[kR][kP * kVectors] = {};
+  Vf sum[kR][kP * kVectors];  // every loop over it is unrolled, so that it stays in registers
+#pragma GCC unroll 6
+  for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kP * kVectors; ++j) sum[r][j] = Vf{};
+  }
   for (int64_t k = begin; k < end; ++k) {
     Vf w[kP * kVectors];
 #pragma GCC unroll 4
@@ -115,7 +138,9 @@ static void multiply_chunk(const float* values, int64_t value_stride, const floa
       for (int j = 0; j < kP * kVectors; ++j) sum[r][j] = fma(value, w[j], sum[r][j]);
     }
   }
+#pragma GCC unroll 6
   for (int r = 0; r < kR; ++r) {
+#pragma GCC unroll 4
     for (int j = 0; j < kP * kVectors; ++j) {
       float* target = products + r * product_stride + j * kWidth;
       store(target, begin ? sum[r][j] + load(target) : sum[r][j]);
@@ -132,6 +157,16 @@ static void multiply(const float* values, int64_t value_stride, const float* wei
   }
 }
 
+// The rows that are left, kR at most.
+template <int kR, int kP>
+static void multiply_last(const float* values, int64_t value_stride, const float* weight, int64_t depth,
+                          float* products, int64_t product_stride, int64_t rows) {
+  if constexpr (kR > 0) {
+    if (rows == kR) return multiply<kR, kP>(values, value_stride, weight, depth, products, product_stride);
+    multiply_last<kR - 1, kP>(values, value_stride, weight, depth, products, product_stride, rows);
+  }
+}
+
 template <int kP>
 static void multiply_rows(const float* values, int64_t value_stride, const float* weight, int64_t depth,
                           float* products, int64_t product_stride, int64_t rows) {
@@ -140,10 +175,8 @@ static void multiply_rows(const float* values, int64_t value_stride, const float
     multiply<kRows, kP>(values + r * value_stride, value_stride, weight, depth, products + r * product_stride,
                         product_stride);
   }
-  for (; r < rows; ++r) {
-    multiply<1, kP>(values + r * value_stride, value_stride, weight, depth, products + r * product_stride,
-                    product_stride);
-  }
+  multiply_last<kRows - 1, kP>(values + r * value_stride, value_stride, weight, depth, products + r * product_stride,
+                               product_stride, rows - r);
 }
 
 static void multiply_points(const Conv3x3Params& p, const float* values, float* products, int64_t count) {
@@ -229,6 +262,7 @@ static void convolve(const Conv3x3Params& params, float* scratch, int64_t begin,
   for (int64_t block = begin; block < end; ++block) {
     const int64_t first = block * params.block(), left = params.tiles() - first;
     const int64_t count = left < params.block() ? left : params.block();
+    if (count <= 0) break;
     transform_input<kSide>(params, values, first, count);
     multiply_points(params, values, products, count);
     transform_output<kSide, kTile>(params, products, first, count);

@@ -38,12 +38,15 @@ struct Conv3x3Params {
   int64_t tile_columns() const { return (width + tile() - 1) / tile(); }
   int64_t tiles() const { return batch * tile_rows() * tile_columns(); }
 
-  // Tiles worked on together: as many as keep the scratch near a megabyte, enough to amortise reading the weight.
-  int64_t block() const {
+  // Tiles are worked on in blocks that keep the scratch near a megabyte, of 24 at least to amortise reading the weight,
+  // and in a multiple of four blocks, for the threads, where that leaves 12 tiles to each.
+  int64_t blocks() const {
     const int64_t fitting = (1 << 20) / (points() * 4 * (padded_channels() + padded_out_channels()));
-    return fitting < 24 ? 24 : fitting > 96 ? 96 : fitting / 6 * 6;
+    const int64_t most = fitting < 24 ? 24 : fitting > 96 ? 96 : fitting;
+    const int64_t fewest = (tiles() + most - 1) / most, shared = (fewest + 3) / 4 * 4;
+    return shared * 12 <= tiles() ? shared : fewest;
   }
-  int64_t blocks() const { return (tiles() + block() - 1) / block(); }
+  int64_t block() const { return tiles() ? (tiles() + blocks() - 1) / blocks() : 0; }
   int64_t scratch_size() const { return points() * block() * (padded_channels() + padded_out_channels()); }
 };
 
