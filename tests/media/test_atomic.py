@@ -64,7 +64,7 @@ def test_the_longest_names_work(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_bytes() == b"x"
 
 
-def refusal(path: Path) -> str:
+def check_refused(path: Path) -> str:
     with pytest.raises(OutputError) as caught, atomic_path(path):
         pytest.fail("the block must not run")
     message = str(caught.value)
@@ -74,12 +74,12 @@ def refusal(path: Path) -> str:
 
 
 def test_places_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
-    assert "folder" in refusal(tmp_path)
-    assert "does not exist" in refusal(tmp_path / "none" / "a")
+    assert "folder" in check_refused(tmp_path)
+    assert "does not exist" in check_refused(tmp_path / "none" / "a")
     (tmp_path / "file").touch()
-    refusal(tmp_path / "file" / "a")
-    assert "ordinary file" in refusal(Path("/dev/null"))
-    refusal(tmp_path / ("n" * 300))
+    check_refused(tmp_path / "file" / "a")
+    assert "ordinary file" in check_refused(Path("/dev/null"))
+    check_refused(tmp_path / ("n" * 300))
     assert left_over(tmp_path) == []
 
 
@@ -98,11 +98,11 @@ def ordinary_folder() -> Iterator[Path]:
 
 def test_protected_places_are_refused(ordinary_folder: Path) -> None:
     (ordinary_folder / "file").touch(mode=0o400)
-    refusal(ordinary_folder / "file")
+    check_refused(ordinary_folder / "file")
     (ordinary_folder / "folder").mkdir(mode=0o500)
-    refusal(ordinary_folder / "folder" / "a")
+    check_refused(ordinary_folder / "folder" / "a")
     (ordinary_folder / "closed").mkdir(mode=0o000)
-    refusal(ordinary_folder / "closed" / "a")
+    check_refused(ordinary_folder / "closed" / "a")
 
 
 @pytest.mark.parametrize("refused", [errno.EACCES, errno.EROFS, errno.EPERM])
@@ -113,7 +113,7 @@ def test_a_refusal_of_the_system_is_the_place_s_fault(
         raise OSError(refused, os.strerror(refused))
 
     monkeypatch.setattr(os, "open", fail)
-    refusal(tmp_path / "a")
+    check_refused(tmp_path / "a")
 
 
 def test_a_full_disk_in_the_block_is_the_machine_s_fault(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_an_embedded_lab_profile_or_rubbish_is_survived(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(tmp_path / "a.png"), quadrants())
 
 
-def refusal(path: Path) -> str:
+def check_refused(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         read_image(path)
     message = str(caught.value)
@@ -124,18 +124,18 @@ def refusal(path: Path) -> str:
 
 
 def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "none.png")
-    assert "folder" in refusal(tmp_path)
+    assert "no such file" in check_refused(tmp_path / "none.png")
+    assert "folder" in check_refused(tmp_path)
     (tmp_path / "empty.png").touch()
-    assert "empty" in refusal(tmp_path / "empty.png")
+    assert "empty" in check_refused(tmp_path / "empty.png")
     (tmp_path / "text.png").write_text("not a picture")
-    assert "not a picture" in refusal(tmp_path / "text.png")
+    assert "not a picture" in check_refused(tmp_path / "text.png")
     Image.new("RGB", (1, 1)).save(tmp_path / "tiny.png")
-    assert "1 x 1" in refusal(tmp_path / "tiny.png")
+    assert "1 x 1" in check_refused(tmp_path / "tiny.png")
     Image.new("RGB", (500, 15)).save(tmp_path / "flat.png")
-    assert "500 x 15" in refusal(tmp_path / "flat.png")
+    assert "500 x 15" in check_refused(tmp_path / "flat.png")
     os.mkfifo(tmp_path / "pipe.png")
-    assert "ordinary file" in refusal(tmp_path / "pipe.png")
+    assert "ordinary file" in check_refused(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tif"])
@@ -144,12 +144,12 @@ def test_cut_off_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refusal(path)
+    check_refused(path)
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     Image.new("1", (30000, 30000)).save(tmp_path / "bomb.png")
-    assert "million pixels" in refusal(tmp_path / "bomb.png")
+    assert "million pixels" in check_refused(tmp_path / "bomb.png")
 
 
 def test_damaged_pictures_never_raise_anything_else(tmp_path: Path) -> None:

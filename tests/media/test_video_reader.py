@@ -250,7 +250,7 @@ def test_raw_streams_without_time_stamps_get_them(tmp_path: Path) -> None:
     assert len(steps) == 1 and frames[0].pts >= 0 and steps.pop() * frames[0].time_base == Fraction(1, 25)
 
 
-def refusal(path: Path) -> str:
+def check_refused(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         open_video(path)
     message = str(caught.value)
@@ -259,21 +259,21 @@ def refusal(path: Path) -> str:
 
 
 def test_bad_videos_are_refused_in_one_line(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "none.mp4")
-    assert "folder" in refusal(tmp_path)
+    assert "no such file" in check_refused(tmp_path / "none.mp4")
+    assert "folder" in check_refused(tmp_path)
     (tmp_path / "empty.mp4").touch()
-    assert "empty" in refusal(tmp_path / "empty.mp4")
+    assert "empty" in check_refused(tmp_path / "empty.mp4")
     (tmp_path / "text.mp4").write_text("this is not a video\n" * 100)
-    assert "not a video" in refusal(tmp_path / "text.mp4")
-    assert "sound but no video" in refusal(write_sound_only(tmp_path / "sound.mp4"))
+    assert "not a video" in check_refused(tmp_path / "text.mp4")
+    assert "sound but no video" in check_refused(write_sound_only(tmp_path / "sound.mp4"))
     os.mkfifo(tmp_path / "pipe.mp4")
-    assert "ordinary file" in refusal(tmp_path / "pipe.mp4")
+    assert "ordinary file" in check_refused(tmp_path / "pipe.mp4")
 
 
 def test_playlists_do_not_reach_other_files(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.ts", [numbered(i) for i in range(5)])
     (tmp_path / "a.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/a.ts\n#EXT-X-ENDLIST\n")
-    refusal(tmp_path / "a.mp4")
+    check_refused(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}], ids=["table at the end", "table at the start"])
@@ -287,9 +287,9 @@ def test_a_cut_off_mp4_is_refused(tmp_path: Path, options: dict[str, str]) -> No
     assert len(good(path)) == 20
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    refusal(path)
+    check_refused(path)
     path.write_bytes(whole[:-60])
-    assert "cut off" in refusal(path)
+    assert "cut off" in check_refused(path)
 
 
 def test_rubbish_after_an_mp4_is_no_reason_to_refuse_it(tmp_path: Path) -> None:
@@ -303,19 +303,19 @@ def test_a_video_without_frames_is_refused(tmp_path: Path) -> None:
     with av.open(tmp_path / "a.mp4", "w") as container:
         container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
         container.start_encoding()
-    refusal(tmp_path / "a.mp4")
+    check_refused(tmp_path / "a.mp4")
 
 
 def test_a_video_of_nothing_but_damage_is_refused(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", [numbered(i) for i in range(5)])
     overwrite_frames(path, range(5), noise)
-    assert "no picture" in refusal(path)
+    assert "no picture" in check_refused(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tif", "renamed.mp4"])
 def test_a_still_picture_is_refused_with_what_is_needed(tmp_path: Path, name: str) -> None:
     Image.fromarray(quadrants()).save(tmp_path / name, format="PNG" if name == "renamed.mp4" else None)
-    assert "still picture; a video or a motion file is needed" in refusal(tmp_path / name)
+    assert "still picture; a video or a motion file is needed" in check_refused(tmp_path / name)
 
 
 def test_cover_art_is_no_video(tmp_path: Path) -> None:
@@ -329,11 +329,11 @@ def test_cover_art_is_no_video(tmp_path: Path) -> None:
         frame.sample_rate = 48000
         container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
-    assert "sound but no video" in refusal(tmp_path / "a.mp4")
+    assert "sound but no video" in check_refused(tmp_path / "a.mp4")
 
 
 def test_tiny_videos_are_refused(tmp_path: Path) -> None:
-    assert "8 x 8" in refusal(write_clip(tmp_path / "a.mp4", [flat(RED, 8, 8)] * 3))
+    assert "8 x 8" in check_refused(write_clip(tmp_path / "a.mp4", [flat(RED, 8, 8)] * 3))
 
 
 def test_names_that_look_like_addresses_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
