@@ -1,10 +1,9 @@
 """H.264 video files with exact time stamps, the sound of another file, and all or nothing on the disk."""
 
-import io
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -96,7 +95,7 @@ class VideoWriter:
             raise ValueError(f"pts {pts} after {self._last_pts}: must be 0 or more, and increase")
         self._last_pts = pts
         with self._one_line_errors():
-            self._mux(self._encoder.encode(self._frame(image, pts)))
+            self._container.mux(self._encoder.encode(self._frame(image, pts)))
             self._feed_audio(pts * self._time_base)
 
     @contextmanager
@@ -104,10 +103,14 @@ class VideoWriter:
         with atomic_path(self._path) as temporary, ExitStack() as stack:
             try:
                 self._start(temporary, stack, copy_sound=True)
+            except OSError:
+                raise  # of the disk
             except av.FFmpegError:
                 stack.close()  # the container refuses this sound after all, as MP4 does MP3 at low rates
                 try:
                     self._start(temporary, stack, copy_sound=False)
+                except OSError:
+                    raise
                 except av.FFmpegError as error:
                     size = "{} x {}".format(*self._size)
                     raise OutputError(f"{self._path}: {size} pixels cannot be encoded: {error.strerror}") from error
@@ -117,17 +120,22 @@ class VideoWriter:
     def _start(self, temporary: Path, stack: ExitStack, *, copy_sound: bool) -> None:
         """Open container, encoder and sound, write the header, and let `stack` close them."""
         suffix = self._path.suffix.lower()
-        self._sink = _Sink(temporary)
-        self._container = av.open(self._sink, "w", format=FORMATS[suffix], container_options=self._container_options())
-        # On failure the sink is closed first: then the container does not complete the file.
-        stack.callback(self._container.close)
-        stack.callback(self._sink.close)
+        # By its name: through a file object, PyAV would swallow a KeyboardInterrupt that arrives while FFmpeg writes.
+        self._container = av.open(
+            str(temporary), "w", format=FORMATS[suffix], container_options=self._container_options()
+        )
+        stack.callback(self._close)
         self._container.metadata.update(self._metadata)
         self._add_encoder()
         self._track = None
         if self._audio_from is not None:
             self._track = stack.enter_context(AudioTrack(self._audio_from, self._container, suffix, copy=copy_sound))
         self._container.start_encoding()
+
+    def _close(self) -> None:
+        """Free the container on the way out, where an error of its own would hide the one that led here."""
+        with suppress(av.FFmpegError):
+            self._container.close()
 
     def _container_options(self) -> dict[str, str]:
         # MP4 tells the time of the first picture on a clock of milliseconds unless it is given a finer one.
@@ -167,26 +175,20 @@ class VideoWriter:
         frame.pts, frame.time_base = pts, self._time_base
         return frame
 
-    def _mux(self, packets: list["av.Packet[av.VideoStream]"]) -> None:
-        self._container.mux(packets)
-        self._sink.check()
-
     def _feed_audio(self, until: Fraction) -> None:
         if self._track:
             self._track.feed(until)
-            self._sink.check()
 
     def _finish(self) -> None:
         """Write what the encoder still holds, the sound of the last picture, and the tables."""
         if self._last_pts is None:
             raise OutputError(f"{self._path}: is not written, for there was no picture to write")
         with self._one_line_errors():
-            self._mux(self._encoder.encode(None))
+            self._container.mux(self._encoder.encode(None))
             self._feed_audio(self._last_pts * self._time_base + 1 / self._rate)
             if self._track:
                 self._track.finish()
             self._container.close()
-            self._sink.check()
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
@@ -198,28 +200,3 @@ class VideoWriter:
         except av.FFmpegError as error:
             culprit = f"the sound of {self._audio_from} is damaged" if self.audio else "FFmpeg gave up"
             raise OutputError(f"{self._path}: cannot be completed: {culprit} ({error.strerror})") from error
-
-
-class _Sink(io.FileIO):
-    """The temporary file as FFmpeg sees it; keeps the first error, for FFmpeg does not report all of them."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
-        self._error: OSError | None = None
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write all of `data`."""
-        self.check()
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self._error = error
-            raise
-        return len(data)
-
-    def check(self) -> None:
-        """Raise the first error again."""
-        if self._error is not None:
-            raise self._error

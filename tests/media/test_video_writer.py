@@ -407,6 +407,27 @@ def test_an_interrupted_writer_never_leaves_a_part_under_the_name(tmp_path: Path
     assert len(left) == (1 if number == signal.SIGKILL else 0)
 
 
+def test_no_interruption_is_lost(tmp_path: Path) -> None:
+    """Whatever the writer is at when a handler raises; one in ten arrives while FFmpeg writes to the disk."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    image = np.zeros((64, 64, 3), np.uint8)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for attempt in range(40):
+            writer = VideoWriter(tmp_path / "a.mp4", width=64, height=64, rate=RATE, time_base=1 / RATE)
+            with pytest.raises(KeyboardInterrupt), writer:
+                signal.setitimer(signal.ITIMER_REAL, 0.02 + 0.0003 * attempt)
+                for pts in range(20_000):
+                    writer.write(image, pts)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     images = [numbered(i, 320, 240) for i in range(50)]
