@@ -32,7 +32,8 @@ def measure(case: Case, backend: str, seconds: float) -> dict[str, Any]:
     ours = _with_backend(case.ours(*inputs), backend)
     fail = case.check(inputs, ours())
     if fail is not None:
-        return {"case": case.name, "fail": fail}
+        again = case.check(inputs, ours())  # tells a fault that comes and goes from one of these inputs
+        return {"case": case.name, "fail": f"{fail}; the same call again: {again or 'right'}"}
     functions = {OURS: ours}
     remarks: dict[str, str] = {}
     for name, peer in case.peers.items():

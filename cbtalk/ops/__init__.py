@@ -1,5 +1,6 @@
 """The public ops: each validates its arguments, chooses a backend and carries its own autograd."""
 
+from cbtalk import _vector_math
 from cbtalk.ops.codebook_attention import codebook_attention as codebook_attention
 from cbtalk.ops.codebook_attention import self_attention as self_attention
 from cbtalk.ops.conv3x3 import conv3x3 as conv3x3
@@ -10,3 +11,5 @@ from cbtalk.ops.nearest_code import NearestCode as NearestCode
 from cbtalk.ops.nearest_code import Quantized as Quantized
 from cbtalk.ops.nearest_code import nearest_code as nearest_code
 from cbtalk.ops.nearest_code import vector_quantize as vector_quantize
+
+_vector_math.settle()
