@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 
 # Where each top package lies; a package that is imported as part of cbtalk may lie beside it.
-FOLDERS = {"cbtalk": "cbtalk"}
+FOLDERS = {"cbtalk": "cbtalk", "cbtalk.kernels": "kernels"}
 
 
 def torch_folder() -> str:

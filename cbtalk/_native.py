@@ -1,4 +1,4 @@
-"""The compiled library: loaded once, and the reason kept when it is absent."""
+"""The compiled libraries: each loaded once, and the reason kept when it is absent."""
 
 import ctypes
 from collections.abc import Iterator
@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-_LIBRARY = Path(__file__).parent / "_lib" / "libcbtalk_cpu.so"
+_FOLDER = Path(__file__).parent / "_lib"
 
 
 def _load(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
@@ -15,22 +16,46 @@ def _load(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
         return None, f"the compiled library {path.name} is not beside the package: run `make build` or `pip install .`"
     try:
         torch.ops.load_library(path)
-        library = ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(path)), None
     except OSError as error:
         return None, f"the compiled library {path.name} cannot be loaded: {error}"
-    library.cbtalk_cpu_level.restype = ctypes.c_char_p
-    library.cbtalk_set_cpu_level.argtypes = [ctypes.c_char_p]
-    library.cbtalk_set_cpu_level.restype = ctypes.c_bool
-    return library, None
+
+
+def _load_cpu(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
+    library, reason = _load(path)
+    if library is not None:
+        library.cbtalk_cpu_level.restype = ctypes.c_char_p
+        library.cbtalk_set_cpu_level.argtypes = [ctypes.c_char_p]
+        library.cbtalk_set_cpu_level.restype = ctypes.c_bool
+    return library, reason
+
+
+def _load_cuda(path: Path) -> str | None:
+    if not path.exists():
+        return f"no {path.name} beside the package: CMake found no nvcc where it was built, or CBTALK_CUDA was OFF"
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    return _load(path)[1]
 
 
 # Loaded at import, not at the first call: a call may be under torch.compile's tracing.
-_library, _reason = _load(_LIBRARY)
+_library, _cpu_reason = _load_cpu(_FOLDER / "libcbtalk_cpu.so")
+_cuda_reason = _load_cuda(_FOLDER / "libcbtalk_cuda.so")
 
 
 def why_not_cpp() -> str | None:
-    """Why the C++ kernels cannot be used at all, or None."""
-    return _reason
+    """Why the C++ kernels for the CPU cannot be used at all, or None."""
+    return _cpu_reason
+
+
+def why_not_cuda(*tensors: Tensor) -> str | None:
+    """Why no CUDA C++ kernel can take these tensors, or None; dtypes and layouts are the business of each op."""
+    if _cuda_reason is not None:
+        return _cuda_reason
+    for tensor in tensors:
+        if tensor.device.type != "cuda":
+            return f"it takes tensors on a GPU, not on {tensor.device}"
+    return None
 
 
 def cpu_level() -> str | None:
@@ -49,7 +74,7 @@ def use_cpu_level(name: str) -> Iterator[str]:
         RuntimeError: the compiled library is absent; the message is the reason.
     """
     if _library is None:
-        raise RuntimeError(_reason)
+        raise RuntimeError(_cpu_reason)
     before = _library.cbtalk_cpu_level()
     if not _library.cbtalk_set_cpu_level(name.encode()):
         raise ValueError(f"no instruction level {name!r}; known: baseline, avx2, avx512")

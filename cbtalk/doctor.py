@@ -12,11 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cbtalk import __version__, _native, ops
+from cbtalk import __version__, _native, _triton, ops
 from cbtalk.errors import BackendError
 
 PACKAGES = ("numpy", "av", "pillow", "safetensors", "triton")
-COMPILED_BACKENDS = ("cpp",)
+CPU_BACKENDS = ("cpp",)
+GPU_BACKENDS = ("cuda", "triton")
 # The tests hold the kernels to twice the reference's error on every shape; here a wrong build must show, no more.
 ALLOWED_ERROR = 4.0
 
@@ -31,16 +32,26 @@ class OpCase(NamedTuple):
 
 
 def run() -> int:
-    """Print the report; 0 where every backend is on and every op agrees with its reference, otherwise 1."""
+    """Print the report; 0 where the C++ kernels are on and no op on any backend is wrong, otherwise 1."""
     _section("versions", _versions())
+    _section("backends", _backends())
     _section("build", _build())
     started = time.monotonic()
-    verdicts = [(case.name, backend, examine(case, backend)) for case in op_cases() for backend in COMPILED_BACKENDS]
-    _section("ops", ((name, f"{backend} {verdict}; reference on") for name, backend, verdict in verdicts))
+    healthy = _examine_all("cpu", CPU_BACKENDS, all_on=True)
+    if torch.cuda.is_available():
+        healthy = _examine_all("cuda", GPU_BACKENDS, all_on=False) and healthy
     print(f"  forward and backward tested against float64 in {time.monotonic() - started:.1f} s")
-    healthy = all(verdict == "ok" for _, _, verdict in verdicts)
     print("all is well" if healthy else "not all is well: see the lines above")
     return 0 if healthy else 1
+
+
+def _examine_all(device: str, backends: Sequence[str], *, all_on: bool) -> bool:
+    """Print a line for each op; whether all are right, and on where `all_on` asks for it."""
+    verdicts = [(case.name, {name: examine(case, name) for name in backends}) for case in op_cases(device)]
+    lines = ((op, "; ".join(f"{name} {verdict}" for name, verdict in found.items())) for op, found in verdicts)
+    _section(f"ops on the {'CPU' if device == 'cpu' else 'GPU'}", lines)
+    found = [verdict for _, by_name in verdicts for verdict in by_name.values()]
+    return all(verdict == "ok" or (verdict.startswith("off") and not all_on) for verdict in found)
 
 
 def _section(title: str, lines: Iterable[tuple[str, str]]) -> None:
@@ -66,38 +77,50 @@ def _versions() -> Iterable[tuple[str, str]]:
         yield "GPU", f"off: {'torch is built without CUDA' if cuda is None else f'CUDA {cuda} finds none'}"
 
 
+def _backends() -> Iterable[tuple[str, str]]:
+    no_gpu = None if torch.cuda.is_available() else "there is no GPU"
+    reasons = {
+        "cpp": _native.why_not_cpp(),
+        "cuda": _native.why_not_cuda() or no_gpu,
+        "triton": _triton.why_not_triton() or no_gpu,
+        "reference": None,
+    }
+    for name, reason in reasons.items():
+        yield name, f"off: {reason}" if reason else "on"
+
+
 def _build() -> Iterable[tuple[str, str]]:
-    if reason := _native.why_not_cpp():
-        yield "cpp", f"off: {reason}"
+    if _native.why_not_cpp():
         return
-    yield "cpp", f"on, instruction level in use: {_native.cpu_level()}"
+    yield "level in use", str(_native.cpu_level())
     facts = importlib.import_module("cbtalk._build_info")
-    for name in ("compiler", "flags", "levels", "switches", "processor_level"):
-        yield name.replace("_", " "), getattr(facts, name)
+    for name in ("compiler", "flags", "levels", "cuda", "switches", "processor_level"):
+        yield name.replace("_", " "), getattr(facts, name) or "not built"
 
 
-def op_cases() -> list[OpCase]:
-    """Every op with float32 inputs of a size that takes milliseconds, in the layouts that the model uses."""
+def op_cases(device: str = "cpu") -> list[OpCase]:
+    """Every op of a device with float32 inputs of a size that takes milliseconds, in the layouts of the model."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator).to(device)
 
     image = normal(2, 32, 32, 32).contiguous(memory_format=torch.channels_last)
-    occlusion = torch.rand(2, 1, 16, 16, generator=generator)
+    occlusion = torch.rand(2, 1, 16, 16, generator=generator).to(device)
     rows, codes, values = normal(512, 32), normal(256, 32), normal(256, 32)
     attention = functools.partial(ops.codebook_attention, heads=8)
     self_attention = functools.partial(ops.self_attention, heads=8)
     group_norm = functools.partial(ops.group_norm, groups=8, eps=1e-6, silu=True)
-    return [
+    cases = [
         OpCase("nearest_code", _distances, (rows, codes)),
         OpCase("vector_quantize", _loss, (rows, codes)),
         OpCase("flow_warp", ops.flow_warp, (image, normal(2, 16, 16, 2), occlusion)),
         OpCase("codebook_attention", attention, (normal(2, 64, 32), codes, values)),
         OpCase("self_attention", self_attention, (normal(2, 64, 32), normal(2, 64, 32), normal(2, 64, 32))),
         OpCase("group_norm", group_norm, (image, normal(32), normal(32))),
-        OpCase("conv3x3", ops.conv3x3, (image, normal(48, 32, 3, 3), normal(48)), gradients=False),
     ]
+    convolution = OpCase("conv3x3", ops.conv3x3, (image, normal(48, 32, 3, 3), normal(48)), gradients=False)
+    return [*cases, convolution] if device == "cpu" else cases  # a GPU has cuDNN's
 
 
 def _distances(rows: Tensor, codes: Tensor, *, backend: str) -> Tensor:
@@ -130,7 +153,7 @@ def _results(case: OpCase, inputs: Sequence[Tensor], backend: str) -> list[Tenso
     output = case.op(*leaves, backend=backend)
     if not case.gradients:
         return [output]
-    weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view(output.shape)
+    weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype, device=output.device).view(output.shape)
     return [output.detach(), *torch.autograd.grad(output, leaves, weight)]
 
 

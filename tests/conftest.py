@@ -4,6 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+# Without a GPU, Triton's interpreter runs the kernels; it has to be chosen before triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # The golden arrays and the clips, where the checkout lies beside them; the other tests do not need them.
 _SHARED = Path(__file__).parents[2] / "shared"
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cbtalk import _native, doctor
+from cbtalk import _native, _triton, doctor
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -16,16 +16,29 @@ def test_a_healthy_installation(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert f"torch                {torch.__version__}" in out
     assert out.count("cpp ok") == len(doctor.op_cases())
-    assert f"instruction level in use: {_native.cpu_level()}" in out
+    assert f"level in use         {_native.cpu_level()}" in out
 
 
 def test_an_absent_library_is_off_for_its_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_native, "_reason", "nobody compiled it")
+    monkeypatch.setattr(_native, "_cpu_reason", "nobody compiled it")
     code, out = report(capsys)
     assert code == 1
-    assert out.count("nobody compiled it") == 1 + len(doctor.op_cases())  # in the build, and for each op
+    assert out.count("nobody compiled it") == 1 + len(doctor.op_cases())  # of the backends, and for each op
+
+
+def test_gpu_backends_that_are_off_say_why_and_are_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reason := _native.why_not_cpp():
+        pytest.skip(reason)
+    monkeypatch.setattr(_native, "_cuda_reason", "there was no nvcc")
+    monkeypatch.setattr(_triton, "_reason", "triton is not installed")
+    code, out = report(capsys)
+    assert code == 0
+    assert "cuda                 off: there was no nvcc" in out
+    assert "triton               off: triton is not installed" in out
 
 
 @pytest.mark.parametrize("fault", [lambda y: y * 1.001, lambda y: y * torch.nan, lambda y: y.detach() * 1.0])
@@ -39,7 +52,7 @@ def test_a_kernel_that_computes_something_else_is_found(
         output = sound(*inputs, backend="reference")
         return fault(output) if backend == "cpp" else output  # type: ignore[operator]
 
-    monkeypatch.setattr(doctor, "op_cases", lambda: [cases[2]._replace(op=broken)])
+    monkeypatch.setattr(doctor, "op_cases", lambda _device: [cases[2]._replace(op=broken)])
     code, out = report(capsys)
     assert code == 1
     assert "cpp WRONG: output" in out or "cpp FAILED" in out

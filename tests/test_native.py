@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cbtalk import _build_info, _native
 
@@ -54,6 +55,17 @@ def test_a_missing_or_damaged_library_has_a_reason(tmp_path: Path) -> None:
     (tmp_path / "libcbtalk_cpu.so").write_bytes(b"not a library")
     library, reason = _native._load(tmp_path / "libcbtalk_cpu.so")
     assert library is None and reason is not None and "cannot be loaded" in reason
+
+
+def test_a_missing_cuda_library_has_a_reason(tmp_path: Path) -> None:
+    reason = _native._load_cuda(tmp_path / "libcbtalk_cuda.so")
+    assert reason is not None and "nvcc" in reason
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is built with CUDA")
+def test_the_cuda_library_is_left_alone_on_a_torch_without_cuda(tmp_path: Path) -> None:
+    (tmp_path / "libcbtalk_cuda.so").write_bytes(b"never loaded")
+    assert _native._load_cuda(tmp_path / "libcbtalk_cuda.so") == "this torch is built without CUDA"
 
 
 @pytest.mark.parametrize("level", _build_info.levels.split())

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from torch import Tensor
+
 from cbtalk.errors import BackendError
 
 _auto = "auto"
@@ -26,6 +28,18 @@ def choose(requested: str, candidates: Sequence[tuple[str, str | None]]) -> str:
             return name
     known = ", ".join(name for name, _ in candidates)
     raise BackendError(f"no backend {wanted!r} for this op; known: auto, {known}")
+
+
+def in_order(
+    tensor: Tensor, *, cpp: str | None, cuda: str | None, triton: str | None
+) -> list[tuple[str, str | None]]:
+    """The candidates for `choose`, each with the reason against it, in the order for the tensor's device.
+
+    The order on a GPU is a guess until it is measured there. On the CPU, Triton runs in its interpreter, for tests.
+    """
+    if tensor.device.type == "cpu":
+        return [("cpp", cpp), ("reference", None), ("cuda", cuda), ("triton", triton)]
+    return [("cuda", cuda), ("triton", triton), ("reference", None), ("cpp", cpp)]
 
 
 @contextmanager

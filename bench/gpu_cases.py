@@ -1,0 +1,180 @@
+"""The GPU cases: the paper's shapes at batch 16, the floor of each, and the best that torch has for the same result."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.gpu_timing import Ceilings
+from cbtalk import ops
+from cbtalk.reference import codebook_attention as attention_reference
+from cbtalk.reference import flow_warp as warp_reference
+from cbtalk.reference import group_norm as norm_reference
+from cbtalk.reference import nearest_code as code_reference
+
+BATCH = 16
+HEADS = 8
+TOKENS = 1024
+SILU_EPS = 1e-6
+
+Function = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class GpuCase:
+    """One op at one size and dtype. `op(*inputs, backend=...)`, the exact `reference` and the peers give one tensor."""
+
+    op: str
+    shape: str
+    dtype: torch.dtype
+    make_inputs: Callable[[], tuple[Tensor, ...]]
+    run: Function
+    reference: Function
+    forward_floor: Callable[[Ceilings], float]  # seconds
+    backward_floor: Callable[[Ceilings], float]
+    peers: Mapping[str, Function] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.op} {self.shape} {str(self.dtype).removeprefix('torch.')}"
+
+
+def cases() -> list[GpuCase]:
+    """Every op in the dtypes of training and rendering."""
+    found: list[GpuCase] = []
+    for dtype in (torch.float32, torch.bfloat16):
+        found += [_warp(C, size, dtype) for C, size in ((256, 32), (128, 64), (128, 128), (64, 256))]
+        found += [_attention(d, codes, dtype) for d in (4, 32) for codes in (256, 1024)]
+        found += [_norm(C, size, dtype) for C, size in ((64, 256), (128, 128), (256, 32))]
+    found += [_nearest(D) for D in (32, 256)] + [_quantize(D) for D in (32, 256)]
+    return found
+
+
+def _random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, device="cuda").to(dtype)
+
+
+def _warp(C: int, size: int, dtype: torch.dtype) -> GpuCase:
+    def make() -> tuple[Tensor, ...]:
+        feature = _random(BATCH, C, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        line = torch.linspace(-1, 1, 64, device="cuda")
+        grid = torch.stack([line.expand(64, 64), line[:, None].expand(64, 64)], -1)
+        return feature, grid + 0.1 * torch.randn(BATCH, 64, 64, 2, device="cuda"), torch.rand(BATCH, 1, 64, 64).cuda()
+
+    def plain(feature: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
+        maps = (flow.permute(0, 3, 1, 2), occlusion)
+        flow, occlusion = (F.interpolate(m, size=(size, size), mode="bilinear", align_corners=True) for m in maps)
+        grid = flow.permute(0, 2, 3, 1).to(feature.dtype)
+        return F.grid_sample(feature, grid, align_corners=True) * occlusion.to(feature.dtype)
+
+    picture = BATCH * C * size * size * dtype.itemsize
+    return GpuCase(
+        "flow_warp", f"({BATCH}, {C}, {size}, {size})", dtype, make, ops.flow_warp, warp_reference.flow_warp,
+        forward_floor=lambda c: 2 * picture / c.copy,
+        backward_floor=lambda c: 3 * picture / c.copy,
+        peers=_with_compiled(plain),
+    )  # fmt: skip
+
+
+def _attention(d: int, codes: int, dtype: torch.dtype) -> GpuCase:
+    def make() -> tuple[Tensor, ...]:
+        shapes = ((BATCH, TOKENS, HEADS * d), (codes, HEADS * d), (codes, HEADS * d))
+        return tuple(_random(*shape, dtype=dtype) for shape in shapes)
+
+    def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query = query.unflatten(-1, (HEADS, d)).transpose(1, 2)
+        key, value = (x.unflatten(-1, (HEADS, d)).transpose(0, 1).expand(BATCH, -1, -1, -1) for x in (key, value))
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+    pairs = BATCH * HEADS * TOKENS * codes
+
+    def floor(c: Ceilings, products: int) -> float:
+        rate = c.float32 if d < 16 else c.tf32 / 3 if dtype == torch.float32 else c.bfloat16
+        return max(pairs / c.exponentials, 2 * products * d * pairs / rate)
+
+    return GpuCase(
+        "codebook_attention", f"{BATCH} x {TOKENS} x {codes}, {HEADS} heads of {d}", dtype, make,
+        partial(ops.codebook_attention, heads=HEADS), partial(attention_reference.codebook_attention, heads=HEADS),
+        forward_floor=lambda c: floor(c, 2),
+        backward_floor=lambda c: floor(c, 5),
+        peers=_with_compiled(sdpa, "SDPA"),
+    )  # fmt: skip
+
+
+def _norm(C: int, size: int, dtype: torch.dtype) -> GpuCase:
+    groups = 32
+
+    def make() -> tuple[Tensor, ...]:
+        x = _random(BATCH, C, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        return x, _random(C), _random(C)
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.silu(F.group_norm(x, groups, weight.to(x.dtype), bias.to(x.dtype), SILU_EPS))
+
+    def with_silu(op: Function) -> Function:
+        return partial(op, groups=groups, eps=SILU_EPS, silu=True)
+
+    picture = BATCH * C * size * size * dtype.itemsize
+    return GpuCase(
+        "group_norm", f"({BATCH}, {C}, {size}, {size})", dtype, make,
+        with_silu(ops.group_norm), with_silu(norm_reference.group_norm),
+        forward_floor=lambda c: 2 * picture / c.copy,
+        backward_floor=lambda c: 3 * picture / c.copy,
+        peers=_with_compiled(plain),
+    )  # fmt: skip
+
+
+def _codes(D: int) -> tuple[Tensor, ...]:
+    return _random(BATCH * TOKENS, D), _random(1024, D)
+
+
+def _code_floor(D: int) -> Callable[[Ceilings], float]:
+    """Three products of TF32 are one of float32."""
+    return lambda c: 2 * BATCH * TOKENS * 1024 * D / (c.tf32 / 3)
+
+
+def _gradient_floor(D: int) -> Callable[[Ceilings], float]:
+    return lambda c: 4 * (2 * BATCH * TOKENS + 2 * 1024) * D / c.copy
+
+
+def _nearest(D: int) -> GpuCase:
+    def distances(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> Tensor:
+        return ops.nearest_code(z, codebook, backend=backend).distances
+
+    def exact(z: Tensor, codebook: Tensor) -> Tensor:
+        return code_reference.nearest_code(z, codebook).distances
+
+    def addmm(z: Tensor, codebook: Tensor) -> Tensor:
+        scores = torch.addmm(codebook.square().sum(1), z, codebook.T, alpha=-2)
+        return (z - codebook[scores.argmin(1)]).square().sum(1)
+
+    return GpuCase(
+        "nearest_code", f"{BATCH * TOKENS} x (1024, {D})", torch.float32, partial(_codes, D), distances, exact,
+        _code_floor(D), _gradient_floor(D), _with_compiled(addmm, "addmm + argmin"),
+    )  # fmt: skip
+
+
+def _quantize(D: int) -> GpuCase:
+    def loss(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> Tensor:
+        return ops.vector_quantize(z, codebook, backend=backend).loss
+
+    def exact(z: Tensor, codebook: Tensor) -> Tensor:
+        return code_reference.vector_quantize(z, codebook).loss
+
+    return GpuCase(
+        "vector_quantize", f"{BATCH * TOKENS} x (1024, {D})", torch.float32, partial(_codes, D), loss, exact,
+        _code_floor(D), _gradient_floor(D), _with_compiled(exact),
+    )  # fmt: skip
+
+
+def _with_compiled(function: Function, name: str = "eager") -> dict[str, Function]:
+    return {name: function, "torch.compile": torch.compile(function, mode="max-autotune-no-cudagraphs", dynamic=False)}
+
+
+def selected(op: str | None) -> Iterator[GpuCase]:
+    """The cases of one op, or all."""
+    return (case for case in cases() if op is None or case.op == op)

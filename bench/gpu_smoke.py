@@ -1,0 +1,34 @@
+"""Every op once on every GPU backend, at small sizes: what runs at all, and something short for the sanitizers.
+
+python -m bench.gpu_smoke
+"""
+
+import sys
+
+import torch
+
+from cbtalk import _native, _triton
+from cbtalk.doctor import GPU_BACKENDS, examine, op_cases
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def main() -> int:
+    """1 where an op is wrong or fails; a backend that is off says why."""
+    print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}")
+    print(f"cuda: {_native.why_not_cuda() or 'on'}; triton: {_triton.why_not_triton() or 'on'}")
+    verdicts = []
+    for case in op_cases("cuda"):
+        for dtype in DTYPES:
+            inputs = tuple(tensor.to(dtype) for tensor in case.inputs)
+            for backend in GPU_BACKENDS:
+                verdicts.append(examine(case._replace(inputs=inputs), backend))
+                print(f"{case.name:20} {dtype!s:15} {backend:8} {verdicts[-1]}", flush=True)
+    right = sum(verdict == "ok" for verdict in verdicts)
+    off = sum(verdict.startswith("off") for verdict in verdicts)
+    print(f"{right} right, {off} off, {len(verdicts) - right - off} wrong")
+    return int(right + off < len(verdicts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
