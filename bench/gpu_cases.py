@@ -15,6 +15,7 @@ from cbtalk.reference import flow_warp as warp_reference
 from cbtalk.reference import group_norm as norm_reference
 from cbtalk.reference import nearest_code as code_reference
 
+DEVICE = "cuda"
 BATCH = 16
 HEADS = 8
 TOKENS = 1024
@@ -55,21 +56,23 @@ def cases() -> list[GpuCase]:
 
 
 def _random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, device="cuda").to(dtype)
+    return torch.randn(shape, device=DEVICE).to(dtype)
 
 
 def _warp(C: int, size: int, dtype: torch.dtype) -> GpuCase:
     def make() -> tuple[Tensor, ...]:
         feature = _random(BATCH, C, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        line = torch.linspace(-1, 1, 64, device="cuda")
+        line = torch.linspace(-1, 1, 64, device=DEVICE)
         grid = torch.stack([line.expand(64, 64), line[:, None].expand(64, 64)], -1)
-        return feature, grid + 0.1 * torch.randn(BATCH, 64, 64, 2, device="cuda"), torch.rand(BATCH, 1, 64, 64).cuda()
+        flow = grid + 0.1 * torch.randn(BATCH, 64, 64, 2, device=DEVICE)
+        return feature, flow, torch.rand(BATCH, 1, 64, 64, device=DEVICE)
 
     def plain(feature: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
         maps = (flow.permute(0, 3, 1, 2), occlusion)
         flow, occlusion = (F.interpolate(m, size=(size, size), mode="bilinear", align_corners=True) for m in maps)
-        grid = flow.permute(0, 2, 3, 1).to(feature.dtype)
-        return F.grid_sample(feature, grid, align_corners=True) * occlusion.to(feature.dtype)
+        # grid_sample wants one dtype, and coordinates in bfloat16 are off by pixels.
+        warped = F.grid_sample(feature.float(), flow.permute(0, 2, 3, 1), align_corners=True) * occlusion
+        return warped.to(feature.dtype)
 
     picture = BATCH * C * size * size * dtype.itemsize
     return GpuCase(

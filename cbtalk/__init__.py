@@ -4,6 +4,8 @@ The names below load on first use, so that importing the package (or `cbtalk --h
 """
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cbtalk.errors import (
@@ -49,6 +51,12 @@ _HOMES = {
     "self_attention": "cbtalk.ops",
     "vector_quantize": "cbtalk.ops",
 }
+
+
+# In a checkout that is not installed, the Triton kernels lie beside the package instead of in it.
+_CHECKOUT = Path(__file__).resolve().parents[1]
+if importlib.util.find_spec("cbtalk.kernels") is None and (_CHECKOUT / "kernels" / "__init__.py").exists():
+    __path__.append(str(_CHECKOUT))
 
 
 def __getattr__(name: str) -> object:

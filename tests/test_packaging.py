@@ -20,23 +20,24 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
     return result.stdout
 
 
-def package_files() -> set[str]:
-    """What a user must get: sources, type marks and bundled weights, relative to the checkout."""
+def package_files(kernels: str = "kernels") -> set[str]:
+    """What a user must get: sources, type marks and weights; `kernels` is where the Triton kernels are expected."""
     patterns = ("cbtalk/**/*.py", "cbtalk/py.typed", "cbtalk/*.pyi", "cbtalk/weights/*")
-    return {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+    package = {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+    return package | {f"{kernels}/{path.name}" for path in ROOT.glob("kernels/*.py")}
 
 
 def test_every_file_of_the_package_is_installed(tmp_path: Path) -> None:
     run(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path, "build_py", "--build-lib", tmp_path)
     built = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("cbtalk/**/*") if path.is_file()}
-    assert built == package_files()
+    assert built == package_files("cbtalk/kernels")
 
 
 def test_the_source_distribution_can_be_built_and_tested(tmp_path: Path) -> None:
     run(sys.executable, "setup.py", "-q", "egg_info", "--egg-base", tmp_path, "sdist", "--dist-dir", tmp_path)
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    sources = set(re.findall(r"csrc/\S+\.cpp", (ROOT / "CMakeLists.txt").read_text()))
+    sources = set(re.findall(r"csrc/\S+\.(?:cpp|cu)\b", (ROOT / "CMakeLists.txt").read_text()))
     headers = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")}
     needed = {
         "CMakeLists.txt",
@@ -49,6 +50,19 @@ def test_the_source_distribution_can_be_built_and_tested(tmp_path: Path) -> None
     }
     assert sources | headers | needed | package_files() <= names
     assert not [name for name in names if name.endswith(".so")]
+
+
+def test_a_checkout_that_is_not_installed_finds_its_triton_kernels(tmp_path: Path) -> None:
+    for folder in ("cbtalk", "kernels"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("_lib", "*.so", "weights"))
+    program = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
+import cbtalk.kernels
+print(cbtalk.kernels.__file__)
+"""
+    printed = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert printed.strip() == str(tmp_path / "kernels" / "__init__.py")
 
 
 def test_without_the_compiled_library_the_reference_answers_and_the_reason_is_told(tmp_path: Path) -> None:
@@ -71,13 +85,19 @@ except cbtalk.BackendError as error:
 
 
 @pytest.mark.slow
-def test_the_wheel_builds_in_isolation_and_runs(tmp_path: Path) -> None:
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT)
+def test_the_wheel_builds_in_isolation_without_nvcc_and_runs(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT, CBTALK_CUDA="OFF")
     wheel = next(tmp_path.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    assert package_files() | {"cbtalk/_lib/libcbtalk_cpu.so"} <= names
-    program = "from cbtalk import _native, _build_info; print(_native.__file__, _native.why_not_cpp())"
-    printed = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
-    assert printed.split() == [str(tmp_path / "site" / "cbtalk" / "_native.py"), "None"]
+    assert package_files("cbtalk/kernels") | {"cbtalk/_lib/libcbtalk_cpu.so"} <= names
+    assert not any("libcbtalk_cuda" in name for name in names)
+    program = """
+from cbtalk import _native, _build_info
+print(_native.__file__, _native.why_not_cpp(), repr(_build_info.cuda))
+print(_native.why_not_cuda())
+"""
+    facts, reason = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site")).splitlines()
+    assert facts.split() == [str(tmp_path / "site" / "cbtalk" / "_native.py"), "None", "''"]
+    assert "nvcc" in reason
