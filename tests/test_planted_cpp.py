@@ -1,0 +1,46 @@
+"""Tests of the C++ tests: a fault planted in a formula that every backend shares turns them red."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[1] / "csrc"
+COMPILER = shutil.which("g++") or shutil.which("c++")
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+
+
+def run_test(folder: Path, test: str, header: str, before: str, after: str) -> int:
+    """The exit code of csrc/tests/<test>.cpp, built with `before` in a header replaced by `after`."""
+    headers = folder / "include" / "cbtalk"
+    shutil.copytree(CSRC / "include" / "cbtalk", headers)
+    text = (headers / header).read_text()
+    assert before in text, f"{header} has no {before!r}"
+    (headers / header).write_text(text.replace(before, after))
+    program = folder / test
+    include = [f"-I{folder / 'include'}", f"-I{CSRC / 'cpu'}"]
+    source = CSRC / "tests" / f"{test}.cpp"
+    subprocess.run([str(COMPILER), "-std=c++20", "-O1", *include, str(source), "-o", str(program)], check=True)
+    return subprocess.run([program], capture_output=True).returncode
+
+
+@pytest.mark.parametrize(
+    ("test", "header", "before", "after"),
+    [
+        ("test_geometry", "geometry.h", "align_corners ? last :", "align_corners ? last + 1 :"),
+        (
+            "test_geometry",
+            "geometry.h",
+            "source_size - 1) / static_cast<float>(target_size - 1)",
+            "source_size) / 1.0f",
+        ),
+        ("test_geometry", "geometry.h", "both ? one - fraction", "both ? fraction"),
+        ("test_ordering", "ordering.h", "(score < best_score)", "(score <= best_score)"),
+        ("test_ordering", "ordering.h", "index < best_index", "index > best_index"),
+    ],
+)
+def test_a_planted_fault_is_found(tmp_path: Path, test: str, header: str, before: str, after: str) -> None:
+    assert run_test(tmp_path / "sound", test, header, before, before) == 0
+    assert run_test(tmp_path / "faulty", test, header, before, after) not in (0, 77)
