@@ -30,9 +30,7 @@ def choose(requested: str, candidates: Sequence[tuple[str, str | None]]) -> str:
     raise BackendError(f"no backend {wanted!r} for this op; known: auto, {known}")
 
 
-def in_order(
-    tensor: Tensor, *, cpp: str | None, cuda: str | None, triton: str | None
-) -> list[tuple[str, str | None]]:
+def in_order(tensor: Tensor, *, cpp: str | None, cuda: str | None, triton: str | None) -> list[tuple[str, str | None]]:
     """The candidates for `choose`, each with the reason against it, in the order for the tensor's device.
 
     The order on a GPU is a guess until it is measured there. On the CPU, Triton runs in its interpreter, for tests.

@@ -6,23 +6,36 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbtalk import _native
-from cbtalk.ops.backends import choose
+from cbtalk import _native, _triton
+from cbtalk.ops.backends import choose, in_order
 from cbtalk.reference import codebook_attention as reference
 
+# The C++ of the CPU and of the GPU register under the first name, Triton's kernels under the second.
 # key and value are (G, K, heads * d): G = 1 is shared by the batch, G = B is one set of keys for each element.
 # maximum and total (heads, B, T) are the log-sum-exp in two parts: the largest q.k, and the sum over the keys of
 # exp((q.k - maximum) / sqrt(d)). In one float32, its rounding would be an error of every weight of the backward pass.
-torch.library.define(
-    "cbtalk::codebook_attention",
-    "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads)"
-    " -> (Tensor out, Tensor maximum, Tensor total)",
+# They are float32 whatever the dtype of the data.
+for _suffix in ("", "_triton"):
+    torch.library.define(
+        f"cbtalk::codebook_attention{_suffix}",
+        "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads)"
+        " -> (Tensor out, Tensor maximum, Tensor total)",
+    )
+    torch.library.define(
+        f"cbtalk::codebook_attention_backward{_suffix}",
+        "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, Tensor out,"
+        " Tensor maximum, Tensor total) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
+    )
+
+_COMPILED = (torch.ops.cbtalk.codebook_attention.default, torch.ops.cbtalk.codebook_attention_backward.default)
+_TRITON = (
+    torch.ops.cbtalk.codebook_attention_triton.default,
+    torch.ops.cbtalk.codebook_attention_backward_triton.default,
 )
-torch.library.define(
-    "cbtalk::codebook_attention_backward",
-    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, Tensor out, Tensor maximum,"
-    " Tensor total) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
-)
+_OPS = {"cpp": _COMPILED, "cuda": _COMPILED, "triton": _TRITON}  # forward, backward
+_ON_GPU = (torch.float32, torch.float16, torch.bfloat16)
+_CUDA_HEADS = (4, 8, 16, 32)
+_WIDEST_TRITON_HEAD = 128
 
 
 def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int, backend: str = "auto") -> Tensor:
@@ -30,14 +43,15 @@ def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int,
 
     The cross-attention to codes of the paper's compensation modules. Nothing is repeated for the batch, forward or
     backward; the gradients of key and value are summed over batch and tokens in a fixed order, whatever the number of
-    threads. C++ for float32 on the CPU, any head size; scaled_dot_product_attention for the rest.
+    threads. C++ for float32 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with float32 sums: CUDA
+    C++ for heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128. scaled_dot_product_attention for the rest.
 
     Args:
         query: (B, T, heads * d); head h owns the columns [h * d, (h + 1) * d). May be a slice of a wider tensor.
         key: (K, heads * d), K >= 1.
         value: (K, heads * d).
         heads: number of heads.
-        backend: "auto", "cpp" or "reference".
+        backend: "auto", "cpp", "cuda", "triton" or "reference".
 
     Returns:
         (B, T, heads * d), contiguous, in the dtype of query.
@@ -49,9 +63,10 @@ def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int,
     if key.dim() != 2:
         raise ValueError(f"key must be (K, heads * d), not {tuple(key.shape)}")
     _check_shapes(query, key[None], value[None], heads)
-    if _choose(backend, query, key, value) == "reference":
+    chosen = _choose(backend, query, key, value, heads)
+    if chosen == "reference":
         return reference.codebook_attention(query, key, value, heads=heads)
-    return _Attention.apply(query, key[None], value[None], None, heads)
+    return _Attention.apply(query, key[None], value[None], None, heads, chosen)
 
 
 def self_attention(
@@ -59,7 +74,9 @@ def self_attention(
 ) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V per head, each element of the batch with its own keys.
 
-    C++ for float32 on the CPU, any head size, deterministic; scaled_dot_product_attention for the rest.
+    C++ for float32 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with float32 sums: CUDA C++ for
+    heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128. scaled_dot_product_attention for the rest. All
+    but the last are deterministic.
 
     Args:
         query: (B, T, heads * d); head h owns the columns [h * d, (h + 1) * d). May be a slice of a wider tensor.
@@ -67,7 +84,7 @@ def self_attention(
         value: (B, S, heads * d).
         heads: number of heads.
         key_mask: (B, S) bool, True for a key that is ignored; an element whose keys are all masked attends to all.
-        backend: "auto", "cpp" or "reference".
+        backend: "auto", "cpp", "cuda", "triton" or "reference".
 
     Returns:
         (B, T, heads * d), contiguous, in the dtype of query.
@@ -81,12 +98,13 @@ def self_attention(
         raise ValueError(f"key has a batch of {key.shape[0]}, query of {query.shape[0]}")
     if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != key.shape[:2]):
         raise ValueError(f"key_mask must be bool {tuple(key.shape[:2])}, not {key_mask.dtype} {tuple(key_mask.shape)}")
-    if _choose(backend, query, key, value) == "reference":
+    chosen = _choose(backend, query, key, value, heads)
+    if chosen == "reference":
         return reference.self_attention(query, key, value, heads=heads, key_mask=key_mask)
     # torch.compile refuses a Function that is given one tensor twice.
     key = key.view_as(key) if key is query else key
     value = value.view_as(value) if value is query or value is key else value
-    return _Attention.apply(query, key, value, key_mask, heads)
+    return _Attention.apply(query, key, value, key_mask, heads, chosen)
 
 
 def why_not_cpp(query: Tensor, key: Tensor, value: Tensor) -> str | None:
@@ -100,10 +118,45 @@ def why_not_cpp(query: Tensor, key: Tensor, value: Tensor) -> str | None:
     return None
 
 
-def _choose(backend: str, query: Tensor, key: Tensor, value: Tensor) -> str:
+def why_not_cuda(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
+    """Why the CUDA C++ kernels cannot take these tensors, or None."""
+    if reason := _native.why_not_cuda(query, key, value) or _why_not_on_gpu(query, key, value):
+        return reason
+    if query.shape[-1] // heads not in _CUDA_HEADS:
+        return f"it takes heads of {', '.join(map(str, _CUDA_HEADS))} columns only"
+    return None
+
+
+def why_not_triton(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
+    """Why the Triton kernels cannot take these tensors, or None."""
+    if reason := _triton.why_not_triton(query, key, value) or _why_not_on_gpu(query, key, value):
+        return reason
+    if query.shape[-1] // heads > _WIDEST_TRITON_HEAD:
+        return f"it takes heads of at most {_WIDEST_TRITON_HEAD} columns"
+    return None
+
+
+def _why_not_on_gpu(query: Tensor, key: Tensor, value: Tensor) -> str | None:
+    if query.dtype not in _ON_GPU:
+        return "it takes float32, float16 and bfloat16 only"
+    if not query.dtype == key.dtype == value.dtype:
+        return "it takes query, key and value of one dtype"
+    return None
+
+
+def _choose(backend: str, query: Tensor, key: Tensor, value: Tensor, heads: int) -> str:
     # Processor time on a Xeon with AVX-512, November 2026, 8 heads, 1024 x 1024: the reference takes 2.5x ours at d = 4
     # and 1.1x at d = 32.
-    return choose(backend, [("cpp", why_not_cpp(query, key, value)), ("reference", None)])
+    candidates = in_order(
+        query,
+        cpp=why_not_cpp(query, key, value),
+        cuda=why_not_cuda(query, key, value, heads),
+        triton=why_not_triton(query, key, value, heads),
+    )
+    # The CUDA C++ kernels do not use tensor cores, which float16 and bfloat16 have from 16 columns on.
+    if query.shape[-1] // heads >= 16 and query.dtype != torch.float32:
+        candidates.sort(key=lambda candidate: candidate[0] == "cuda")
+    return choose(backend, candidates)
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor, heads: int) -> None:
@@ -125,31 +178,37 @@ def _adjacent(x: Tensor) -> Tensor:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, backend: str
+    ) -> Tensor:
         query, key, value = _adjacent(query), _adjacent(key), _adjacent(value)
         key_mask = None if key_mask is None else key_mask.contiguous()
-        out, maximum, total = torch.ops.cbtalk.codebook_attention.default(query, key, value, key_mask, heads)
+        out, maximum, total = _OPS[backend][0](query, key, value, key_mask, heads)
         ctx.save_for_backward(query, key, value, key_mask, out, maximum, total)
-        ctx.heads = heads
+        ctx.heads, ctx.backend = heads, backend
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, key_mask, out, maximum, total = ctx.saved_tensors
-        gradients = torch.ops.cbtalk.codebook_attention_backward.default(
+        gradients = _OPS[ctx.backend][1](
             _adjacent(grad_out), query, key, value, key_mask, ctx.heads, out, maximum, total
         )
-        return *gradients, None, None
+        return *gradients, None, None, None
 
 
+@torch.library.register_fake("cbtalk::codebook_attention")
+@torch.library.register_fake("cbtalk::codebook_attention_triton")
 def _fake_forward(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    statistic = (heads, *query.shape[:2])
-    return query.new_empty(query.shape), query.new_empty(statistic), query.new_empty(statistic)
+    statistic = query.new_empty((heads, *query.shape[:2]), dtype=torch.float32)
+    return query.new_empty(query.shape), statistic, torch.empty_like(statistic)
 
 
+@torch.library.register_fake("cbtalk::codebook_attention_backward")
+@torch.library.register_fake("cbtalk::codebook_attention_backward_triton")
 def _fake_backward(
     grad_out: Tensor,
     query: Tensor,
@@ -164,5 +223,28 @@ def _fake_backward(
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
-torch.library.register_fake("cbtalk::codebook_attention", _fake_forward)
-torch.library.register_fake("cbtalk::codebook_attention_backward", _fake_backward)
+# Triton is imported by the first call: it need not be installed.
+@torch.library.impl("cbtalk::codebook_attention_triton", ("cpu", "cuda"))
+def _triton_forward(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    from cbtalk.kernels.codebook_attention import attention_forward
+
+    return attention_forward(query, key, value, key_mask, heads)
+
+
+@torch.library.impl("cbtalk::codebook_attention_backward_triton", ("cpu", "cuda"))
+def _triton_backward(
+    grad_out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    heads: int,
+    out: Tensor,
+    maximum: Tensor,
+    total: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from cbtalk.kernels.codebook_attention import attention_backward
+
+    return attention_backward(grad_out, query, key, value, key_mask, heads, out, maximum, total)

@@ -6,18 +6,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbtalk import _native
-from cbtalk.ops.backends import choose
+from cbtalk import _native, _triton
+from cbtalk.ops.backends import choose, in_order
 from cbtalk.reference import flow_warp as reference
 
-torch.library.define(
-    "cbtalk::flow_warp",
-    "(Tensor feature, Tensor flow, Tensor? occlusion, SymInt height, SymInt width, bool align_corners) -> Tensor",
-)
-torch.library.define(
-    "cbtalk::flow_warp_backward",
+_FORWARD = "(Tensor feature, Tensor flow, Tensor? occlusion, SymInt height, SymInt width, bool align_corners) -> Tensor"
+_BACKWARD = (
     "(Tensor grad_output, Tensor feature, Tensor flow, Tensor? occlusion, bool align_corners, "
-    "bool need_feature, bool need_flow, bool need_occlusion) -> (Tensor, Tensor, Tensor)",
+    "bool need_feature, bool need_flow, bool need_occlusion, bool deterministic) -> (Tensor, Tensor, Tensor)"
 )
 
 # The kernels address a picture with 32-bit offsets.
@@ -37,7 +33,8 @@ def flow_warp(
 
     Flow and occlusion are resized to the output's size (bilinear, corner aligned) while they are read. Sampling is
     bilinear with zero padding; a coordinate that is not finite gives zeros. Coordinates are computed in float32 or
-    wider whatever the dtype of the feature.
+    wider whatever the dtype of the feature. On a GPU the gradient of the feature is summed in a fixed order where
+    `torch.use_deterministic_algorithms` asks for it; every other result always is.
 
     Args:
         feature: (B, C, H, W), contiguous or channels_last; also slices and expanded batches of these, without a copy.
@@ -45,7 +42,8 @@ def flow_warp(
         occlusion: (B, 1, h', w') or None; shared by the N flows.
         size: (Ho, Wo) of the output; by default that of the feature.
         align_corners: whether -1 and 1 are the centres of the feature's corner pixels, or their outer edges.
-        backend: "auto", "cpp" or "reference".
+        backend: "auto", "cpp", "cuda", "triton" or "reference". "cpp" takes float32 and bfloat16 on the CPU, "cuda"
+            and "triton" those and float16 on a GPU, each with the rows or the channels of the feature contiguous.
 
     Returns:
         (B, C, Ho, Wo), or (B, N, C, Ho, Wo), in the dtype of the feature. In its memory format too: for a
@@ -57,13 +55,19 @@ def flow_warp(
     """
     height, width = feature.shape[-2:] if size is None else size
     _check(feature, flow, occlusion, height, width)
-    name = choose(backend, [("cpp", why_not_cpp(feature, flow, occlusion)), ("reference", None)])
+    candidates = in_order(
+        feature,
+        cpp=why_not_cpp(feature, flow, occlusion),
+        cuda=why_not_cuda(feature, flow, occlusion),
+        triton=why_not_triton(feature, flow, occlusion),
+    )
+    name = choose(backend, candidates)
     if name == "reference":
         return reference.flow_warp(feature, flow, occlusion, size=(height, width), align_corners=align_corners)
     flows = flow if flow.dim() == 5 else flow[:, None]
     if occlusion is not None:
         occlusion = occlusion.float()
-    warped: Tensor = _FlowWarp.apply(feature, flows.float(), occlusion, height, width, align_corners)
+    warped: Tensor = _FlowWarp.apply(feature, flows.float(), occlusion, height, width, align_corners, name)
     return warped.unflatten(0, flow.shape[:2]) if flow.dim() == 5 else warped
 
 
@@ -71,12 +75,42 @@ def why_not_cpp(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) 
     """Why the C++ kernel cannot take these arguments, or None."""
     if (reason := _native.why_not_cpp()) is not None:
         return reason
-    given = [("feature", feature), ("flow", flow)] + ([] if occlusion is None else [("occlusion", occlusion)])
-    for name, tensor in given:
+    for map_name, tensor in _given(feature, flow, occlusion):
         if tensor.device.type != "cpu":
-            return f"{name} is on {tensor.device}, not on the CPU"
+            return f"{map_name} is on {tensor.device}, not on the CPU"
         if tensor.dtype not in (torch.float32, torch.bfloat16):
-            return f"{name} is {tensor.dtype}, not float32 or bfloat16"
+            return f"{map_name} is {tensor.dtype}, not float32 or bfloat16"
+    return _why_not_layout(feature)
+
+
+def why_not_cuda(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) -> str | None:
+    """Why the CUDA C++ kernel cannot take these arguments, or None."""
+    given = _given(feature, flow, occlusion)
+    reason = _native.why_not_cuda(*(tensor for _, tensor in given))
+    return _why_not_gpu(feature, given) if reason is None else reason
+
+
+def why_not_triton(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) -> str | None:
+    """Why the Triton kernel cannot take these arguments, or None."""
+    given = _given(feature, flow, occlusion)
+    reason = _triton.why_not_triton(*(tensor for _, tensor in given))
+    return _why_not_gpu(feature, given) if reason is None else reason
+
+
+def _given(feature: Tensor, flow: Tensor, occlusion: Tensor | None) -> list[tuple[str, Tensor]]:
+    return [("feature", feature), ("flow", flow)] + ([] if occlusion is None else [("occlusion", occlusion)])
+
+
+def _why_not_gpu(feature: Tensor, given: list[tuple[str, Tensor]]) -> str | None:
+    for name, tensor in given:
+        if tensor.device != feature.device:
+            return f"{name} is on {tensor.device}, feature on {feature.device}"
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            return f"{name} is {tensor.dtype}, not float32, float16 or bfloat16"
+    return _why_not_layout(feature)
+
+
+def _why_not_layout(feature: Tensor) -> str | None:
     stride = feature.stride()
     if stride[1] != 1 and stride[3] != 1:
         return f"feature has strides {tuple(stride)}: neither its rows nor its channels are contiguous"
@@ -118,6 +152,7 @@ def _fake_backward(
     need_feature: bool,
     need_flow: bool,
     need_occlusion: bool,
+    deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     none = torch.empty(0, device=feature.device)
     grad_feature = torch.empty(feature.shape, device=feature.device, memory_format=reference.memory_format(feature))
@@ -128,11 +163,32 @@ def _fake_backward(
     )
 
 
-torch.library.register_fake("cbtalk::flow_warp", _fake_forward)
-torch.library.register_fake("cbtalk::flow_warp_backward", _fake_backward)
+for _name in ("flow_warp", "flow_warp_triton"):
+    torch.library.define(f"cbtalk::{_name}", _FORWARD)
+    torch.library.register_fake(f"cbtalk::{_name}", _fake_forward)
+for _name in ("flow_warp_backward", "flow_warp_backward_triton"):
+    torch.library.define(f"cbtalk::{_name}", _BACKWARD)
+    torch.library.register_fake(f"cbtalk::{_name}", _fake_backward)
 
-_forward_op = torch.ops.cbtalk.flow_warp.default
-_backward_op = torch.ops.cbtalk.flow_warp_backward.default
+
+@torch.library.impl("cbtalk::flow_warp_triton", ("cpu", "cuda"))
+def _forward_triton(*arguments: Any) -> Tensor:
+    from cbtalk.kernels import flow_warp as kernels
+
+    return kernels.forward(*arguments)
+
+
+@torch.library.impl("cbtalk::flow_warp_backward_triton", ("cpu", "cuda"))
+def _backward_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    from cbtalk.kernels import flow_warp as kernels
+
+    return kernels.backward(*arguments)
+
+
+# The forward and the backward op of each backend; the dispatcher tells "cpp" from "cuda" by the device.
+_native_ops = (torch.ops.cbtalk.flow_warp.default, torch.ops.cbtalk.flow_warp_backward.default)
+_triton_ops = (torch.ops.cbtalk.flow_warp_triton.default, torch.ops.cbtalk.flow_warp_backward_triton.default)
+_OPS = {"cpp": _native_ops, "cuda": _native_ops, "triton": _triton_ops}
 
 
 class _FlowWarp(torch.autograd.Function):
@@ -147,10 +203,12 @@ class _FlowWarp(torch.autograd.Function):
         height: int,
         width: int,
         align_corners: bool,
+        backend: str,
     ) -> Tensor:
         ctx.save_for_backward(feature, flow, occlusion)
         ctx.align_corners = align_corners
-        return _forward_op(feature, flow, occlusion, height, width, align_corners)
+        ctx.backend = backend
+        return _OPS[backend][0](feature, flow, occlusion, height, width, align_corners)
 
     @staticmethod
     @once_differentiable
@@ -158,7 +216,9 @@ class _FlowWarp(torch.autograd.Function):
         feature, flow, occlusion = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         grad_output = grad_output.contiguous(memory_format=reference.memory_format(feature))
-        grads = _backward_op(grad_output, feature, flow, occlusion, ctx.align_corners, *needed)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        backward = _OPS[ctx.backend][1]
+        grads = backward(grad_output, feature, flow, occlusion, ctx.align_corners, *needed, deterministic)
         grad_feature, grad_flow, grad_occlusion = (
             grad if is_needed else None for grad, is_needed in zip(grads, needed, strict=True)
         )
@@ -167,6 +227,7 @@ class _FlowWarp(torch.autograd.Function):
             grad_feature.to(feature.dtype) if grad_feature is not None else None,
             grad_flow,
             grad_occlusion,
+            None,
             None,
             None,
             None,

@@ -6,29 +6,31 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbtalk import _native
-from cbtalk.ops.backends import choose
+from cbtalk import _native, _triton
+from cbtalk.ops.backends import choose, in_order
 from cbtalk.reference import nearest_code as reference
 from cbtalk.reference.nearest_code import NearestCode as NearestCode
 from cbtalk.reference.nearest_code import Quantized as Quantized
 
-torch.library.define("cbtalk::nearest_code", "(Tensor z, Tensor codebook) -> (Tensor indices, Tensor distances)")
-torch.library.define(
-    "cbtalk::nearest_code_backward",
-    "(Tensor grad_distances, Tensor z, Tensor codebook, Tensor indices) -> (Tensor grad_z, Tensor grad_codebook)",
-)
-torch.library.define(
-    "cbtalk::vector_quantize",
-    "(Tensor z, Tensor codebook, float beta) -> (Tensor codes, Tensor loss, Tensor indices, Tensor counts)",
-)
-torch.library.define(
-    "cbtalk::vector_quantize_backward",
-    "(Tensor? grad_codes, Tensor grad_loss, Tensor z, Tensor codebook, Tensor indices, float beta)"
+_SCHEMAS = {
+    "nearest_code": "(Tensor z, Tensor codebook) -> (Tensor indices, Tensor distances)",
+    "nearest_code_backward": "(Tensor grad_distances, Tensor z, Tensor codebook, Tensor indices)"
     " -> (Tensor grad_z, Tensor grad_codebook)",
-)
+    "vector_quantize": "(Tensor z, Tensor codebook, float beta)"
+    " -> (Tensor codes, Tensor loss, Tensor indices, Tensor counts)",
+    "vector_quantize_backward": "(Tensor? grad_codes, Tensor grad_loss, Tensor z, Tensor codebook, Tensor indices,"
+    " float beta) -> (Tensor grad_z, Tensor grad_codebook)",
+}
+# The C++ op serves the CPU and, in CUDA C++, the GPU; Triton's is its twin.
+for _name, _schema in _SCHEMAS.items():
+    torch.library.define(f"cbtalk::{_name}", _schema)
+    torch.library.define(f"cbtalk::{_name}_triton", _schema)
 
 # The kernels number codes with 32 bits and fill up the last group of 32.
 _MAX_CODES = 2**31 - 33
+# The last tile may be larger.
+_MAX_GPU_CODES = 2**31 - 1024
+_GPU_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def nearest_code(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> NearestCode:
@@ -37,13 +39,14 @@ def nearest_code(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> Neare
     Codes are compared by |e|^2 - 2 z.e in float32 or wider, under autocast too: the same order as the distances
     without the rounding of |z|^2, which is large beside the differences between codes. Of equally near codes the
     smallest index wins. A code with a NaN never wins; a row of NaN takes index 0 at distance NaN. The distance is that
-    of the winner, computed as sum (z - e)^2, and carries gradients to both arguments. The C++ kernel allocates one
-    packed copy of the codebook; its answer for a row depends on neither the other rows nor the number of threads.
+    of the winner, computed as sum (z - e)^2, and carries gradients to both arguments. The C++ kernels allocate one
+    packed copy of the codebook; an answer for a row depends on neither the other rows nor the number of threads.
 
     Args:
         z: (N, D) floating, N >= 0, any strides.
         codebook: (K, D) floating, K >= 1, any strides.
-        backend: "auto", "cpp" (float32 on the CPU) or "reference".
+        backend: "auto", "cpp" (float32 on the CPU), "cuda" or "triton" (float32, float16 and bfloat16 on a GPU, each
+            argument in its own) or "reference".
 
     Returns:
         indices (N,) int64 and distances (N,), float32 or wider.
@@ -53,9 +56,10 @@ def nearest_code(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> Neare
         BackendError: the backend asked for cannot run; the message is the reason.
     """
     _check(z, codebook)
-    if _choose(backend, z, codebook) == "reference":
+    chosen = _choose(backend, z, codebook)
+    if chosen == "reference":
         return reference.nearest_code(z, codebook)
-    return NearestCode(*_NearestCode.apply(z, codebook))
+    return NearestCode(*_NearestCode.apply(z, codebook, chosen))
 
 
 def vector_quantize(z: Tensor, codebook: Tensor, beta: float = 0.25, *, backend: str = "auto") -> Quantized:
@@ -67,13 +71,14 @@ def vector_quantize(z: Tensor, codebook: Tensor, beta: float = 0.25, *, backend:
         loss = beta * mean (sg(code) - z)^2 + mean (code - sg(z))^2
 
     trains z towards its code and the code towards its rows; sg stops the gradient. The codebook's gradient is summed
-    in the order of the rows whatever the number of threads. Nearest is what `nearest_code` says.
+    in a fixed order, on the CPU that of the rows: equal calls give equal bits. Nearest is what `nearest_code` says.
 
     Args:
         z: (N, D) floating, N >= 0, any strides.
         codebook: (K, D) floating, K >= 1, any strides.
         beta: weight of the first term, the commitment.
-        backend: "auto", "cpp" (float32 on the CPU) or "reference".
+        backend: "auto", "cpp" (float32 on the CPU), "cuda" or "triton" (float32, float16 and bfloat16 on a GPU, each
+            argument in its own) or "reference".
 
     Returns:
         codes (N, D) in z's dtype, loss (), indices (N,) int64, and counts (K,) int64, how many rows chose each code.
@@ -84,9 +89,10 @@ def vector_quantize(z: Tensor, codebook: Tensor, beta: float = 0.25, *, backend:
         BackendError: the backend asked for cannot run; the message is the reason.
     """
     _check(z, codebook)
-    if _choose(backend, z, codebook) == "reference":
+    chosen = _choose(backend, z, codebook)
+    if chosen == "reference":
         return reference.vector_quantize(z, codebook, beta)
-    return Quantized(*_VectorQuantize.apply(z, codebook, beta))
+    return Quantized(*_VectorQuantize.apply(z, codebook, beta, chosen))
 
 
 def why_not_cpp(z: Tensor, codebook: Tensor) -> str | None:
@@ -102,9 +108,34 @@ def why_not_cpp(z: Tensor, codebook: Tensor) -> str | None:
     return None
 
 
+def why_not_cuda(z: Tensor, codebook: Tensor) -> str | None:
+    """Why the CUDA C++ kernels cannot take these tensors, or None."""
+    return _native.why_not_cuda(z, codebook) or _why_not_gpu(z, codebook)
+
+
+def why_not_triton(z: Tensor, codebook: Tensor) -> str | None:
+    """Why the Triton kernels cannot take these tensors, or None."""
+    return _triton.why_not_triton(z, codebook) or _why_not_gpu(z, codebook)
+
+
+def _why_not_gpu(z: Tensor, codebook: Tensor) -> str | None:
+    if any(x.dtype not in _GPU_DTYPES for x in (z, codebook)):
+        return "it takes float32, float16 and bfloat16 only"
+    if z.shape[1] == 0:
+        return "it takes rows of at least one element"
+    if codebook.shape[0] > _MAX_GPU_CODES:
+        return f"it takes at most {_MAX_GPU_CODES} codes"
+    return None
+
+
 def _choose(backend: str, z: Tensor, codebook: Tensor) -> str:
     # One core of a Xeon with AVX-512, November 2026, 8192 x (1024, 32) and x (1024, 256): 9.2x and 2.2x.
-    return choose(backend, [("cpp", why_not_cpp(z, codebook)), ("reference", None)])
+    reasons = {
+        "cpp": why_not_cpp(z, codebook),
+        "cuda": why_not_cuda(z, codebook),
+        "triton": why_not_triton(z, codebook),
+    }
+    return choose(backend, in_order(z, **reasons))
 
 
 def _check(z: Tensor, codebook: Tensor) -> None:
@@ -114,46 +145,55 @@ def _check(z: Tensor, codebook: Tensor) -> None:
         raise ValueError(f"z and codebook must be floating point, not {z.dtype} and {codebook.dtype}")
 
 
+def _op(name: str, backend: str) -> Any:
+    return getattr(torch.ops.cbtalk, f"{name}_triton" if backend == "triton" else name).default
+
+
 class _NearestCode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-        indices, distances = torch.ops.cbtalk.nearest_code.default(z, codebook)
+    def forward(ctx: Any, z: Tensor, codebook: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+        indices, distances = _op("nearest_code", backend)(z, codebook)
         ctx.mark_non_differentiable(indices)
         ctx.save_for_backward(z, codebook, indices)
+        ctx.backend = backend
         return indices, distances
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: Tensor, grad_distances: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.ops.cbtalk.nearest_code_backward.default(grad_distances, *ctx.saved_tensors)
+    def backward(ctx: Any, _: Tensor, grad_distances: Tensor) -> tuple[Tensor, Tensor, None]:
+        return *_op("nearest_code_backward", ctx.backend)(grad_distances, *ctx.saved_tensors), None
 
 
 class _VectorQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, codebook: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        codes, loss, indices, counts = torch.ops.cbtalk.vector_quantize.default(z, codebook, beta)
+    def forward(
+        ctx: Any, z: Tensor, codebook: Tensor, beta: float, backend: str
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        codes, loss, indices, counts = _op("vector_quantize", backend)(z, codebook, beta)
         ctx.mark_non_differentiable(indices, counts)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, codebook, indices)
-        ctx.beta = beta
+        ctx.beta, ctx.backend = beta, backend
         return codes, loss, indices, counts
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_codes: Tensor | None, grad_loss: Tensor | None, *_: Tensor | None
-    ) -> tuple[Tensor, Tensor, None]:
+    ) -> tuple[Tensor, Tensor, None, None]:
         z, codebook, indices = ctx.saved_tensors
         grad_codes = None if grad_codes is None else grad_codes.contiguous()
-        grad_loss = z.new_zeros(()) if grad_loss is None else grad_loss
-        gradients = torch.ops.cbtalk.vector_quantize_backward.default(
-            grad_codes, grad_loss, z, codebook, indices, ctx.beta
-        )
-        return *gradients, None
+        grad_loss = z.new_zeros((), dtype=_wide(z, codebook)) if grad_loss is None else grad_loss
+        gradients = _op("vector_quantize_backward", ctx.backend)(grad_codes, grad_loss, z, codebook, indices, ctx.beta)
+        return *gradients, None, None
+
+
+def _wide(z: Tensor, codebook: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(z.dtype, codebook.dtype), torch.float32)
 
 
 def _fake_nearest_code(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    return z.new_empty((z.shape[0],), dtype=torch.int64), z.new_empty((z.shape[0],))
+    return z.new_empty((z.shape[0],), dtype=torch.int64), z.new_empty((z.shape[0],), dtype=_wide(z, codebook))
 
 
 def _fake_nearest_code_backward(
@@ -165,7 +205,7 @@ def _fake_nearest_code_backward(
 def _fake_vector_quantize(z: Tensor, codebook: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     indices = z.new_empty((z.shape[0],), dtype=torch.int64)
     counts = z.new_empty((codebook.shape[0],), dtype=torch.int64)
-    return z.new_empty(z.shape), z.new_empty(()), indices, counts
+    return z.new_empty(z.shape), z.new_empty((), dtype=_wide(z, codebook)), indices, counts
 
 
 def _fake_vector_quantize_backward(
@@ -174,7 +214,42 @@ def _fake_vector_quantize_backward(
     return z.new_empty(z.shape), codebook.new_empty(codebook.shape)
 
 
-torch.library.register_fake("cbtalk::nearest_code", _fake_nearest_code)
-torch.library.register_fake("cbtalk::nearest_code_backward", _fake_nearest_code_backward)
-torch.library.register_fake("cbtalk::vector_quantize", _fake_vector_quantize)
-torch.library.register_fake("cbtalk::vector_quantize_backward", _fake_vector_quantize_backward)
+for _name, _fake in (
+    ("nearest_code", _fake_nearest_code),
+    ("nearest_code_backward", _fake_nearest_code_backward),
+    ("vector_quantize", _fake_vector_quantize),
+    ("vector_quantize_backward", _fake_vector_quantize_backward),
+):
+    torch.library.register_fake(f"cbtalk::{_name}", _fake)
+    torch.library.register_fake(f"cbtalk::{_name}_triton", _fake)
+
+
+def _kernels() -> Any:
+    # Imported at the first call: triton need not be installed.
+    from cbtalk.kernels import nearest_code as kernels
+
+    return kernels
+
+
+@torch.library.impl("cbtalk::nearest_code_triton", ("cpu", "cuda"))
+def _nearest_code_triton(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    return _kernels().nearest_code(z, codebook)
+
+
+@torch.library.impl("cbtalk::nearest_code_backward_triton", ("cpu", "cuda"))
+def _nearest_code_backward_triton(
+    grad_distances: Tensor, z: Tensor, codebook: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor]:
+    return _kernels().nearest_code_backward(grad_distances, z, codebook, indices)
+
+
+@torch.library.impl("cbtalk::vector_quantize_triton", ("cpu", "cuda"))
+def _vector_quantize_triton(z: Tensor, codebook: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _kernels().vector_quantize(z, codebook, beta)
+
+
+@torch.library.impl("cbtalk::vector_quantize_backward_triton", ("cpu", "cuda"))
+def _vector_quantize_backward_triton(
+    grad_codes: Tensor | None, grad_loss: Tensor, z: Tensor, codebook: Tensor, indices: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
+    return _kernels().vector_quantize_backward(grad_codes, grad_loss, z, codebook, indices, beta)

@@ -88,7 +88,7 @@ void warp_rows(const FlowWarpParams& params, int64_t begin, int64_t end) {
 }  // namespace
 
 void flow_warp_forward(const FlowWarpParams& params, int64_t begin, int64_t end) {
-  if (params.storage == WarpStorage::float32) {
+  if (params.storage == Storage::float32) {
     warp_rows<float>(params, begin, end);
   } else {
     warp_rows<Bfloat16>(params, begin, end);

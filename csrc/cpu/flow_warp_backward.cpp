@@ -287,7 +287,7 @@ void flow_warp_backward_feature(const FlowWarpGradParams& params, int64_t begin,
     next = (b + 1) * blocks < end ? (b + 1) * blocks : end;
     const int64_t first = (block - b * blocks) * kWarpChannelBlock;
     const int64_t last = (next - b * blocks) * kWarpChannelBlock < C ? (next - b * blocks) * kWarpChannelBlock : C;
-    if (params.forward.storage == WarpStorage::float32) {
+    if (params.forward.storage == Storage::float32) {
       scatter_channels<float>(params, tile, b, first, last);
     } else {
       scatter_channels<Bfloat16>(params, tile, b, first, last);
@@ -296,7 +296,7 @@ void flow_warp_backward_feature(const FlowWarpGradParams& params, int64_t begin,
 }
 
 void flow_warp_backward_rows(const FlowWarpGradParams& params, int64_t begin, int64_t end) {
-  if (params.forward.storage == WarpStorage::float32) {
+  if (params.forward.storage == Storage::float32) {
     backward_rows<float>(params, begin, end);
   } else {
     backward_rows<Bfloat16>(params, begin, end);

@@ -1,8 +1,7 @@
 // The small sums between the passes over the pixels, in float64 and in a fixed order.
 
-#include <cmath>
-
 #include "cbtalk/group_norm.h"
+#include "cbtalk/group_norm_math.h"
 
 namespace cbtalk {
 namespace {
@@ -23,31 +22,23 @@ double chunk_pixels(const GroupNormParams& params, int64_t chunk) {
   return static_cast<double>(left < params.kChunk ? left : params.kChunk);
 }
 
-// Mean and squared distances of one group: the parallel form of the variance, exact in real arithmetic.
+// Mean and squared distances of one group, over its channels and chunks in their order.
 void join_group(const GroupNormParams& params, int64_t picture, int64_t group) {
   const int64_t width = params.channels / params.groups, first = group * width;
-  const double count = static_cast<double>(params.pixels * width);
-  double sum = 0;
+  Moments<double> moments{};
+  double count = 0;
   for (int64_t chunk = 0; chunk < params.chunks(); ++chunk) {
     const float* means = partial(params, picture, chunk, 0) + first;
-    double part = 0;
-    for (int64_t c = 0; c < width; ++c) part += means[c];
-    sum += part * chunk_pixels(params, chunk);
-  }
-  const double mean = sum / count;
-  double squares = 0;
-  for (int64_t chunk = 0; chunk < params.chunks(); ++chunk) {
-    const float* means = partial(params, picture, chunk, 0) + first;
-    const float* inner = partial(params, picture, chunk, 1) + first;
-    double part = 0;
+    const float* squares = partial(params, picture, chunk, 1) + first;
     for (int64_t c = 0; c < width; ++c) {
-      const double distance = means[c] - mean;
-      part += inner[c] + chunk_pixels(params, chunk) * distance * distance;
+      const JoinWeights<double> weights = join_weights(count, chunk_pixels(params, chunk));
+      moments = join(weights, moments, {means[c], squares[c]});
+      count = weights.count;
     }
-    squares += part;
   }
-  params.mean[picture * params.groups + group] = static_cast<float>(mean);
-  params.rstd[picture * params.groups + group] = static_cast<float>(1 / std::sqrt(squares / count + params.eps));
+  params.mean[picture * params.groups + group] = static_cast<float>(moments.mean);
+  params.rstd[picture * params.groups + group] =
+      static_cast<float>(reciprocal_deviation(moments.squares, count, params.eps));
 }
 
 }  // namespace
@@ -93,11 +84,11 @@ void group_norm_join_gradients(const GroupNormParams& params) {
         group_sum += params.weight[c] * sum;
         group_product += params.weight[c] * product;
       }
-      // d x = scale g - rstd (mean of w g) - rstd x^ (mean of w g x^), with x^ = (x - mean) rstd
-      const double rstd = params.rstd[picture * params.groups + group];
+      const InputGradientTerms terms =
+          input_gradient_terms(params.rstd[picture * params.groups + group], group_sum, group_product, count);
       for (int64_t c = group * width; c < (group + 1) * width; ++c) {
-        row(params, picture, kSlope)[c] = static_cast<float>(-rstd * rstd * group_product / count);
-        row(params, picture, kOffset)[c] = static_cast<float>(-rstd * group_sum / count);
+        row(params, picture, kSlope)[c] = terms.slope;
+        row(params, picture, kOffset)[c] = terms.offset;
       }
     }
   }

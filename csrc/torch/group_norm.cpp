@@ -4,7 +4,7 @@
 
 #include <tuple>
 
-#include "check.h"
+#include "group_norm_check.h"
 
 namespace {
 
@@ -12,25 +12,14 @@ using cbtalk::GroupNormParams;
 using cbtalk::ScalarType;
 using cbtalk::Tensor;
 
-bool is_channels_last(const Tensor& x) {
-  const int64_t strides[4] = {x.size(1) * x.size(2) * x.size(3), 1, x.size(1) * x.size(3), x.size(1)};
-  for (int i = 0; i < 4; ++i) {
-    if (x.size(i) > 1 && x.stride(i) != strides[i]) return false;
-  }
-  return true;
-}
-
 void check_picture(const Tensor& x, const Tensor& like, const char* name) {
-  cbtalk::check_dim(x, 4, name);
-  STD_TORCH_CHECK(x.is_cpu() && x.scalar_type() == like.scalar_type(), name, " must be a CPU tensor of the dtype of x");
-  for (int i = 0; i < 4; ++i) cbtalk::check_size(x, i, like.size(i), name);
-  STD_TORCH_CHECK(is_channels_last(x), name, " must be channels_last");
+  STD_TORCH_CHECK(x.is_cpu(), name, " must be a CPU tensor");
+  cbtalk::check_channels_last(x, like, name);
 }
 
 void check_vector(const Tensor& vector, int64_t size, const char* name) {
   cbtalk::check_float32(vector, name);
-  cbtalk::check_contiguous(vector, name);
-  STD_TORCH_CHECK(vector.numel() == size, name, " must have ", size, " elements");
+  cbtalk::check_floats(vector, size, name);
 }
 
 GroupNormParams fill(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups, bool silu) {

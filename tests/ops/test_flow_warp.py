@@ -283,7 +283,7 @@ def test_opcheck(layout: str) -> None:
         out = ops.flow_warp(one, flow, map_, 8, 9, True)
         torch.library.opcheck(ops.flow_warp, (one, flow, map_, 8, 9, True))
         for needed in ((True, True, map_ is not None), (False, True, False)):
-            torch.library.opcheck(ops.flow_warp_backward, (out, one, flow, map_, True, *needed))
+            torch.library.opcheck(ops.flow_warp_backward, (out, one, flow, map_, True, *needed, False))
 
 
 @needs_cpp

@@ -4,11 +4,10 @@
 
 #include <cstdint>
 
+#include "cbtalk/storage.h"
 #include "dispatch.h"
 
 namespace cbtalk {
-
-enum class WarpStorage { float32, bfloat16 };
 
 // Sizes: B pictures, N flows each, C channels; feature H x W, output Ho x Wo. Strides are in elements.
 struct FlowWarpParams {
@@ -25,7 +24,7 @@ struct FlowWarpParams {
   const float* occlusion;  // (B, 1, h', w') or null
   int64_t occlusion_stride[4];
 
-  WarpStorage storage;  // of feature, output and grad_output; all arithmetic is float32
+  Storage storage;      // of feature, output and grad_output; float16 on the GPU alone; all arithmetic is float32
   bool channels_last;   // of feature, output and grad_output
   bool align_corners;
   void* output;  // (B*N, C, Ho, Wo), dense in its memory format

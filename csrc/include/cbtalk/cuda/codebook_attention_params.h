@@ -1,0 +1,62 @@
+#pragma once
+
+// What the attention kernels of a GPU are given; without CUDA's headers, so that host tests reach it.
+
+#include <cstdint>
+
+#include "cbtalk/attention_math.h"
+#include "cbtalk/storage.h"
+
+namespace cbtalk {
+
+// A (B, T, heads * d) tensor: rows of heads * d adjacent elements; strides in elements.
+struct AttentionCudaRows {
+  const void* data;
+  int64_t batch_stride;
+  int64_t row_stride;
+};
+
+struct AttentionCudaParams {
+  Storage storage;    // of everything that is not float below
+  int64_t batch;      // B
+  int64_t tokens;     // T, queries of one element of the batch; B * T below 2^31
+  int64_t key_sets;   // 1 or B
+  int64_t keys;       // K of one key set, at least 1
+  int64_t heads;
+  int64_t head_size;  // d
+
+  AttentionCudaRows query;  // (B, T, heads * d)
+  AttentionCudaRows key;    // (key_sets, K, heads * d)
+  AttentionCudaRows value;  // (key_sets, K, heads * d)
+  const bool* key_mask;     // (key_sets, K) contiguous, true = ignore; or null
+
+  void* out;  // (B, T, heads * d) contiguous; written forward, read backward
+  // Written forward, read backward: the largest q.k of a row, and the sum of exp((q.k - maximum) / sqrt(d)).
+  float* maximum;  // (heads, B, T)
+  float* total;    // (heads, B, T)
+
+  // The rest is for the backward pass; null otherwise.
+  AttentionCudaRows grad_out;  // (B, T, heads * d)
+  void* grad_query;            // (B, T, heads * d) contiguous
+  void* grad_key;              // (key_sets, K, heads * d) contiguous
+  void* grad_value;            // (key_sets, K, heads * d) contiguous
+  float* workspace;            // attention_workspace() floats
+
+  CBTALK_HOST_DEVICE int64_t rows() const { return batch * tokens; }
+  CBTALK_HOST_DEVICE int64_t rows_per_key_set() const { return batch * tokens / key_sets; }
+  CBTALK_HOST_DEVICE int64_t width() const { return heads * head_size; }
+  CBTALK_HOST_DEVICE int64_t chunks() const { return attention_chunks(rows_per_key_set(), keys, key_sets, heads); }
+  CBTALK_HOST_DEVICE int64_t key_elements() const { return key_sets * keys * width(); }
+
+  // The parts of the workspace. Where there are several chunks, their sums are (chunks, key_sets, K, heads * d).
+  CBTALK_HOST_DEVICE float* delta() const { return workspace; }  // (heads, B, T)
+  CBTALK_HOST_DEVICE float* key_parts() const { return delta() + attention_delta_size(heads, rows()); }
+  CBTALK_HOST_DEVICE float* value_parts() const { return key_parts() + chunks() * key_elements(); }
+};
+
+inline int64_t attention_workspace(const AttentionCudaParams& params) {
+  const int64_t parts = params.chunks() > 1 ? 2 * params.chunks() * params.key_elements() : 0;
+  return attention_delta_size(params.heads, params.rows()) + parts;
+}
+
+}  // namespace cbtalk

@@ -1,0 +1,88 @@
+#pragma once
+
+// What the CPU and the CUDA binding of flow_warp share: checking its tensors and filling its parameters.
+
+#include <optional>
+
+#include "cbtalk/flow_warp.h"
+#include "check.h"
+
+namespace cbtalk {
+
+using torch::headeronly::MemoryFormat;
+
+inline bool is_channels_last(const Tensor& feature) { return feature.stride(1) == 1 && feature.stride(3) != 1; }
+
+inline bool is_dense(const Tensor& grad_output, const FlowWarpParams& params) {
+  const int64_t C = params.channels, Ho = params.out_height, Wo = params.out_width;
+  const int64_t contiguous[4] = {C * Ho * Wo, Ho * Wo, Wo, 1};
+  const int64_t channels_last[4] = {C * Ho * Wo, 1, Wo * C, C};
+  for (int i = 0; i < 4; ++i) {
+    const int64_t expected = params.channels_last ? channels_last[i] : contiguous[i];
+    if (grad_output.numel() > 0 && grad_output.size(i) > 1 && grad_output.stride(i) != expected) return false;
+  }
+  return true;
+}
+
+inline MemoryFormat memory_format(const FlowWarpParams& params) {
+  return params.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+inline void check_map(const Tensor& map, int64_t dim, int64_t batch, const char* name) {
+  STD_TORCH_CHECK(map.scalar_type() == ScalarType::Float, name, " must be float32");
+  check_dim(map, dim, name);
+  check_size(map, 0, batch, name);
+  STD_TORCH_CHECK(map.numel() > 0 || batch == 0, name, " must not be empty");
+}
+
+// The devices are the business of each binding.
+inline FlowWarpParams fill_flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion,
+                                     int64_t height, int64_t width, bool align_corners) {
+  check_dim(feature, 4, "feature");
+  const int64_t unit_stride = is_channels_last(feature) ? feature.stride(1) : feature.stride(3);
+  STD_TORCH_CHECK(unit_stride == 1, "feature must be contiguous along its rows or its channels");
+  STD_TORCH_CHECK(feature.size(2) > 0 && feature.size(3) > 0, "feature must have at least one pixel");
+  STD_TORCH_CHECK(height > 0 && width > 0, "the output must have at least one pixel");
+  check_map(flow, 5, feature.size(0), "flow");
+  check_size(flow, 4, 2, "flow");
+
+  FlowWarpParams params{};
+  switch (feature.scalar_type()) {
+    case ScalarType::Float: params.storage = Storage::float32; break;
+    case ScalarType::Half: params.storage = Storage::float16; break;
+    case ScalarType::BFloat16: params.storage = Storage::bfloat16; break;
+    default: STD_TORCH_CHECK(false, "feature must be float32, float16 or bfloat16");
+  }
+  params.batch = feature.size(0);
+  params.flows = flow.size(1);
+  params.channels = feature.size(1);
+  params.height = feature.size(2);
+  params.width = feature.size(3);
+  params.out_height = height;
+  params.out_width = width;
+  params.flow_height = flow.size(2);
+  params.flow_width = flow.size(3);
+  params.feature = feature.data_ptr();
+  params.flow = static_cast<const float*>(flow.data_ptr());
+  for (int i = 0; i < 4; ++i) params.feature_stride[i] = feature.stride(i);
+  for (int i = 0; i < 5; ++i) params.flow_stride[i] = flow.stride(i);
+  if (occlusion.has_value()) {
+    check_map(*occlusion, 4, feature.size(0), "occlusion");
+    params.occlusion_height = occlusion->size(2);
+    params.occlusion_width = occlusion->size(3);
+    params.occlusion = static_cast<const float*>(occlusion->data_ptr());
+    for (int i = 0; i < 4; ++i) params.occlusion_stride[i] = occlusion->stride(i);
+  }
+  params.channels_last = is_channels_last(feature);
+  params.align_corners = align_corners;
+  return params;
+}
+
+inline void check_grad_output(const Tensor& grad_output, const Tensor& feature, const FlowWarpParams& params) {
+  check_size(grad_output, 0, params.batch * params.flows, "grad_output");
+  check_size(grad_output, 1, params.channels, "grad_output");
+  STD_TORCH_CHECK(grad_output.scalar_type() == feature.scalar_type(), "grad_output must have the dtype of feature");
+  STD_TORCH_CHECK(is_dense(grad_output, params), "grad_output must be dense in the memory format of feature");
+}
+
+}  // namespace cbtalk
