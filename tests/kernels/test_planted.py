@@ -1,0 +1,68 @@
+"""Tests of the tests: a fault planted in a kernel turns the tests of its op red."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cbtalk import _triton
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(_triton._reason is not None, reason=str(_triton._reason))
+
+FAULTS = {
+    "x and y swapped": ("flow_warp", "return flow_x, flow_y", "return flow_y, flow_x"),
+    "align_corners off by one": (
+        "flow_warp",
+        "scale = 0.5 * (size - 1).to(tl.float32)",
+        "scale = 0.5 * size.to(tl.float32)",
+    ),
+    "a dropped last row": ("flow_warp", "(y < height) & (x < width)", "(y < height - 1) & (x < width)"),
+    "<= for <": ("nearest_code", "better = score > best", "better = score >= best"),
+    "a dropped tail of codes": (
+        "nearest_code",
+        "for first in range(0, K, BLOCK_K):",
+        "for first in range(0, tl.maximum(K // BLOCK_K, 1) * BLOCK_K, BLOCK_K):",
+    ),
+    "a dropped tail of keys": (
+        "codebook_attention",
+        "for first in range(0, keys, BLOCK_K):",
+        "for first in range(0, tl.maximum(keys // BLOCK_K, 1) * BLOCK_K, BLOCK_K):",
+    ),
+    "a padding of keys that counts": ("codebook_attention", "kept = key < keys", "kept = key <= keys"),
+}
+
+TF32 = {
+    "nearest_code": ('"tf32x3" if D >= 16 else "ieee"', '"tf32"'),
+    "codebook_attention": ('FLOAT32_PRECISION = "ieee"', 'FLOAT32_PRECISION = "tf32"'),
+}
+
+
+def run_tests(op: str, selection: str, *plant: str) -> subprocess.CompletedProcess[str]:
+    """The tests of one op, up to the first failure, with a fault in its kernels."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.kernels.planted", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*command, f"tests/kernels/test_{op}.py", "-k", selection],
+        cwd=ROOT,
+        env={**os.environ, "CBTALK_PLANT": json.dumps([op, *plant])},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_value_is_found(fault: str) -> None:
+    op, before, after = FAULTS[fault]
+    result = run_tests(op, "not compile", before, after)
+    assert result.returncode == 1, result.stdout + result.stderr  # failures, and no error of pytest's own
+
+
+@pytest.mark.parametrize("op", TF32)
+def test_tf32_where_float32_is_meant_is_found(op: str) -> None:
+    """The interpreter multiplies in float32 whatever is asked for: the compiled code tells."""
+    result = run_tests(op, "compile and 80", *TF32[op])
+    assert result.returncode == 1, result.stdout + result.stderr
