@@ -2,13 +2,12 @@
 
 #include "cbtalk/cuda/flow_warp.h"
 
-#include <array>
 #include <optional>
 #include <tuple>
-#include <utility>
 
 #include "cuda.h"
 #include "flow_warp_check.h"
+#include "stable_sort.h"
 
 namespace {
 
@@ -31,15 +30,6 @@ Tensor allocate(const Tensor& beside, ScalarType type, torch::headeronly::IntHea
   return torch::stable::empty(shape, type, std::nullopt, beside.device(), std::nullopt, format);
 }
 
-// {sorted keys, where each was}
-std::pair<Tensor, Tensor> stable_sort(const Tensor& keys) {
-  std::array<StableIValue, 4> stack{torch::stable::detail::from(keys),
-                                    torch::stable::detail::from(std::optional<bool>(true)),
-                                    torch::stable::detail::from(int64_t{-1}), torch::stable::detail::from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
-}
-
 void gather_feature(FlowWarpCudaGradParams& params, const Tensor& beside, cudaStream_t stream) {
   const FlowWarpParams& forward = params.forward;
   const int64_t pixels = forward.batch * forward.flows * forward.out_height * forward.out_width;
@@ -50,7 +40,7 @@ void gather_feature(FlowWarpCudaGradParams& params, const Tensor& beside, cudaSt
   params.weights = static_cast<float*>(weights.data_ptr());
   params.starts = static_cast<int64_t*>(starts.data_ptr());
   cbtalk::check_launch(cbtalk::flow_warp_keys_cuda(params, stream), "flow_warp_keys");
-  const auto [sorted_keys, order] = stable_sort(keys);
+  const auto [sorted_keys, order] = cbtalk::stable_sort(keys);
   params.order = static_cast<const int64_t*>(order.data_ptr());
   cbtalk::check_launch(
       cbtalk::flow_warp_gather_feature_cuda(params, static_cast<const int64_t*>(sorted_keys.data_ptr()), stream),

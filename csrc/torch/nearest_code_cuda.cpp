@@ -1,11 +1,11 @@
 #include "cbtalk/cuda/nearest_code.h"
 
-#include <array>
 #include <limits>
 #include <optional>
 #include <tuple>
 
 #include "cuda.h"
+#include "stable_sort.h"
 
 namespace cbtalk {
 namespace {
@@ -83,12 +83,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> quantize(const Tensor& z, const Tenso
 
 // The rows in the order of their codes, and within a code in their own. A radix sort takes a pass for each byte.
 Tensor sort_rows(const Tensor& indices, int64_t K) {
-  const Tensor keys = torch::stable::to(indices, K <= 1 << 15 ? ScalarType::Short : ScalarType::Int);
-  using torch::stable::detail::from;
-  std::array<StableIValue, 4> stack{from(keys), from(std::optional<bool>(true)), from(int64_t{-1}), from(false)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  torch::stable::detail::to<Tensor>(stack[0]);  // the sorted keys: taken over, and let go
-  return torch::stable::detail::to<Tensor>(stack[1]);
+  return stable_sort(torch::stable::to(indices, K <= 1 << 15 ? ScalarType::Short : ScalarType::Int)).second;
 }
 
 // grad_z = grad_codes + z_scale * weight * (z - code); grad_codebook = code_scale * sum over rows of weight * (code - z).
