@@ -188,7 +188,10 @@ def test_slices_expanded_batches_and_any_strides_of_the_maps(place: Place, deter
         actual = with_gradients(flow_warp, [feature, flow, occlusion], backend=place.backend)
         expected = with_gradients(flow_warp, dense, backend=place.backend)
         assert is_dense(actual[0], layout)
-        assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))
+        assert torch.equal(actual[0], expected[0]) and torch.equal(actual[1], expected[1])
+        # Off the boundaries of vectors, the sums over the channels may be taken in another order.
+        for one, other in zip(actual[2:], expected[2:], strict=True):
+            torch.testing.assert_close(one, other)
 
 
 @everywhere

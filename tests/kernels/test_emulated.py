@@ -1,0 +1,72 @@
+"""The CUDA C++ kernels and their bindings, compiled for the CPU, under the tests of the kernels: no GPU is needed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernels.emulation import build
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
+
+OPS = ("flow_warp", "group_norm", "codebook_attention", "nearest_code")
+
+# The shapes of the model take minutes; the graphs are CUDA's.
+SELECTION = "interpreted and not compile and not model and not graph"
+
+FAULTS = {
+    "x and y swapped": ("flow_warp", "cuda/flow_warp_backward.cu", "2 * pixel] = grad.x", "2 * pixel] = grad.y"),
+    "a dropped last pixel": (
+        "flow_warp",
+        "include/cbtalk/geometry.h",
+        "(low >= 0) & (low <= size - 2)",
+        "(low >= 0) & (low < size - 2)",
+    ),
+    "<= for <": ("nearest_code", "cuda/nearest_code.cu", "if (score < best)", "if (score <= best)"),
+    "a missing barrier": (
+        "codebook_attention",
+        "cuda/attention_tiles.cuh",
+        "    __syncthreads();\n    for (int i = threadIdx.x; i < padded",
+        "    for (int i = threadIdx.x; i < padded",
+    ),
+    "a dropped tail of keys": (
+        "codebook_attention",
+        "cuda/codebook_attention.cu",
+        "for (int k = 0; k < count; k += kKeyGroup)",
+        "for (int k = 0; k + kKeyGroup <= count; k += kKeyGroup)",
+    ),
+}
+
+
+def run_tests(op: str, plant: tuple[str, ...] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.kernels.emulated", "-p", "no:cacheprovider"]
+    # Memory that nobody has written holds 3e38, or a NaN of float16.
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "MALLOC_PERTURB_": "128"}
+    if plant is not None:
+        environment["CBTALK_PLANT"] = json.dumps(plant)
+    return subprocess.run(
+        [*command, f"tests/kernels/test_{op}.py", "-k", SELECTION],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_kernels_pass_their_tests(op: str) -> None:
+    result = run_tests(op)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_wrong_value_is_found(fault: str) -> None:
+    op, *plant = FAULTS[fault]
+    result = run_tests(op, plant=tuple(plant))
+    # A failure, and no error of pytest's own or of the compiler.
+    assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout + result.stderr
