@@ -51,14 +51,14 @@ def steps(out: Path) -> Iterator[Step]:
     for backend in ("triton", "cuda"):
         for op in ("flow_warp", "nearest_code", "codebook_attention", "group_norm"):
             tests = f"tests/kernels/test_{op}.py"
-            yield Step(f"tests {op} {backend}", (*pytest, tests, "-k", f"{backend} and not compile"), 60)
+            yield Step(f"tests {op} {backend}", (*pytest, tests, "-k", f"{backend} and not compile"), 90)
     yield Step("tests of streams, graphs, sizes", (*pytest, "tests/kernels/test_on_gpu.py"), 90)
+    yield Step("bench", (python, "-m", "bench.gpu", "--json", str(out / "gpu.json"), "--seconds", "200"), 260)
     sanitizer = shutil.which("compute-sanitizer")
     for tool in ("memcheck", "racecheck"):
         if sanitizer is not None:
             command = (sanitizer, "--tool", tool, "--error-exitcode", "9", python, "-m", "bench.gpu_smoke")
             yield Step(f"sanitizer {tool}", command, 60)
-    yield Step("bench", (python, "-m", "bench.gpu", "--json", str(out / "gpu.json"), "--seconds", "200"), 260)
 
 
 def run(step: Step, log: Path, remaining: float) -> Outcome:
