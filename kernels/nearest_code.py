@@ -2,6 +2,7 @@
 
 The search is a matrix product whose result stays in registers. The order of |e|^2 - 2 z.e is that of its half with the
 sign turned, z.e - |e|^2 / 2, which is what the accumulators hold when they start from -|e|^2 / 2; the largest wins.
+Where float32 leaves open which is the largest, float64 decides.
 """
 
 import torch
@@ -53,7 +54,106 @@ def nearest_code_fwd_kernel(
     z,  # (N, D)
     codebook,  # (K, D)
     half_norms,  # (K,) float32
-    indices,  # (N,) int64
+    indices,  # (N,) int64: of the nearest codes, -1 where float32 leaves open which it is
+    N,
+    K,
+    D,
+    z_stride_n,
+    z_stride_d,
+    codebook_stride_k,
+    codebook_stride_d,
+    doubt,  # what `doubt` gives
+    WHOLE: tl.constexpr,  # BLOCK_D >= D: the rows are loaded once
+    WIDEN: tl.constexpr,  # multiply in float32
+    PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """A program searches all codes for BLOCK_N rows."""
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_mask = rows < N
+    lanes = tl.arange(0, BLOCK_K)
+    columns = tl.arange(0, BLOCK_D)
+    z_rows = z + rows[:, None] * z_stride_n
+    # What each lane has seen: the best and the second best of its codes, and the first code of the best one's tile.
+    best = tl.full((BLOCK_N, BLOCK_K), float("-inf"), tl.float32)
+    second = best
+    best_tile = tl.zeros((BLOCK_N, BLOCK_K), tl.int32)
+    longest = tl.zeros((BLOCK_K,), tl.float32)  # half the squared length
+    if WHOLE:
+        z_tile = _load_tile(z_rows, columns, z_stride_d, row_mask, D, WIDEN)
+    for first in range(0, K, BLOCK_K):
+        code_mask = first + lanes < K
+        e_rows = codebook + (first + lanes).to(tl.int64)[:, None] * codebook_stride_k
+        # What fills up the last tile is never nearer than anything.
+        half_norm = tl.load(half_norms + first + lanes, mask=code_mask, other=float("inf"))
+        longest = tl.maximum(longest, tl.where(code_mask, half_norm, 0.0))
+        score = tl.broadcast_to(-half_norm[None, :], (BLOCK_N, BLOCK_K))
+        if WHOLE:
+            e_tile = _load_tile(e_rows, columns, codebook_stride_d, code_mask, D, WIDEN)
+            score = tl.dot(z_tile, tl.trans(e_tile), score, input_precision=PRECISION)
+        else:
+            for start in range(0, D, BLOCK_D):
+                z_tile = _load_tile(z_rows, start + columns, z_stride_d, row_mask, D, WIDEN)
+                e_tile = _load_tile(e_rows, start + columns, codebook_stride_d, code_mask, D, WIDEN)
+                score = tl.dot(z_tile, tl.trans(e_tile), score, input_precision=PRECISION)
+        # Tiles come in ascending order, so that strictly better keeps the smallest index of equals. A NaN is not.
+        better = score > best
+        second = tl.maximum(second, tl.where(better, best, score))
+        best = tl.where(better, score, best)
+        best_tile = tl.where(better, first, best_tile)
+    top = tl.max(best, axis=1)
+    index = tl.min(tl.where(best == top[:, None], best_tile + lanes[None, :], 2147483647), axis=1)
+    others = tl.where(best_tile + lanes[None, :] == index[:, None], second, best)
+    gap = top - tl.max(others, axis=1)
+    squared_length = tl.zeros((BLOCK_N,), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        row = _load_tile(z_rows, start + columns, z_stride_d, row_mask, D, True)
+        squared_length += tl.sum(row * row, axis=1)
+    z_length = tl.sqrt(squared_length) + 2.0**-40
+    e_length = tl.sqrt(2.0 * tl.max(longest, axis=0)) + 2.0**-40
+    # An infinity or a NaN leaves the order open.
+    decided = gap > doubt * e_length * (z_length + 0.5 * e_length)
+    tl.store(indices + rows, tl.where(decided, index, -1).to(tl.int64), mask=row_mask)
+
+
+@triton.jit
+def _search_in_float64(
+    z_row,  # pointer to the first of D
+    codebook,  # (K, D)
+    K,
+    D,
+    z_stride_d,
+    codebook_stride_k,
+    codebook_stride_d,
+    BLOCK_K: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """The nearest code of one row."""
+    lanes = tl.arange(0, BLOCK_K)
+    columns = tl.arange(0, BLOCK_D).to(tl.int64)
+    best = tl.full((BLOCK_K,), float("inf"), tl.float64)
+    best_tile = tl.zeros((BLOCK_K,), tl.int32)
+    for first in range(0, K, BLOCK_K):
+        code_mask = first + lanes < K
+        e_rows = codebook + (first + lanes).to(tl.int64)[:, None] * codebook_stride_k
+        score = tl.zeros((BLOCK_K,), tl.float64)
+        for start in range(0, D, BLOCK_D):
+            row = tl.load(z_row + (start + columns) * z_stride_d, mask=start + columns < D, other=0.0).to(tl.float64)
+            e = _load_tile(e_rows, start + columns, codebook_stride_d, code_mask, D, False).to(tl.float64)
+            score += tl.sum(e * (e - 2 * row[None, :]), axis=1)
+        better = code_mask & (score < best)
+        best = tl.where(better, score, best)
+        best_tile = tl.where(better, first, best_tile)
+    return tl.min(tl.where(best == tl.min(best, axis=0), best_tile + lanes, 2147483647), axis=0)
+
+
+@triton.jit
+def nearest_code_winners_kernel(
+    z,  # (N, D)
+    codebook,  # (K, D)
+    indices,  # (N,) int64, negative where the row is to be searched again
     distances,  # (N,) float32; unused where QUANTIZE
     codes,  # (N, D) contiguous; this and the rest unused unless QUANTIZE
     partials,  # (programs,) float32: each program's sum of distances
@@ -66,49 +166,29 @@ def nearest_code_fwd_kernel(
     codebook_stride_k,
     codebook_stride_d,
     QUANTIZE: tl.constexpr,
-    WHOLE: tl.constexpr,  # BLOCK_D >= D: the rows are loaded once
-    WIDEN: tl.constexpr,  # multiply in float32
-    PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """A program searches all codes for BLOCK_N rows, then reads the winners."""
+    """A program settles in float64 what of BLOCK_N rows is open, and reads their winners."""
     program = tl.program_id(0)
-    rows = program.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    places = tl.arange(0, BLOCK_N)
+    rows = program.to(tl.int64) * BLOCK_N + places
     row_mask = rows < N
-    lanes = tl.arange(0, BLOCK_K)
     columns = tl.arange(0, BLOCK_D)
     z_rows = z + rows[:, None] * z_stride_n
-    # What each lane has seen: the best of its codes and the first code of the tile that it came from.
-    best = tl.full((BLOCK_N, BLOCK_K), float("-inf"), tl.float32)
-    best_tile = tl.zeros((BLOCK_N, BLOCK_K), tl.int32)
-    if WHOLE:
-        z_tile = _load_tile(z_rows, columns, z_stride_d, row_mask, D, WIDEN)
-    for first in range(0, K, BLOCK_K):
-        code_mask = first + lanes < K
-        e_rows = codebook + (first + lanes).to(tl.int64)[:, None] * codebook_stride_k
-        # What fills up the last tile is never nearer than anything.
-        half_norm = tl.load(half_norms + first + lanes, mask=code_mask, other=float("inf"))
-        score = tl.broadcast_to(-half_norm[None, :], (BLOCK_N, BLOCK_K))
-        if WHOLE:
-            e_tile = _load_tile(e_rows, columns, codebook_stride_d, code_mask, D, WIDEN)
-            score = tl.dot(z_tile, tl.trans(e_tile), score, input_precision=PRECISION)
-        else:
-            for start in range(0, D, BLOCK_D):
-                z_tile = _load_tile(z_rows, start + columns, z_stride_d, row_mask, D, WIDEN)
-                e_tile = _load_tile(e_rows, start + columns, codebook_stride_d, code_mask, D, WIDEN)
-                score = tl.dot(z_tile, tl.trans(e_tile), score, input_precision=PRECISION)
-        # Tiles come in ascending order, so that strictly better keeps the smallest index of equals. A NaN is not.
-        better = score > best
-        best = tl.where(better, score, best)
-        best_tile = tl.where(better, first, best_tile)
-    winners = best == tl.max(best, axis=1)[:, None]
-    index = tl.min(tl.where(winners, best_tile + lanes[None, :], 2147483647), axis=1)
-    tl.store(indices + rows, index.to(tl.int64), mask=row_mask)
+    index = tl.load(indices + rows, mask=row_mask, other=0)
+    while tl.min(index, axis=0) < 0:
+        place = tl.argmin(index, axis=0)
+        z_row = z + (program.to(tl.int64) * BLOCK_N + place) * z_stride_n
+        found = _search_in_float64(
+            z_row, codebook, K, D, z_stride_d, codebook_stride_k, codebook_stride_d, BLOCK_K, BLOCK_D
+        )
+        index = tl.where(places == place, found.to(tl.int64), index)
+    tl.store(indices + rows, index, mask=row_mask)
 
     distance = tl.zeros((BLOCK_N,), tl.float32)
-    chosen_rows = codebook + index.to(tl.int64)[:, None] * codebook_stride_k
+    chosen_rows = codebook + index[:, None] * codebook_stride_k
     for start in range(0, D, BLOCK_D):
         row = _load_tile(z_rows, start + columns, z_stride_d, row_mask, D, True)
         chosen = _load_tile(chosen_rows, start + columns, codebook_stride_d, row_mask, D, True)
@@ -296,16 +376,22 @@ def nearest_code_bwd_codes_kernel(
 CHUNK = 64
 
 
-def search_config(D: int, z_dtype: torch.dtype, codebook_dtype: torch.dtype) -> dict[str, object]:
-    """The compile-time choices of `nearest_code_fwd_kernel`, num_warps and num_stages among them.
+def doubt(D: int, z_dtype: torch.dtype, codebook_dtype: torch.dtype) -> float:
+    """What times |e| (|z| + |e| / 2) two scores z.e - |e|^2 / 2 must be apart to be in the right order for certain.
 
-    3xTF32 errs by at most 6 * 2^-23 of |z| |e| a score, too much beside 4 sqrt(D) * 2^-23, what float32 itself may
-    err, for the shortest rows alone. Products of two float16 or two bfloat16 are exact in float32.
+    Twice the error of a score, with u = 2^-24. 3xTF32: 20 u |z| |e| for what the two parts of a number leave out;
+    24 u for each of up to four steps of 8 columns that the tensor cores, which truncate to 24 bits of the largest
+    addend, take before Triton adds in float32; u for each of those D / 16 additions. Products of two float16 or two
+    bfloat16 are exact, but all their sums are the tensor cores': 40 u for each 16 columns. |e|^2 / 2: (D / 64 + 9) u.
+    The rest is for products of errors, and for the lengths' own.
     """
-    config: dict[str, object] = {
-        "WIDEN": z_dtype != codebook_dtype,
-        "PRECISION": "tf32x3" if D >= 16 else "ieee",
-    }
+    single = torch.float32 in (z_dtype, codebook_dtype) or z_dtype != codebook_dtype
+    return 2.0**-23 * (0.15 * D + 125 if single else 2.6 * D + 60)
+
+
+def search_config(D: int, z_dtype: torch.dtype, codebook_dtype: torch.dtype) -> dict[str, object]:
+    """The compile-time choices of `nearest_code_fwd_kernel`, num_warps and num_stages among them."""
+    config: dict[str, object] = {"WIDEN": z_dtype != codebook_dtype, "PRECISION": "tf32x3"}
     if D <= 32:
         block_d = 16 if D <= 16 else 32
         return config | {
@@ -315,6 +401,10 @@ def search_config(D: int, z_dtype: torch.dtype, codebook_dtype: torch.dtype) -> 
     return config | {
         "WHOLE": False, "BLOCK_N": 128, "BLOCK_K": 64, "BLOCK_D": block_d, "num_warps": 8, "num_stages": 3
     }  # fmt: skip
+
+
+# Of `nearest_code_winners_kernel`: few rows a program, for to search one of them again takes long.
+WINNERS_CONFIG = {"BLOCK_N": 32, "BLOCK_K": 64, "BLOCK_D": 32, "num_warps": 8}
 
 
 def backward_config(D: int) -> dict[str, int]:
@@ -357,30 +447,21 @@ def _search(
     counts: Tensor | None = None,
 ) -> Tensor:
     (N, D), K = z.shape, codebook.shape[0]
-    config = search_config(D, z.dtype, codebook.dtype)
-    programs = triton.cdiv(N, config["BLOCK_N"])
+    quantize = codes is not None
+    search = search_config(D, z.dtype, codebook.dtype)
+    programs = triton.cdiv(N, WINNERS_CONFIG["BLOCK_N"])
     half_norms = z.new_empty(K, dtype=torch.float32)
-    partials = z.new_empty(programs if codes is not None else 0, dtype=torch.float32)
+    partials = z.new_empty(programs if quantize else 0, dtype=torch.float32)
+    sizes = N, K, D, *z.stride(), *codebook.stride()
     with torch.cuda.device_of(z):
         code_norms_kernel[(triton.cdiv(K, 16),)](
-            codebook, half_norms, counts, K, D, *codebook.stride(), QUANTIZE=counts is not None, BLOCK_K=16, BLOCK_D=64
+            codebook, half_norms, counts, K, D, *codebook.stride(), QUANTIZE=quantize, BLOCK_K=16, BLOCK_D=64
         )
-        nearest_code_fwd_kernel[(programs,)](
-            z,
-            codebook,
-            half_norms,
-            indices,
-            distances,
-            codes,
-            partials,
-            counts,
-            N,
-            K,
-            D,
-            *z.stride(),
-            *codebook.stride(),
-            QUANTIZE=codes is not None,
-            **config,
+        nearest_code_fwd_kernel[(triton.cdiv(N, search["BLOCK_N"]),)](
+            z, codebook, half_norms, indices, *sizes, doubt(D, z.dtype, codebook.dtype), **search
+        )
+        nearest_code_winners_kernel[(programs,)](
+            z, codebook, indices, distances, codes, partials, counts, *sizes, QUANTIZE=quantize, **WINNERS_CONFIG
         )
     return partials
 

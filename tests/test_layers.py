@@ -8,10 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic"}
+FOUNDATION = {"errors", "atomic", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
+    "ranges": set(),
     "allocator": set(),
     "_build_info": set(),
     "_native": set(),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbtalk import _native, _triton
+from cbtalk import _native, _triton, ranges
 from cbtalk.ops.backends import choose, in_order
 from cbtalk.reference import nearest_code as reference
 from cbtalk.reference.nearest_code import NearestCode as NearestCode
@@ -33,12 +33,14 @@ _MAX_GPU_CODES = 2**31 - 1024
 _GPU_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+@ranges.ranged("nearest_code")
 def nearest_code(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> NearestCode:
     """The code nearest to each row, by squared Euclidean distance.
 
     Codes are compared by |e|^2 - 2 z.e in float32 or wider, under autocast too: the same order as the distances
-    without the rounding of |z|^2, which is large beside the differences between codes. Of equally near codes the
-    smallest index wins. A code with a NaN never wins; a row of NaN takes index 0 at distance NaN. The distance is that
+    without the rounding of |z|^2, which is large beside the differences between codes. On a GPU a row for which float32
+    cannot tell the nearest code for certain is searched again in float64. Of equally near codes the smallest index
+    wins. A code with a NaN never wins; a row of NaN takes index 0 at distance NaN. The distance is that
     of the winner, computed as sum (z - e)^2, and carries gradients to both arguments. The C++ kernels allocate one
     packed copy of the codebook; an answer for a row depends on neither the other rows nor the number of threads.
 
@@ -62,6 +64,7 @@ def nearest_code(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> Neare
     return NearestCode(*_NearestCode.apply(z, codebook, chosen))
 
 
+@ranges.ranged("vector_quantize")
 def vector_quantize(z: Tensor, codebook: Tensor, beta: float = 0.25, *, backend: str = "auto") -> Quantized:
     """Each row replaced by its nearest code, with the loss that draws rows and codes together.
 

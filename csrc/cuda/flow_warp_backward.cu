@@ -328,7 +328,9 @@ __global__ __launch_bounds__(kWarpThreads) void warp_starts_kernel(const int64_t
   starts[key] = low;
 }
 
-// A thread an element of grad_feature.
+// A thread an element of grad_feature. Most pixels have four readers or so. Where a flow collapses, one pixel has all
+// of them, and its threads walk them alone: to share them out takes the sums of equal pieces in memory and a second
+// pass, for flows that no model should give.
 template <class T>
 __global__ __launch_bounds__(kWarpThreads) void warp_gather_kernel(
     const __grid_constant__ FlowWarpCudaGradParams params) {
@@ -349,6 +351,7 @@ __global__ __launch_bounds__(kWarpThreads) void warp_gather_kernel(
     if (y < up || x < left || (H > 1 && y - up > H - 2) || (W > 1 && x - left > W - 2)) continue;
     const int64_t base = source - up * W - left;
     const int64_t end = params.starts[base + 1];
+#pragma unroll 4
     for (int64_t i = params.starts[base]; i < end; ++i) {
       const int64_t pixel = params.order[i];
       const int64_t picture = pixel / out_plane;

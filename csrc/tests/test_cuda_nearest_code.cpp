@@ -1,10 +1,13 @@
-// What the nearest-code kernels for a GPU compute on the host as well: keys, the split of 3xTF32, sizes.
+// What the nearest-code kernels for a GPU compute on the host as well: keys, the split of 3xTF32, how far its scores can
+// be trusted, sizes.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
 
+#include "cbtalk/cuda/nearest_code_doubt.h"
 #include "cbtalk/cuda/nearest_code_sizes.h"
 #include "cbtalk/ordering.h"
 #include "cbtalk/tf32.h"
@@ -35,7 +38,7 @@ void test_keys() {
   for (const float a : scores) {
     for (const float b : scores) {
       for (const int32_t i : indices) {
-        CHECK(nearest_key_index(nearest_key(a, i)) == i);
+        CHECK(nearest_key_index(nearest_key(a, i)) == i && score_of(nearest_key_score(nearest_key(a, i))) == a);
         for (const int32_t j : indices) {
           CHECK((nearest_key(a, i) < nearest_key(b, j)) == is_nearer(a, i, b, j));
         }
@@ -68,26 +71,110 @@ void test_split() {
   CHECK(std::isinf(split_float(std::numeric_limits<float>::infinity()).big));
 }
 
-// A product of split rows is as near to the exact one as the kernels' bound says.
-void test_product_of_split_numbers() {
-  uint32_t state = 7;
-  const auto next = [&state] {
-    state = state * 1664525u + 1013904223u;
-    return static_cast<float>(state >> 8) / 8388608.0f - 1.0f;
-  };
-  for (int row = 0; row < 200; ++row) {
-    double exact = 0.0, split = 0.0, z_length = 0.0, e_length = 0.0;
-    for (int d = 0; d < 256; ++d) {
-      const float z = next(), e = next();
-      const SplitFloat zs = split_float(z), es = split_float(e);
-      exact += static_cast<double>(z) * e;
-      split += static_cast<double>(zs.small) * es.big + static_cast<double>(zs.big) * es.small +
-               static_cast<double>(zs.big) * es.big;
-      z_length += static_cast<double>(z) * z;
-      e_length += static_cast<double>(e) * e;
+// Two lanes that meet know the best and the second best of all that they have seen.
+void test_nearest() {
+  using nearest_code::Nearest;
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  const std::vector<float> values{-1.0f, 0.0f, 2.0f, infinity, nan};
+  for (int choice = 0; choice < 5 * 5 * 5 * 5; ++choice) {
+    const float scores[4] = {values[choice % 5], values[choice / 5 % 5], values[choice / 25 % 5], values[choice / 125]};
+    Nearest<float> lanes[2];
+    std::vector<float> sorted;
+    for (int code = 0; code < 4; ++code) {
+      lanes[code % 2].take(scores[code], code);
+      if (!std::isnan(scores[code])) sorted.push_back(scores[code]);
     }
-    CHECK_NEAR(split, exact, 3 * 0x1p-22 * std::sqrt(z_length * e_length));
+    sorted.insert(sorted.end(), 2, infinity);
+    std::sort(sorted.begin(), sorted.end());
+    const auto first = static_cast<int32_t>(std::find(scores, scores + 4, sorted[0]) - scores);
+    for (int i = 0; i < 2; ++i) {
+      Nearest<float> met = lanes[i];
+      met.take(lanes[1 - i]);
+      CHECK(met.best == sorted[0] && met.second == sorted[1]);
+      CHECK(met.index == (sorted[0] < infinity ? first : 0));
+    }
   }
+}
+
+// The sum of terms as the worst of tensor cores would have it: each term, and their sum, cut to 24 bits of the largest.
+double truncated_sum(std::vector<double> terms) {
+  double largest = 0.0, sum = 0.0;
+  for (const double term : terms) largest = std::max(largest, std::fabs(term));
+  if (largest == 0.0) return 0.0;
+  const double unit = std::ldexp(1.0, std::ilogb(largest) - 23);
+  for (const double term : terms) sum += std::trunc(term / unit) * unit;
+  const double sum_unit = std::ldexp(1.0, std::ilogb(sum == 0.0 ? largest : sum) - 23);
+  return std::trunc(sum / sum_unit) * sum_unit;
+}
+
+// |e|^2 - 2 z.e as the search computes it.
+float score_of_search(const std::vector<float>& z, const std::vector<float>& e) {
+  float product = 0.0f;
+  for (size_t first = 0; first < z.size(); first += 8) {
+    double part = 0.0;
+    for (int product_of = 0; product_of < 3; ++product_of) {
+      for (size_t half = first; half < first + 8; half += 4) {
+        std::vector<double> terms{part};
+        for (size_t d = half; d < half + 4; ++d) {
+          const SplitFloat zs = split_float(z[d]), es = split_float(e[d]);
+          terms.push_back(static_cast<double>(product_of == 0 ? zs.small : zs.big) *
+                          static_cast<double>(product_of == 1 ? es.small : es.big));
+        }
+        part = truncated_sum(terms);
+      }
+    }
+    product += static_cast<float>(part);
+  }
+  float norms[32] = {};
+  for (size_t d = 0; d < e.size(); ++d) norms[d % 32] = std::fma(e[d], e[d], norms[d % 32]);
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    for (int lane = 0; lane < lanes; ++lane) norms[lane] += norms[lane + lanes];
+  }
+  return std::fma(-2.0f, product, norms[0]);
+}
+
+double length_of(const std::vector<float>& x) {
+  double sum = 0.0;
+  for (const float element : x) sum += static_cast<double>(element) * element;
+  return std::sqrt(sum);
+}
+
+// A score is nearer to the exact one than half of what gap_in_doubt says of two. Elements lie in [least, 1) * scale.
+void check_scores(int D, float least, float z_scale, float e_scale) {
+  uint32_t state = 7;
+  const auto next = [&state, least] {
+    state = state * 1664525u + 1013904223u;
+    return least + (1.0f - least) * static_cast<float>(state >> 8) / 16777216.0f;
+  };
+  double worst = 0.0;
+  for (int row = 0; row < 50; ++row) {
+    std::vector<float> z(static_cast<size_t>(D)), e(static_cast<size_t>(D));
+    double exact = 0.0;
+    for (int d = 0; d < D; ++d) {
+      z[d] = z_scale * next(), e[d] = e_scale * next();
+      exact += static_cast<double>(e[d]) * (static_cast<double>(e[d]) - 2.0 * z[d]);
+    }
+    const float gap = nearest_code::gap_in_doubt(static_cast<float>(length_of(z)), static_cast<float>(length_of(e)), D);
+    worst = std::max(worst, std::fabs(score_of_search(z, e) - exact) / (0.5 * gap));
+  }
+  CHECK(worst <= 1.0);
+}
+
+void test_doubt() {
+  for (const int D : {16, 32, 256}) {
+    for (const float least : {-1.0f, 0.0f, 0.9f}) {
+      check_scores(D, least, 1.0f, 1.0f);
+      check_scores(D, least, 1.0f, 1e-3f);
+      check_scores(D, least, 1e-3f, 1.0f);
+      check_scores(D, least, 1e-22f, 1e-22f);  // the products are no normal numbers
+    }
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float length : {infinity, std::nanf("")}) {
+    CHECK(!(infinity > nearest_code::gap_in_doubt(length, 1.0f, 8)));
+    CHECK(!(infinity > nearest_code::gap_in_doubt(1.0f, length, 8)));
+  }
+  CHECK(nearest_code::gap_in_doubt(1.0f, 1.0f, 256) < 3e-5f);  // or more than a few rows would be searched again
 }
 
 void test_sizes() {
@@ -98,7 +185,7 @@ void test_sizes() {
   static_assert(splits(1, int64_t{1} << 30) == kBlocksWanted);
   static_assert(winner_blocks(1) == 1 && winner_blocks(int64_t{1} << 33) == 1024);
   static_assert(chunks(64) == 1 && chunks(65) == 2);
-  static_assert(workspace_bytes(1, 1, 1) == 16 + 128 * 17 * 4);
+  static_assert(workspace_bytes(1, 1, 1) == 16 + 16 + 128 * 17 * 4);
   static_assert(workspace_bytes(int64_t{1} << 40, int64_t{1} << 30, 1024) > int64_t{1} << 41);
   for (const int64_t N : {1, 8, 9, 100, 8191, 8192, 100000}) {
     CHECK(partial_bytes(N) % 16 == 0 && partial_bytes(N) >= 8 * winner_blocks(N));
@@ -117,7 +204,8 @@ void test_sizes() {
 int main() {
   test_keys();
   test_split();
-  test_product_of_split_numbers();
+  test_nearest();
+  test_doubt();
   test_sizes();
   return 0;
 }

@@ -5,7 +5,7 @@
 #include <optional>
 #include <tuple>
 
-#include "check.h"
+#include "nearest_code_check.h"
 
 namespace cbtalk {
 namespace {
@@ -20,11 +20,7 @@ struct alignas(64) CacheLine {
 void check_arguments(const Tensor& z, const Tensor& codebook) {
   check_float32(z, "z");
   check_float32(codebook, "codebook");
-  check_dim(z, 2, "z");
-  check_dim(codebook, 2, "codebook");
-  check_size(codebook, 1, z.size(1), "codebook");
-  STD_TORCH_CHECK(codebook.size(0) > 0 && codebook.size(0) <= std::numeric_limits<int32_t>::max() - kNearestCodeGroup,
-                  "codebook must have between 1 and 2^31 - 33 codes, not ", codebook.size(0));
+  check_rows_and_codes(z, codebook, std::numeric_limits<int32_t>::max() - kNearestCodeGroup);
 }
 
 // codes (N, D) may be null.
@@ -79,26 +75,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize(const Tensor& z, cons
   return {codes, loss, indices, counts};
 }
 
-// grad_z = grad_codes + z_scale * weight * (z - code); grad_codebook = code_scale * sum over rows of weight * (code - z).
 std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_codes, const Tensor& weight, const Tensor& z,
                                     const Tensor& codebook, const Tensor& indices, double z_scale, double code_scale) {
   check_arguments(z, codebook);
   check_float32(weight, "weight");
-  STD_TORCH_CHECK(indices.is_cpu() && indices.scalar_type() == ScalarType::Long, "indices must be an int64 CPU tensor");
-  check_contiguous(indices, "indices");
-  check_dim(indices, 1, "indices");
-  check_size(indices, 0, z.size(0), "indices");
+  STD_TORCH_CHECK(indices.is_cpu(), "indices must be on the CPU");
+  if (grad_codes.has_value()) check_float32(*grad_codes, "grad_codes");
+  check_gradients(grad_codes, weight, z, indices);
   NearestCodeBackwardParams p{};
   p.N = z.size(0), p.K = codebook.size(0), p.D = z.size(1);
-  if (weight.dim() == 1) check_size(weight, 0, p.N, "weight");
-  if (grad_codes.has_value()) {
-    check_float32(*grad_codes, "grad_codes");
-    check_contiguous(*grad_codes, "grad_codes");
-    check_dim(*grad_codes, 2, "grad_codes");
-    check_size(*grad_codes, 0, p.N, "grad_codes");
-    check_size(*grad_codes, 1, p.D, "grad_codes");
-    p.grad_codes = grad_codes->const_data_ptr<float>();
-  }
+  if (grad_codes.has_value()) p.grad_codes = grad_codes->const_data_ptr<float>();
   const Tensor grad_z = torch::stable::new_empty(z, {p.N, p.D});
   const Tensor grad_codebook = torch::stable::new_empty(z, {p.K, p.D});
   const Tensor row_order = torch::stable::new_empty(indices, {p.N});
@@ -129,26 +115,12 @@ std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_codes, con
   return {grad_z, grad_codebook};
 }
 
-std::tuple<Tensor, Tensor> nearest_code_backward(const Tensor& grad_distances, const Tensor& z, const Tensor& codebook,
-                                                 const Tensor& indices) {
-  check_dim(grad_distances, 1, "grad_distances");
-  return backward(std::nullopt, grad_distances, z, codebook, indices, 2.0, 2.0);
-}
-
-std::tuple<Tensor, Tensor> vector_quantize_backward(const std::optional<Tensor>& grad_codes, const Tensor& grad_loss,
-                                                    const Tensor& z, const Tensor& codebook, const Tensor& indices,
-                                                    double beta) {
-  check_dim(grad_loss, 0, "grad_loss");
-  const double mean = 2.0 / static_cast<double>(z.size(0) * z.size(1));
-  return backward(grad_codes, grad_loss, z, codebook, indices, beta * mean, mean);
-}
-
 }  // namespace
 }  // namespace cbtalk
 
 STABLE_TORCH_LIBRARY_IMPL(cbtalk, CPU, m) {
   m.impl("nearest_code", TORCH_BOX(&cbtalk::nearest_code));
-  m.impl("nearest_code_backward", TORCH_BOX(&cbtalk::nearest_code_backward));
+  m.impl("nearest_code_backward", TORCH_BOX(&cbtalk::nearest_code_backward<cbtalk::backward>));
   m.impl("vector_quantize", TORCH_BOX(&cbtalk::vector_quantize));
-  m.impl("vector_quantize_backward", TORCH_BOX(&cbtalk::vector_quantize_backward));
+  m.impl("vector_quantize_backward", TORCH_BOX(&cbtalk::vector_quantize_backward<cbtalk::backward>));
 }

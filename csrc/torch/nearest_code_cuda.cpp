@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "cuda.h"
+#include "nearest_code_check.h"
 #include "stable_sort.h"
 
 namespace cbtalk {
@@ -26,19 +27,17 @@ StridedMatrix matrix_of(const Tensor& tensor, const char* name) {
 void check_arguments(const Tensor& z, const Tensor& codebook) {
   check_cuda(z, z, "z");
   check_cuda(codebook, z, "codebook");
-  check_dim(z, 2, "z");
-  check_dim(codebook, 2, "codebook");
-  check_size(codebook, 1, z.size(1), "codebook");
+  check_rows_and_codes(z, codebook, kMaxCodes);
   STD_TORCH_CHECK(z.size(1) > 0, "z must have columns");
-  STD_TORCH_CHECK(codebook.size(0) > 0 && codebook.size(0) <= kMaxCodes, "codebook must have between 1 and ",
-                  kMaxCodes, " codes, not ", codebook.size(0));
 }
 
-NearestCodeCudaParams params_of(const Tensor& z, const Tensor& codebook, const Tensor& indices) {
+NearestCodeCudaParams params_of(const Tensor& z, const Tensor& codebook, const Tensor& indices,
+                                const Tensor& distances) {
   NearestCodeCudaParams p{};
   p.z = matrix_of(z, "z"), p.codebook = matrix_of(codebook, "codebook");
   p.N = z.size(0), p.K = codebook.size(0), p.D = z.size(1);
   p.indices = indices.mutable_data_ptr<int64_t>();
+  p.distances = distances.mutable_data_ptr<float>();
   return p;
 }
 
@@ -54,8 +53,7 @@ std::tuple<Tensor, Tensor> search(const Tensor& z, const Tensor& codebook) {
   const OnDeviceOf device(z);
   const Tensor indices = torch::stable::new_empty(z, {z.size(0)}, ScalarType::Long);
   const Tensor distances = torch::stable::new_empty(z, {z.size(0)}, ScalarType::Float);
-  NearestCodeCudaParams p = params_of(z, codebook, indices);
-  p.distances = distances.mutable_data_ptr<float>();
+  const NearestCodeCudaParams p = params_of(z, codebook, indices, distances);
   if (p.N > 0) launch(p, z, device.stream());
   return {indices, distances};
 }
@@ -67,7 +65,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> quantize(const Tensor& z, const Tenso
   Tensor loss = torch::stable::new_empty(z, {}, ScalarType::Float);
   const Tensor indices = torch::stable::new_empty(z, {z.size(0)}, ScalarType::Long);
   Tensor counts = torch::stable::new_empty(z, {codebook.size(0)}, ScalarType::Long);
-  NearestCodeCudaParams p = params_of(z, codebook, indices);
+  const Tensor distances = torch::stable::new_empty(z, {z.size(0)}, ScalarType::Float);
+  NearestCodeCudaParams p = params_of(z, codebook, indices, distances);
   p.codes = codes.mutable_data_ptr();
   p.loss = loss.mutable_data_ptr<float>();
   p.counts = counts.mutable_data_ptr<int64_t>();
@@ -86,31 +85,22 @@ Tensor sort_rows(const Tensor& indices, int64_t K) {
   return stable_sort(torch::stable::to(indices, K <= 1 << 15 ? ScalarType::Short : ScalarType::Int)).second;
 }
 
-// grad_z = grad_codes + z_scale * weight * (z - code); grad_codebook = code_scale * sum over rows of weight * (code - z).
 std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_codes, const Tensor& weight, const Tensor& z,
                                     const Tensor& codebook, const Tensor& indices, double z_scale, double code_scale) {
   check_arguments(z, codebook);
   check_cuda(weight, z, "weight");
   STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float, "weight must be float32");
-  if (weight.dim() == 1) check_size(weight, 0, z.size(0), "weight");
   check_cuda(indices, z, "indices");
-  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64");
-  check_contiguous(indices, "indices");
-  check_dim(indices, 1, "indices");
-  check_size(indices, 0, z.size(0), "indices");
+  if (grad_codes.has_value()) {
+    check_cuda(*grad_codes, z, "grad_codes");
+    STD_TORCH_CHECK(grad_codes->scalar_type() == z.scalar_type(), "grad_codes must have z's dtype");
+  }
+  check_gradients(grad_codes, weight, z, indices);
   const OnDeviceOf device(z);
   const int64_t N = z.size(0), K = codebook.size(0), D = z.size(1);
   NearestCodeBackwardCudaParams p{};
   p.z = matrix_of(z, "z"), p.codebook = matrix_of(codebook, "codebook");
-  if (grad_codes.has_value()) {
-    check_cuda(*grad_codes, z, "grad_codes");
-    STD_TORCH_CHECK(grad_codes->scalar_type() == z.scalar_type(), "grad_codes must have z's dtype");
-    check_contiguous(*grad_codes, "grad_codes");
-    check_dim(*grad_codes, 2, "grad_codes");
-    check_size(*grad_codes, 0, N, "grad_codes");
-    check_size(*grad_codes, 1, D, "grad_codes");
-    p.grad_codes = grad_codes->const_data_ptr();
-  }
+  if (grad_codes.has_value()) p.grad_codes = grad_codes->const_data_ptr();
   const Tensor grad_z = torch::stable::new_empty(z, {N, D});
   Tensor grad_codebook = torch::stable::new_empty(codebook, {K, D});
   if (N == 0) {
@@ -135,26 +125,12 @@ std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_codes, con
   return {grad_z, grad_codebook};
 }
 
-std::tuple<Tensor, Tensor> search_backward(const Tensor& grad_distances, const Tensor& z, const Tensor& codebook,
-                                           const Tensor& indices) {
-  check_dim(grad_distances, 1, "grad_distances");
-  return backward(std::nullopt, grad_distances, z, codebook, indices, 2.0, 2.0);
-}
-
-std::tuple<Tensor, Tensor> quantize_backward(const std::optional<Tensor>& grad_codes, const Tensor& grad_loss,
-                                             const Tensor& z, const Tensor& codebook, const Tensor& indices,
-                                             double beta) {
-  check_dim(grad_loss, 0, "grad_loss");
-  const double mean = 2.0 / static_cast<double>(z.size(0) * z.size(1));
-  return backward(grad_codes, grad_loss, z, codebook, indices, beta * mean, mean);
-}
-
 }  // namespace
 }  // namespace cbtalk
 
 STABLE_TORCH_LIBRARY_IMPL(cbtalk, CUDA, m) {
   m.impl("nearest_code", TORCH_BOX(&cbtalk::search));
-  m.impl("nearest_code_backward", TORCH_BOX(&cbtalk::search_backward));
+  m.impl("nearest_code_backward", TORCH_BOX(&cbtalk::nearest_code_backward<cbtalk::backward>));
   m.impl("vector_quantize", TORCH_BOX(&cbtalk::quantize));
-  m.impl("vector_quantize_backward", TORCH_BOX(&cbtalk::quantize_backward));
+  m.impl("vector_quantize_backward", TORCH_BOX(&cbtalk::vector_quantize_backward<cbtalk::backward>));
 }

@@ -107,9 +107,51 @@ def test_smallest_index_of_equally_near_codes(place: Place) -> None:
     for D in (6, 40):
         (codes,) = place.put(torch.randn(45, D))
         for copies in (torch.cat([codes, codes, codes]), codes.repeat_interleave(3, 0)):
-            indices = nearest_code(codes, copies, backend=place.backend).indices
-            assert torch.equal(indices, (copies == codes[:, None]).all(2).int().argmax(1))
+            indices = nearest_code(codes[::4], copies, backend=place.backend).indices
+            assert torch.equal(indices, (copies == codes[::4, None]).all(2).int().argmax(1))
         assert nearest_code(codes, torch.zeros_like(codes), backend=place.backend).indices.eq(0).all()
+
+
+def first_nearest(z: Tensor, codebook: Tensor) -> Tensor:
+    """The smallest index of the nearest codes in float64."""
+    distances = torch.stack([(row - codebook.double()).square().sum(1) for row in z.double()])
+    return (distances == distances.amin(1, keepdim=True)).int().argmax(1)
+
+
+DEPTHS = [1, 3, 16, 17, 20, 32, 256]
+
+
+@everywhere
+@pytest.mark.parametrize("D", DEPTHS)
+def test_what_float32_cannot_decide(D: int, place: Place) -> None:
+    """Each code has a twin, one rounding away in one column, and each row a pair to choose from."""
+    z, codebook = place.put(*trained(24, 80, D))
+    twins, column = codebook.clone(), torch.randint(D, (80,), device=z.device)
+    codes = torch.arange(80, device=z.device)
+    twins[codes, column] = twins[codes, column].nextafter(torch.randn(80, device=z.device))
+    codebook = torch.cat([codebook, twins])
+    expected = first_nearest(z, codebook)
+    assert expected.lt(80).any() and expected.ge(80).any()
+    assert torch.equal(nearest_code(z, codebook, backend=place.backend).indices, expected)
+
+
+@everywhere
+@pytest.mark.parametrize("scale", [1e-22, 1.0, 1e25])
+def test_as_in_float64_at_any_scale(scale: float, place: Place) -> None:
+    for D in DEPTHS:
+        z, codebook = (scale * x for x in place.put(*untrained(8, 150, D)))
+        found = nearest_code(z, codebook, backend=place.backend).indices
+        assert torch.equal(found, first_nearest(z, codebook)), D
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_smallest_index_of_whole_numbers(dtype: torch.dtype, place: Place) -> None:
+    for D in DEPTHS:
+        z, codebook = (torch.randint(-2, 3, (n, D), device=place.device).to(dtype) for n in (8, 150))
+        codebook[40:80] = codebook[:40]
+        found = nearest_code(z, codebook, backend=place.backend).indices
+        assert torch.equal(found, first_nearest(z, codebook)), D
 
 
 @everywhere

@@ -21,7 +21,7 @@ struct NearestCodeCudaParams {
   StridedMatrix z;         // (N, D)
   StridedMatrix codebook;  // (K, D)
   int64_t* indices;        // (N,)
-  float* distances;        // (N,), or null
+  float* distances;        // (N,)
   void* codes;             // (N, D) contiguous, stored as z is; or null, and then there is neither loss nor counts
   float* loss;             // (): (1 + beta) * the mean of the squared differences
   int64_t* counts;         // (K,)

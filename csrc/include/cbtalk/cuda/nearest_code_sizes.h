@@ -13,9 +13,6 @@ constexpr int kPanel = 128;    // codes that it compares at a time
 constexpr int kDepth = 16;     // columns of rows and codes that are in shared memory at a time
 constexpr int kThreads = 256;
 
-// 3xTF32 errs by some 6 * 2^-23 of |z| |e| a score: too much, beside what float32 itself may err, for shorter rows.
-constexpr int64_t kTensorCoresFrom = 16;
-
 // Blocks below which a search that has few rows divides the codes as well: a large GPU's multiprocessors.
 constexpr int64_t kBlocksWanted = 132;
 
@@ -40,10 +37,10 @@ constexpr int64_t winner_blocks(int64_t N) {
   return blocks < 1024 ? blocks : 1024;
 }
 
-// The workspace: winner_blocks(N) doubles, filled up to 16 bytes, then the packed codebook.
+// The workspace: winner_blocks(N) doubles, filled up to 16 bytes, as one float is; then the packed codebook.
 constexpr int64_t partial_bytes(int64_t N) { return ceil_div(winner_blocks(N), 2) * 16; }
 constexpr int64_t workspace_bytes(int64_t N, int64_t K, int64_t D) {
-  return partial_bytes(N) + panels(K) * panel_floats(D) * static_cast<int64_t>(sizeof(float));
+  return partial_bytes(N) + 16 + panels(K) * panel_floats(D) * static_cast<int64_t>(sizeof(float));
 }
 
 constexpr int64_t chunks(int64_t N) { return ceil_div(N, kChunk); }

@@ -1,0 +1,128 @@
+#pragma once
+
+#include "nearest_code_elements.cuh"
+
+// What comes after the search: rows whose nearest code float32 leaves open are searched again in float64; then the
+// winners are read.
+
+namespace cbtalk::nearest_code {
+namespace {
+
+constexpr int kWarps = kThreads / 32;
+
+// The nearest code of one row, by all threads of a block: a warp a panel, a lane four codes.
+__device__ int32_t search_in_float64(const NearestCodeCudaParams& p, const float* packed, int64_t row) {
+  __shared__ double twice[kThreads];  // 2z
+  __shared__ double scores[kWarps];
+  __shared__ int32_t indices[kWarps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  Nearest<double> nearest;
+  for (int64_t panel = warp; panel - warp < panels(p.K); panel += kWarps) {
+    double score[4] = {};
+    for (int64_t column = 0; column < p.D; column += kThreads) {
+      __syncthreads();
+      if (column + threadIdx.x < p.D) twice[threadIdx.x] = 2.0 * load(p.z, row, column + threadIdx.x);
+      __syncthreads();
+      const float* codes = packed + panel * panel_floats(p.D) + (1 + column) * kPanel + 4 * lane;
+      const int count = panel < panels(p.K) ? static_cast<int>(min(p.D - column, int64_t{kThreads})) : 0;
+#pragma unroll 8
+      for (int d = 0; d < count; ++d) {
+        const float4 e = *reinterpret_cast<const float4*>(codes + d * kPanel);
+        const double elements[4] = {e.x, e.y, e.z, e.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) score[i] = fma(elements[i], elements[i] - twice[d], score[i]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int64_t code = panel * kPanel + 4 * lane + i;
+      if (code < p.K) nearest.take(score[i], static_cast<int32_t>(code));
+    }
+  }
+  meet<32>(nearest);
+  if (lane == 0) scores[warp] = nearest.best, indices[warp] = nearest.index;
+  __syncthreads();
+  nearest = {};
+  for (int other = 0; other < kWarps; ++other) nearest.take({scores[other], INFINITY, indices[other]});
+  return nearest.index;
+}
+
+// Whether the scores of this warp's row leave open which code is the nearest.
+__device__ bool in_doubt(const NearestCodeCudaParams& p, int64_t row, float squared_length_of_codes) {
+  float squared_length = 0.0f;
+  for (int64_t d = threadIdx.x % 32; d < p.D; d += 32) {
+    const float element = load(p.z, row, d);
+    squared_length = fmaf(element, element, squared_length);
+  }
+  const float best = score_of(nearest_key_score(static_cast<uint64_t>(p.indices[row])));
+  const float second = score_of(reinterpret_cast<const uint32_t*>(p.distances)[row]);
+  const float gap = gap_in_doubt(sqrtf(warp_sum(squared_length)), sqrtf(squared_length_of_codes), p.D);
+  return !(second - best > gap);
+}
+
+// Writes what a warp's row gets from its nearest code; its distance.
+__device__ float read_winner(const NearestCodeCudaParams& p, int64_t row, int32_t index) {
+  const int lane = threadIdx.x % 32;
+  float distance = 0.0f;
+  for (int64_t d = lane; d < p.D; d += 32) {
+    const float code = load(p.codebook, index, d);
+    const float difference = load(p.z, row, d) - code;
+    distance = fmaf(difference, difference, distance);
+    if (p.codes != nullptr) store(p.codes, p.z.storage, row * p.D + d, code);
+  }
+  distance = warp_sum(distance);
+  if (lane == 0) {
+    p.indices[row] = index;
+    p.distances[row] = distance;
+    if (p.codes != nullptr) atomicAdd(reinterpret_cast<unsigned long long*>(p.counts) + index, 1ull);
+  }
+  return distance;
+}
+
+// A warp settles and reads one row at a time; partials (gridDim.x,) sum the distances.
+__global__ __launch_bounds__(kThreads, 4) void nearest_code_winners_kernel(NearestCodeCudaParams p,
+                                                                           Workspace workspace) {
+  __shared__ bool doubts[kWarps];
+  __shared__ double totals[kWarps];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  double total = 0.0;
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kWarps; first < p.N;
+       first += static_cast<int64_t>(gridDim.x) * kWarps) {
+    const int64_t row = first + warp;
+    const bool doubt = row < p.N && in_doubt(p, row, *workspace.squared_length);
+    int32_t index = row < p.N ? nearest_key_index(static_cast<uint64_t>(p.indices[row])) : 0;
+    if (__syncthreads_or(doubt)) {
+      if (lane == 0) doubts[warp] = doubt;
+      __syncthreads();
+      for (int other = 0; other < kWarps; ++other) {
+        if (!doubts[other]) continue;
+        const int32_t found = search_in_float64(p, workspace.packed, first + other);
+        if (other == warp) index = found;
+      }
+    }
+    if (row < p.N) total += static_cast<double>(read_winner(p, row, index));
+  }
+  if (lane == 0) totals[warp] = total;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int other = 1; other < kWarps; ++other) total += totals[other];
+    workspace.partials[blockIdx.x] = total;
+  }
+}
+
+__global__ __launch_bounds__(kThreads) void quantization_loss_kernel(NearestCodeCudaParams p, const double* partials,
+                                                                     int64_t count) {
+  __shared__ double totals[kThreads];
+  double total = 0.0;
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) total += partials[i];
+  totals[threadIdx.x] = total;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) totals[threadIdx.x] += totals[threadIdx.x + half];
+  }
+  // Both terms of the loss have the same value: they differ in where the gradient goes.
+  if (threadIdx.x == 0) *p.loss = static_cast<float>((1.0 + p.beta) * totals[0] / static_cast<double>(p.N * p.D));
+}
+
+}  // namespace
+}  // namespace cbtalk::nearest_code
