@@ -137,6 +137,7 @@ def train(
     max_seconds: float | None = None,
     output: Annotated[Path | None, arg(aliases=["-o"])] = None,
     data_root: Path | None = None,
+    shard_mb: int | None = None,
 ) -> None:
     """Train a model; a run that was stopped goes on where it was.
 
@@ -147,20 +148,33 @@ def train(
         max_seconds: Stop after this much time.
         output: Folder for weights, checkpoints and logs, in place of the configuration's.
         data_root: Folder of clips, in place of the configuration's.
+        shard_mb: Write checkpoints in files of at most this many MiB each.
     """
     from cbtalk.train import run
 
+    keep_freed_memory()
     weights = run(
-        config, resume=resume, max_steps=max_steps, max_seconds=max_seconds, output=output, data_root=data_root
+        config,
+        resume=resume,
+        max_steps=max_steps,
+        max_seconds=max_seconds,
+        output=output,
+        data_root=data_root,
+        shard_mb=shard_mb,
     )
     print(f"{weights}: trained weights")
 
 
 def evaluate(
     data: Path,
-    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    output: Annotated[Path | None, arg(aliases=["-o", "--json"])] = None,
     weights: str = "mini",
+    portraits: tuple[Path, ...] = (),
+    models: Path | None = None,
+    sheet: Path | None = None,
+    videos: Path | None = None,
     size: int | None = None,
+    every: int = 1,
     batch_size: int = 8,
     threads: int | None = None,
     device: Device = "auto",
@@ -171,14 +185,31 @@ def evaluate(
         data: Folder of clips: videos, or folders of frames.
         output: The figures as JSON (.json); the same as a Markdown table beside it.
         weights: A bundled model's name or a weights file.
+        portraits: Pictures, or folders of them, which each clip then drives in relative motion.
+        models: Folder of the networks for LPIPS, landmarks and identity.
+        sheet: Contact sheet to write (.png): source, driving and result at several moments.
+        videos: Folder for comparison videos: source, driving and result side by side.
         size: Pictures are compared at this size; the model's own without it.
+        every: LPIPS, landmarks and identity are taken from three frames in a row out of 3 x EVERY.
         batch_size: Frames that the model takes at once.
         threads: CPU threads for the model.
         device: Where the model runs; auto takes the GPU if there is one.
     """
     from cbtalk.evaluate import markdown, run
 
-    report = run(weights, data, output, size=size, batch_size=batch_size, device=_use(device, threads))
+    report = run(
+        weights,
+        data,
+        output,
+        portraits=portraits,
+        models=models,
+        sheet=sheet,
+        videos=videos,
+        size=size,
+        every=every,
+        batch_size=batch_size,
+        device=_use(device, threads),
+    )
     print(markdown(report), end="")
 
 

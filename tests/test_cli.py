@@ -97,6 +97,18 @@ def test_evaluate_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str
     assert json.loads((folder / "figures.json").read_text())["clips"]["driving.mp4"]["frames"] == FRAMES - 1
 
 
+def test_evaluate_drives_portraits_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "clips").mkdir()
+    (folder / "driving.mp4").rename(folder / "clips" / "driving.mp4")
+    shutil.copy("portrait.png", "other.png")
+    options = ["--portraits", "portrait.png", "other.png", "--sheet", "sheet.png", "--videos", "videos"]
+    assert main(["evaluate", "--data", "clips", "--weights", "tiny.safetensors", "--json", "f.json", *options]) == 0
+    assert list(json.loads((folder / "f.json").read_text())["cross"]) == ["portrait.png", "other.png"]
+    assert names(folder) >= {"sheet.png", "f.md"} and len(names(folder / "videos")) == 3
+    out, err = capsys.readouterr()
+    assert "`dlib_resnet` is absent: no folder of models given" in out and err == ""
+
+
 def truncated(path: Path, share: float) -> bytes:
     data = path.read_bytes()
     return data[: int(len(data) * share)]

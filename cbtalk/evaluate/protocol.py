@@ -1,26 +1,27 @@
-"""Same-identity reconstruction: each clip's first frame, animated by the rest of the clip in absolute motion."""
+"""The whole evaluation: clips reconstructed, portraits driven, figures and pictures written."""
 
 import json
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 from tqdm import tqdm
 
 from cbtalk.atomic import atomic_path
-from cbtalk.errors import InputError, OutputError
-from cbtalk.evaluate.metrics import l1, psnr, ssim
-from cbtalk.media.clips import Clip, clip_frames, find_clips
+from cbtalk.errors import ConfigError, InputError, OutputError
+from cbtalk.evaluate.cross_identity import evaluate_portraits
+from cbtalk.evaluate.extractors import Extractors
+from cbtalk.evaluate.judge import Frame, Judge, make_judge
+from cbtalk.evaluate.lpips import SMALLEST_SIDE
+from cbtalk.evaluate.report import markdown, mean_figures
+from cbtalk.evaluate.same_identity import Show, evaluate_clip
+from cbtalk.evaluate.sheet import ContactSheet, Moments, comparison_video
+from cbtalk.media.clips import IMAGE_SUFFIXES, Clip, find_clips, square
+from cbtalk.media.images import read_image
 from cbtalk.model.checkpoint import load
 from cbtalk.model.talker import Talker
-
-METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "psnr": psnr, "ssim": ssim}
-SUBJECTS = ("result", "repeat")  # the talker's pictures; the source repeated
 
 
 def run(
@@ -28,7 +29,13 @@ def run(
     data: Path,
     output_json: Path | None = None,
     *,
+    portraits: Sequence[Path] = (),
+    models: Path | None = None,
+    extractors: Extractors | None = None,
+    sheet: Path | None = None,
+    videos: Path | None = None,
     size: int | None = None,
+    every: int = 1,
     batch_size: int = 8,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -38,88 +45,133 @@ def run(
         weights: a preset's name or a weights file.
         data: video files or folders of frames.
         output_json: absent: nothing is written.
+        portraits: pictures, or folders of them, to be driven by each clip in relative motion.
+        models: folder of the networks of LPIPS and of the extractors; without it their figures are absent.
+        extractors: in place of those that are installed and have their files in `models`.
+        sheet: contact sheet (.png) to write.
+        videos: folder for comparison videos, source | driving | result: one a clip, and one a portrait.
         size: pictures are compared at this size, the talker's resized to it (bicubic); default: its own.
+        every: LPIPS and the extractors see one of this many runs of three frames.
         batch_size: frames at once.
 
     Returns:
-        {"weights", "data", "size", "clips": {name: {"frames", "result": {...}, "repeat": {...}}}, "mean": {...}}: l1,
-        psnr (dB) and ssim; a clip's are means over frames 2..n, "mean" those over clips.
+        {"weights", "data", "size", "every", "clips": {name: figures of `evaluate_clip`}, "mean": {subject: figures},
+        "cross": {portrait: {clip: figures of `evaluate_portraits`}}, "cross_mean": {subject: figures}, "absent":
+        {figure: why}}; means are those over clips, and over pairs of portrait and clip.
 
     Raises:
-        InputError, WeightsError: the clips or the weights cannot be used.
-        OutputError: `output_json` is no .json file in a folder that exists.
+        InputError, WeightsError: clips, portraits, weights or models cannot be used.
+        OutputError: an output cannot be written where it should be.
     """
-    if output_json is not None and (output_json.suffix != ".json" or not output_json.parent.is_dir()):
-        raise OutputError(f"{output_json}: must be a .json file in a folder that exists")
+    _check_outputs(output_json, sheet, videos)
     talker = load(weights, device=device)
     clips = find_clips(data)
     size = size or talker.image_size
-    figures = {}
-    for clip in tqdm(clips, desc="evaluating", unit="clip"):
-        figures[clip.name] = evaluate_clip(talker, clip, size=size, batch_size=batch_size)
-    mean = {
-        subject: {name: float(np.mean([clip[subject][name] for clip in figures.values()])) for name in METRICS}
-        for subject in SUBJECTS
+    if size < SMALLEST_SIDE or every < 1 or batch_size < 1:
+        raise ConfigError(f"size must be {SMALLEST_SIDE} or more, every and batch size 1 or more")
+    judge = make_judge(models, extractors, size=size, every=every, batch_size=batch_size, device=device)
+    pictures = read_portraits(portraits, size)
+    views = _Views(videos, sheet is not None, size)
+    figures: dict[str, Any] = {}
+    cross: dict[str, dict[str, Any]] = {name: {} for name in pictures}
+    with tqdm(total=len(clips) * (1 + len(pictures)), desc="evaluating", unit="clip", disable=None) as bar:
+        for clip in clips:
+            with views.of(clip, clip.name) as show:
+                figures[clip.name] = evaluate_clip(talker, clip, judge, show)
+            bar.update()
+        for number, clip in enumerate(clips if pictures else ()):
+            shown = [name for place, name in enumerate(pictures) if place % len(clips) == number]
+            for name, found in _driven(talker, clip, pictures, judge, views, shown).items():
+                cross[name][clip.name] = found
+            bar.update(len(pictures))
+    report = {
+        "weights": str(weights),
+        "data": str(data),
+        "size": size,
+        "every": every,
+        "clips": figures,
+        "mean": mean_figures(list(figures.values())),
+        "cross": cross,
+        "cross_mean": mean_figures([pair for pairs in cross.values() for pair in pairs.values()]),
+        "absent": judge.absent,
     }
-    report = {"weights": str(weights), "data": str(data), "size": size, "clips": figures, "mean": mean}
+    if sheet is not None:
+        views.sheet.save(sheet)
     if output_json is not None:
         _write(output_json, json.dumps(report, indent=2) + "\n")
         _write(output_json.with_suffix(".md"), markdown(report))
     return report
 
 
-@torch.inference_mode()
-def evaluate_clip(talker: Talker, clip: Clip, *, size: int, batch_size: int) -> dict[str, Any]:
-    """Mean figures over the second to the last frame of a clip, compared at `size` x `size`."""
-    device = next(talker.parameters()).device
-    frames = clip_frames(clip, size)
-    first = next(frames, None)
-    if first is None:
-        raise InputError(f"{clip.path}: no frame in it")
-    source = _pictures([first], device)
-    state = talker.encode_source(_resized(source, talker.image_size))
-    collected: dict[str, list[Tensor]] = {f"{subject}.{name}": [] for subject in SUBJECTS for name in METRICS}
-    while part := list(islice(frames, batch_size)):
-        target = _pictures(part, device)
-        result = _resized(talker.animate(state, _resized(target, talker.image_size)), size)
-        for subject, picture in zip(SUBJECTS, (result, source.expand_as(target)), strict=True):
-            for name, metric in METRICS.items():
-                collected[f"{subject}.{name}"].append(metric(picture, target).cpu())
-    if not collected["result.l1"]:
-        raise InputError(f"{clip.path}: one frame only; a clip has a source and at least one more")
-    means = {key: torch.cat(values).mean().item() for key, values in collected.items()}
-    by_subject = {subject: {name: means[f"{subject}.{name}"] for name in METRICS} for subject in SUBJECTS}
-    return {"frames": sum(len(values) for values in collected["result.l1"]), **by_subject}
+def read_portraits(paths: Sequence[Path], size: int) -> dict[str, Frame]:
+    """Pictures, and those of folders, by their file names: centre squares, uint8 (size, size, 3).
+
+    Raises:
+        InputError: there is no picture, one cannot be read, or two have the same name.
+    """
+    files = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        found = [file for file in inside if file == path or file.suffix.lower() in IMAGE_SUFFIXES]
+        if not found:
+            raise InputError(f"{path}: no picture in it")
+        files += found
+    names = [file.name for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name}: two portraits of this name; rename one")
+    return {file.name: square(read_image(file), size) for file in files}
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The figures of `run` as a Markdown table, those of repeating the source in brackets."""
-    rows = {**report["clips"], "mean": report["mean"]}
-    lines = [
-        f"`{report['weights']}` on `{report['data']}` at {report['size']} px: the first frame animated by the rest, "
-        "absolute motion (repeating the first frame in brackets).",
-        "",
-        "| clip | L1 | PSNR (dB) | SSIM |",
-        "| --- | --- | --- | --- |",
-    ]
-    for name, row in rows.items():
-        cells = (
-            f"{row['result'][key]:{form}} ({row['repeat'][key]:{form}})"
-            for key, form in (("l1", ".4f"), ("psnr", ".2f"), ("ssim", ".4f"))
-        )
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def _driven(
+    talker: Talker, clip: Clip, portraits: Mapping[str, Frame], judge: Judge, views: "_Views", shown: list[str]
+) -> dict[str, Any]:
+    with ExitStack() as stack:
+        shows = {name: stack.enter_context(views.of(clip, f"{name} by {clip.name}")) for name in shown}
+        wanted = {name: show for name, show in shows.items() if show is not None}
+        return evaluate_portraits(talker, clip, portraits, judge, wanted)
 
 
-def _pictures(frames: Iterable[np.ndarray], device: torch.device) -> Tensor:
-    """uint8 (H, W, 3) each -> (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.stack(list(frames))).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+class _Views:
+    """The contact sheet and the videos, where they are asked for."""
+
+    def __init__(self, videos: Path | None, with_sheet: bool, size: int) -> None:
+        self._videos, self._with_sheet, self._size = videos, with_sheet, size
+        self.sheet = ContactSheet()
+
+    @contextmanager
+    def of(self, clip: Clip, title: str) -> Iterator[Show | None]:
+        """What takes each source, driving and result of a sequence; None where nobody looks."""
+        if self._videos is None and not self._with_sheet:
+            yield None
+            return
+        moments = Moments()
+        sources: list[Frame] = []
+        with ExitStack() as stack:
+            writer = None
+            if self._videos is not None:
+                path = self._videos / f"{title.replace('/', '_')}.mp4"
+                writer = stack.enter_context(comparison_video(path, clip, self._size))
+
+            def show(source: Frame, driving: Frame, result: Frame) -> None:
+                if writer is not None:
+                    writer.write(np.concatenate([source, driving, result], axis=1), moments.seen)
+                moments.add(driving, result)
+                sources[:] = [source]
+
+            yield show
+        self.sheet.add(title, sources[0], moments.chosen())
 
 
-def _resized(picture: Tensor, size: int) -> Tensor:
-    if picture.shape[-1] == size:
-        return picture
-    return F.interpolate(picture, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+def _check_outputs(output_json: Path | None, sheet: Path | None, videos: Path | None) -> None:
+    for path, suffix in ((output_json, ".json"), (sheet, ".png")):
+        if path is not None and (path.suffix != suffix or not path.parent.is_dir()):
+            raise OutputError(f"{path}: must be a {suffix} file in a folder that exists")
+    if videos is not None:
+        try:
+            videos.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{videos}: must be a folder, or a new one in a folder that exists") from error
 
 
 def _write(path: Path, text: str) -> None:

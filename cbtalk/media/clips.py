@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from cbtalk.media.video_reader import Frame, open_video
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg"})
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+FOLDER_RATE = Fraction(25)
+COMPARED = 8
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,14 @@ def clip_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
         yield from (square(frame.image, size) for frame in reader if isinstance(frame, Frame))
 
 
+def clip_rate(clip: Clip) -> Fraction:
+    """Frames a second of a clip on the average; a folder of frames counts as 25."""
+    if clip.path.is_dir():
+        return FOLDER_RATE
+    with open_video(clip.path) as reader:
+        return reader.info.average_rate
+
+
 def square(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 (H, W, 3) -> the centre square as uint8 (size, size, 3)."""
     height, width = image.shape[:2]
@@ -92,7 +103,7 @@ def cache_name(clip: Clip, size: int) -> str:
     return f"{size}_{digest.hexdigest()[:24]}.npy"
 
 
-def decode_clip(clip: Clip, size: int, cache: Path) -> np.ndarray:
+def decode_clip(clip: Clip, size: int, cache: Path) -> np.memmap:
     """All frames of a clip, uint8 (T, size, size, 3), mapped from a file under ``cache`` that is written once.
 
     Raises:
@@ -106,4 +117,10 @@ def decode_clip(clip: Clip, size: int, cache: Path) -> np.ndarray:
         cache.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, np.stack(frames))
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="c")  # private to this process: torch takes writable arrays only
+
+
+def mean_change(frames: np.ndarray) -> float:
+    """How much a clip, uint8 (T, H, W, 3), moves: mean difference of a few frames from the first, in levels of 255."""
+    later = np.linspace(0, len(frames) - 1, COMPARED + 1).round().astype(int)[1:]
+    return float(np.mean([np.abs(frames[index].astype(np.int16) - frames[0]).mean() for index in later]))

@@ -11,27 +11,55 @@ from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS, TalkerConfig
 
 Precision = Literal["fp32", "bf16"]
+Schedule = Literal["step", "cosine"]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the clips are and how pairs are drawn from them."""
+    """Where the clips are and how pairs are drawn from them: far apart, near each other, or any two frames."""
 
     root: Path = Path("data/train")
     validation: Path | None = None  # clips that are only looked at
     cache: Path | None = None  # decoded frames; default: <output>/frames
+    workers: int = 0  # 0: all frames are kept on the device; otherwise processes that stream them to it
     horizontal_flip: float = 0.5  # probability
     time_flip: float = 0.5
+    far_pairs: float = 0.0  # share of pairs at least half a clip apart
+    near_pairs: float = 0.0  # share of pairs within a second
+    min_frames: int = 2  # shorter clips are held back,
+    min_change: float = 0.0  # and those that differ less from their first frame: mean, in levels of 255
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Strength of the random changes; 0 is off. Colour and geometry: both frames alike; blur and jpeg: the source."""
+
+    brightness: float = 0.0  # relative, as contrast, saturation and white_balance (each channel's gain)
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0  # turns
+    white_balance: float = 0.0
+    scale: float = 0.0  # relative
+    shift: float = 0.0  # of the picture's side
+    rotation: float = 0.0  # degrees
+    blur: float = 0.0  # standard deviation in pixels
+    jpeg: float = 0.0  # times the quantisation of quality 50
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam, one for each of the three networks; the learning rate is multiplied by `gamma` at each milestone."""
+    """Adam, one for each of the three networks.
+
+    The learning rate is multiplied by `gamma` at each milestone ("step"), or falls along half a cosine until the last
+    step of the run ("cosine"), to `final` of itself.
+    """
 
     learning_rate: float = 8e-5
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
+    schedule: Schedule = "step"
+    final: float = 0.0
     milestones: tuple[int, ...] = (200_000, 225_000)
     gamma: float = 0.5
     warmup_steps: int = 0
@@ -43,6 +71,7 @@ class LossConfig:
     """Weight of each term; a term of weight 0 is not computed."""
 
     pixel: float = 1.0
+    changed: float = 0.0  # pixels, each weighted by how much the driving frame differs from the source there
     perceptual: float = 1.0
     low_resolution: float = 0.5
     motion_code: float = 1.0
@@ -88,9 +117,10 @@ class EmaConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything about a run that does not change what is learnt."""
+    """Where a run starts and ends, and what it writes."""
 
     output: Path = Path("runs/paper")
+    init: Path | None = None  # weights file to start from, where shapes fit
     steps: int = 250_000
     batch_size: int = 16
     micro_batches: int = 1  # a batch in this many parts, gradients summed
@@ -112,6 +142,7 @@ class TrainConfig:
 
     model: TalkerConfig = field(default_factory=TalkerConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)

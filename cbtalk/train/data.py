@@ -1,82 +1,182 @@
-"""Pairs of frames for training: decoded clips, and a sampler whose state is two integers."""
+"""Batches of pairs: frames kept on the device or streamed to it, then flipped and augmented there."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from cbtalk.errors import InputError
+from cbtalk.media.clips import Clip, decode_clip, find_clips, mean_change
+from cbtalk.train.augment import augment
+from cbtalk.train.config import AugmentConfig, TrainConfig
+from cbtalk.train.draws import batch_generator, to_device
+from cbtalk.train.pairs import Pair, PairSampler
+
+logger = logging.getLogger(__name__)
+
+AUGMENT_STREAM = 0
+PREFETCHED = 4  # batches a worker prepares ahead
+LAST_BATCH = 1 << 62
 
 
-class Pair(NamedTuple):
-    """Which two frames of which clip, and how they are flipped."""
+class Frames(Protocol):
+    """Where the frames of a batch come from."""
 
-    clip: int
-    source: int
-    driving: int
-    mirrored: bool
+    def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
+        """Source and driving frames of batch `number`, uint8 (2, B, H, W, 3), on the device."""
 
 
-class PairSampler:
-    """Draws an identity, then one of its clips, then two frames with replacement in time order; each evenly.
-
-    The n-th pair follows from the seed and n alone, so that (`seed`, `drawn`) resumes the sequence exactly.
+class ResidentFrames:
+    """Every frame of every clip in one tensor on the device: a batch is one gather.
 
     Args:
-        clips: for each clip, its identity and its number of frames.
+        clips: for each clip, uint8 (T, H, W, 3).
+    """
+
+    def __init__(self, clips: Sequence[np.ndarray], device: torch.device) -> None:
+        self.first = np.cumsum([0, *(len(clip) for clip in clips)])
+        self.frames = torch.empty((int(self.first[-1]), *clips[0].shape[1:]), dtype=torch.uint8, device=device)
+        for clip, start in zip(clips, self.first[:-1].tolist(), strict=True):
+            self.frames[start : start + len(clip)] = torch.from_numpy(clip)
+
+    def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
+        """As `Frames.read`."""
+        wanted = [[self.first[pair.clip] + pair.source for pair in pairs]]
+        wanted.append([self.first[pair.clip] + pair.driving for pair in pairs])
+        return self.frames[to_device(torch.tensor(np.array(wanted)), self.frames.device)]
+
+
+class StreamedFrames:
+    """Frames read by worker processes ahead of their batch, for sets too large for the device.
+
+    Args:
+        files: for each clip, an .npy file of uint8 (T, H, W, 3).
+        sampler: says which pairs each worker reads; its batches are asked for in the order of their numbers.
     """
 
     def __init__(
-        self, clips: Sequence[tuple[str, int]], *, seed: int, horizontal_flip: float = 0.5, time_flip: float = 0.5
+        self, files: Sequence[Path], sampler: PairSampler, size: int, device: torch.device, workers: int
     ) -> None:
-        by_identity: dict[str, list[int]] = {}
-        for index, (identity, _) in enumerate(clips):
-            by_identity.setdefault(identity, []).append(index)
-        self.identities = list(by_identity.values())
-        self.lengths = [length for _, length in clips]
-        self.horizontal_flip = horizontal_flip
-        self.time_flip = time_flip
-        self.seed = seed
-        self.drawn = 0
+        self.batches = _FileBatches(files, sampler, size)
+        self.device = device
+        self.workers = workers
+        self.stream: Iterator[Tensor] = iter(())
+        self.next = -1
 
-    def draw(self) -> Pair:
-        """The next pair."""
-        rng = np.random.default_rng((self.seed, self.drawn))
-        self.drawn += 1
-        clips = self.identities[rng.integers(len(self.identities))]
-        clip = clips[rng.integers(len(clips))]
-        source, driving = sorted(int(frame) for frame in rng.integers(self.lengths[clip], size=2))
-        if rng.random() < self.time_flip:
-            source, driving = driving, source
-        return Pair(clip, source, driving, bool(rng.random() < self.horizontal_flip))
+    def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
+        """As `Frames.read`."""
+        if number != self.next:
+            self.stream = iter(
+                DataLoader(
+                    self.batches,
+                    batch_size=None,
+                    sampler=range(number, LAST_BATCH),
+                    num_workers=self.workers,
+                    prefetch_factor=PREFETCHED,
+                    pin_memory=self.device.type == "cuda",
+                )
+            )
+        self.next = number + 1
+        return next(self.stream).to(self.device, non_blocking=True)
+
+
+class _FileBatches(Dataset[Tensor]):
+    def __init__(self, files: Sequence[Path], sampler: PairSampler, size: int) -> None:
+        self.files = files
+        self.sampler = sampler
+        self.size = size
+
+    def __getitem__(self, number: int) -> Tensor:
+        pairs = self.sampler.batch(number, self.size)
+        clips = [np.load(self.files[pair.clip], mmap_mode="r") for pair in pairs]
+        sources = [clip[pair.source] for clip, pair in zip(clips, pairs, strict=True)]
+        driving = [clip[pair.driving] for clip, pair in zip(clips, pairs, strict=True)]
+        return torch.from_numpy(np.stack([np.stack(sources), np.stack(driving)]))
 
 
 class PairLoader:
-    """Batches of pairs from decoded clips.
+    """Batches of `size` pairs; the n-th follows from the sampler's seed and n alone."""
 
-    Args:
-        frames: for each clip, uint8 (T, H, W, 3), in memory or mapped from a file.
-    """
-
-    def __init__(self, frames: Sequence[np.ndarray], sampler: PairSampler) -> None:
+    def __init__(self, frames: Frames, sampler: PairSampler, size: int, changes: AugmentConfig) -> None:
         self.frames = frames
         self.sampler = sampler
+        self.size = size
+        self.changes = changes
 
-    def batch(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Source and driving frames, each (size, 3, H, W) in [-1, 1], channels_last."""
-        pairs = [self.sampler.draw() for _ in range(size)]
-        source = np.stack([self._frame(pair.clip, pair.source, pair.mirrored) for pair in pairs])
-        driving = np.stack([self._frame(pair.clip, pair.driving, pair.mirrored) for pair in pairs])
-        return to_picture(source, device), to_picture(driving, device)
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """Source and driving frames of batch `number`: (size, 3, H, W) in [-1, 1], channels_last, on the device."""
+        pairs = self.sampler.batch(number, self.size)
+        frames = self.frames.read(number, pairs)
+        mirrored = to_device(torch.tensor([pair.mirrored for pair in pairs]), frames.device).view(1, -1, 1, 1, 1)
+        frames = torch.where(mirrored, frames.flip(3), frames)
+        pair = to_picture(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        if self.changes != AugmentConfig():
+            pair = augment(pair, self.changes, batch_generator(self.sampler.seed, number, AUGMENT_STREAM))
+        source, driving = (frame.contiguous(memory_format=torch.channels_last) for frame in pair.unbind())
+        return source, driving
 
-    def _frame(self, clip: int, frame: int, mirrored: bool) -> np.ndarray:
-        image = self.frames[clip][frame]
-        return image[:, ::-1] if mirrored else image
+
+def to_picture(frames: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> (B, 3, H, W) in [-1, 1], channels_last."""
+    return frames.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def to_picture(frames: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 (B, H, W, 3) -> (B, 3, H, W) in [-1, 1], channels_last, on the device."""
-    tensor = torch.from_numpy(frames)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+def read_clips(root: Path, config: TrainConfig) -> list[tuple[Clip, np.memmap]]:
+    """The clips with a pair of frames, and their frames, uint8 (T, H, W, 3), decoded once.
+
+    A clip that cannot be read is left out with a notice.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    cache = config.data.cache or config.run.output / "frames"
+    used = []
+    for clip in tqdm(find_clips(root), desc=f"reading {root}", unit="clip", leave=False):
+        try:
+            frames = decode_clip(clip, config.model.image_size, cache)
+        except InputError as error:
+            logger.warning("left out: %s", error)
+            continue
+        if len(frames) < 2:
+            logger.warning("left out: %s: one frame only", clip.path)
+        else:
+            used.append((clip, frames))
+    return _some(used, root)
+
+
+def hold_back(clips: list[tuple[Clip, np.memmap]], config: TrainConfig) -> list[tuple[Clip, np.memmap]]:
+    """`clips` without the short and the static ones (`DataConfig`), each with a notice. Raises InputError as above."""
+    used = []
+    for clip, frames in clips:
+        if len(frames) < config.data.min_frames:
+            logger.warning("held back: %s: %d frames only", clip.path, len(frames))
+        elif (change := mean_change(frames)) < config.data.min_change:
+            logger.warning("held back: %s: hardly moves (%.2f levels)", clip.path, change)
+        else:
+            used.append((clip, frames))
+    return _some(used, config.data.root)
+
+
+def _some(clips: list[tuple[Clip, np.memmap]], root: Path) -> list[tuple[Clip, np.memmap]]:
+    if not clips:
+        raise InputError(f"{root}: no clip in it that can be used")
+    return clips
+
+
+def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, device: torch.device) -> PairLoader:
+    """Batches from these clips and their frames, for one part of a step."""
+    sampler = PairSampler([(clip.identity, len(frames)) for clip, frames in clips], config.data, seed=config.run.seed)
+    size, workers = config.run.batch_size // config.run.micro_batches, config.data.workers
+    frames: Frames
+    if workers:
+        files = [Path(str(array.filename)) for _, array in clips]
+        frames = StreamedFrames(files, sampler, size, device, workers)
+    else:
+        frames = ResidentFrames([array for _, array in clips], device)
+    return PairLoader(frames, sampler, size, config.augment)

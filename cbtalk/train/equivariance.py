@@ -34,11 +34,12 @@ class ThinPlate(NamedTuple):
         return ThinPlate(self.theta.to(like), self.control_params.to(like))
 
     def coordinates(self, points: Tensor) -> Tensor:
-        """T at points (B, N, 2) -> (B, N, 2)."""
+        """T at points (B or 1, N, 2) -> (B, N, 2)."""
         affine = points @ self.theta[:, :, :2].transpose(1, 2) + self.theta[:, None, :, 2]
         distance = self._offsets(points).abs().sum(-1)  # (B, N, P P)
         kernel = distance.square() * torch.log(distance + LOG_OFFSET)
-        return affine + kernel @ self.control_params.unsqueeze(-1)
+        kernel = kernel.expand(len(affine), -1, -1)
+        return affine + torch.einsum("bnp,bp->bn", kernel, self.control_params).unsqueeze(-1)
 
     def jacobian(self, points: Tensor) -> Tensor:
         """dT at points (B, N, 2) -> (B, N, 2, 2), differentiable in the points."""
@@ -51,7 +52,7 @@ class ThinPlate(NamedTuple):
     def warp(self, image: Tensor) -> Tensor:
         """Picture (B, 3, H, H) sampled at T of every pixel's coordinate; mirrored at the border, not corner aligned."""
         size = image.shape[-1]
-        grid = coordinate_grid(size, image).reshape(1, -1, 2).expand(image.shape[0], -1, -1)
+        grid = coordinate_grid(size, image).reshape(1, -1, 2)  # one for all pictures, and its distances with it
         where = self.coordinates(grid).unflatten(1, (size, size))
         return F.grid_sample(image, where, mode="bilinear", padding_mode="reflection", align_corners=False)
 

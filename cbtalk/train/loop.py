@@ -12,17 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from cbtalk.errors import ConfigError, InputError
-from cbtalk.media.clips import Clip, decode_clip, find_clips
+from cbtalk.errors import ConfigError
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.train import preview
-from cbtalk.train.config import TrainConfig, load_config
-from cbtalk.train.data import PairLoader, PairSampler
+from cbtalk.train.config import load_config
+from cbtalk.train.data import hold_back, pair_loader, read_clips
+from cbtalk.train.figures import StepFigures, check, means
 from cbtalk.train.logs import RunLog
 from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints, load_checkpoint, save_checkpoint
@@ -31,6 +29,7 @@ from cbtalk.train.trainer import Trainer, learning_rate
 logger = logging.getLogger(__name__)
 
 WEIGHTS_NAME = "weights.safetensors"
+SHOWN = ("total", "pixel", "perceptual")
 
 
 def run(
@@ -41,6 +40,7 @@ def run(
     max_seconds: float | None = None,
     output: Path | None = None,
     data_root: Path | None = None,
+    shard_mb: int | None = None,
 ) -> Path:
     """Trains a talker; SIGINT and SIGTERM end it after the step in hand, with a checkpoint.
 
@@ -51,14 +51,17 @@ def run(
         max_seconds: stop after this much time.
         output: instead of `run.output`.
         data_root: instead of `data.root`.
+        shard_mb: checkpoints are written in files of at most this many MiB.
 
     Returns:
         The weights file of the moving average, in the output folder.
 
     Raises:
-        ConfigError, InputError, WeightsError: the configuration, the clips or a checkpoint cannot be used.
+        ConfigError, InputError, WeightsError: an argument, the configuration, the clips or a checkpoint cannot be used.
         TrainingError: too many steps in a row had losses or gradients that are not finite.
     """
+    if shard_mb is not None and shard_mb < 1:
+        raise ConfigError(f"--shard-mb {shard_mb}: must be 1 or more")
     settings = load_config(config)
     if output is not None:
         settings = replace(settings, run=replace(settings.run, output=output))
@@ -70,30 +73,31 @@ def run(
     if newest and not resume:
         raise ConfigError(f"{newest[0]}: the output folder holds a run already; resume it or choose another folder")
     device = _device(settings.run.device)
-    clips, frames = _decode(settings.data.root, settings)
-    trainer = Trainer(settings, PairLoader(frames, _sampler(settings, clips, frames)), device)
+    training = hold_back(read_clips(settings.data.root, settings), settings)
+    trainer = Trainer(settings, pair_loader(training, settings, device), device)
     if newest:
         trainer.load_state(load_checkpoint(newest[0]))
         tqdm.write(f"resuming from {newest[0]}", file=sys.stderr)
-    watched = frames if settings.data.validation is None else _decode(settings.data.validation, settings)[1]
+    elif settings.run.init is not None:
+        tqdm.write(trainer.start_from(settings.run.init), file=sys.stderr)
+    watched = training if settings.data.validation is None else read_clips(settings.data.validation, settings)
     stride = math.ceil(len(watched) / preview.CLIPS)
-    loop = Loop(trainer, Preview(watched[::stride], device))
+    loop = Loop(trainer, Preview([frames for _, frames in watched[::stride]], device), shard_mb=shard_mb)
     return loop.run(max_steps=max_steps, max_seconds=max_seconds)
 
 
 class Loop:
     """Runs a trainer's steps and writes what comes of them into its output folder."""
 
-    def __init__(self, trainer: Trainer, shown: Preview) -> None:
+    def __init__(self, trainer: Trainer, shown: Preview, *, shard_mb: int | None = None) -> None:
         self.trainer = trainer
+        self.shard_mb = shard_mb
         self.settings = trainer.config.run
         self.output = self.settings.output
         self.preview = shown
-        self.saved_step = trainer.step
         self.saved_at = time.monotonic()
-        self.sums: dict[str, Tensor] = {}
-        self.summed = 0
-        self.summed_since = time.monotonic()
+        self.figures = StepFigures()
+        self.logged_at = time.monotonic()
 
     def run(self, *, max_steps: int | None, max_seconds: float | None) -> Path:
         """Steps until `run.steps`, a limit or a signal; returns the weights file."""
@@ -104,7 +108,8 @@ class Loop:
         progress = tqdm(total=last, initial=trainer.step, unit="step", smoothing=0.05)
         with stop_requested() as stopped, progress:
             while trainer.step < last and not stopped.is_set() and (deadline is None or time.monotonic() < deadline):
-                self._add(trainer.train_step())
+                figures = trainer.train_step()
+                self.figures.add(trainer.step, figures)
                 progress.update()
                 if trainer.step % settings.log_every == 0:
                     progress.set_postfix_str(self._log(log))
@@ -112,37 +117,42 @@ class Loop:
                     self._show(log)
                 if self._checkpoint_due():
                     self.save()
+        if self.figures.steps:
+            self._log(log)
         log.close()
         self.save()
         return self.output / WEIGHTS_NAME
 
     def save(self) -> None:
         """A checkpoint and the averaged weights."""
-        trainer = self.trainer
-        save_checkpoint(self.output / "checkpoints", trainer.step, trainer.state(), keep=self.settings.keep_checkpoints)
+        trainer, folder = self.trainer, self.output / "checkpoints"
+        keep = self.settings.keep_checkpoints
+        save_checkpoint(folder, trainer.step, trainer.state(), keep=keep, shard_mb=self.shard_mb)
         save_weights(self.output / WEIGHTS_NAME, trainer.average, notes={"steps": str(trainer.step)})
-        self.saved_step, self.saved_at = trainer.step, time.monotonic()
+        self.saved_at = time.monotonic()
 
     def _checkpoint_due(self) -> bool:
         seconds = self.settings.checkpoint_seconds
         overdue = seconds is not None and time.monotonic() - self.saved_at > seconds
         return overdue or self.trainer.step % self.settings.checkpoint_every == 0
 
-    def _add(self, figures: dict[str, Tensor]) -> None:
-        for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-        self.summed += 1
-
     def _log(self, log: RunLog) -> str:
-        """Writes the means since the last row; returns a few of them for the progress bar."""
-        now = time.monotonic()
-        means = torch.stack([value.float() for value in self.sums.values()]).div(self.summed).tolist()
-        figures = dict(zip(self.sums, means, strict=True))
-        figures["learning_rate"] = learning_rate(self.trainer.config.optimizer, self.trainer.step - 1)
-        figures["samples_per_second"] = self.summed * self.settings.batch_size / (now - self.summed_since)
+        """Writes the means since the last row; returns the speed and a few of them for the progress bar."""
+        rows = self.figures.read()
+        for row in rows:
+            if row.bad_steps:
+                logger.warning("step %d skipped: not finite: %s", row.step, row.guilty)
+        check(rows, self.settings.max_bad_steps)
+        figures = means(rows)
+        figures["learning_rate"] = learning_rate(self.trainer.config, self.trainer.step - 1)
+        now, parts = time.monotonic(), self.trainer.timer.read()
+        figures["samples_per_second"] = len(rows) * self.settings.batch_size / (now - self.logged_at)
+        figures |= {f"share_{name}": seconds / sum(parts.values()) for name, seconds in parts.items()}
+        self.logged_at = now
         log.write_training(self.trainer.step, figures)
-        self.sums, self.summed, self.summed_since = {}, 0, now
-        return " ".join(f"{name} {figures[name]:.4g}" for name in ("total", "pixel", "perceptual") if name in figures)
+        losses = " ".join(f"{name} {figures[name]:.4g}" for name in SHOWN if name in figures)
+        shares = " ".join(f"{name} {figures[f'share_{name}']:.0%}" for name in parts)
+        return f"{losses}, {figures['samples_per_second']:.3g} samples/s: {shares}"
 
     def _show(self, log: RunLog) -> None:
         step = self.trainer.step
@@ -185,32 +195,3 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"run.device {name!r} cannot be used: {error}") from error
     return device
-
-
-def _decode(root: Path, settings: TrainConfig) -> tuple[list[Clip], list[np.ndarray]]:
-    """The clips that have a pair of frames, and their frames. A clip that cannot be read is left out with a notice."""
-    cache = settings.data.cache or settings.run.output / "frames"
-    clips, frames = [], []
-    for clip in tqdm(find_clips(root), desc=f"reading {root}", unit="clip", leave=False):
-        try:
-            decoded = decode_clip(clip, settings.model.image_size, cache)
-        except InputError as error:
-            logger.warning("left out: %s", error)
-            continue
-        if len(decoded) < 2:
-            logger.warning("left out: %s: one frame only", clip.path)
-            continue
-        clips.append(clip)
-        frames.append(decoded)
-    if not clips:
-        raise InputError(f"{root}: no clip in it that can be used")
-    return clips, frames
-
-
-def _sampler(settings: TrainConfig, clips: list[Clip], frames: list[np.ndarray]) -> PairSampler:
-    return PairSampler(
-        [(clip.identity, len(array)) for clip, array in zip(clips, frames, strict=True)],
-        seed=settings.run.seed,
-        horizontal_flip=settings.data.horizontal_flip,
-        time_flip=settings.data.time_flip,
-    )

@@ -16,6 +16,7 @@ from cbtalk.train.perceptual import Features, PerceptualLoss
 
 KEYPOINT_MARGIN = 0.2
 DISTANCE_OFFSET = 1e-8
+CHANGE_OFFSET = 0.01  # a pair without change has no such term
 
 
 class Losses(NamedTuple):
@@ -35,6 +36,16 @@ def keypoint_distance(points: Tensor) -> Tensor:
     distance = torch.sqrt(difference.square().sum(-1) + DISTANCE_OFFSET)
     distance = distance + KEYPOINT_MARGIN * torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
     return (1 - torch.sign(distance - KEYPOINT_MARGIN)).mean()
+
+
+def changed_l1(prediction: Tensor, source: Tensor, driving: Tensor) -> Tensor:
+    """Mean absolute error () of pictures (B, 3, H, W), each pixel weighted by how much driving differs from source.
+
+    Of two frames close in time, mouth and eyes differ most: a mean over all pixels hardly sees them.
+    """
+    change = (driving - source).abs().mean(1, keepdim=True)
+    weight = change / (change.mean(dim=(1, 2, 3), keepdim=True) + CHANGE_OFFSET)
+    return ((prediction - driving).abs() * weight).mean()
 
 
 class Objective:
@@ -64,7 +75,7 @@ class Objective:
             discriminator: None while the adversarial term is off.
         """
         output = talker(source, driving, low_resolution=self.weights.low_resolution != 0)
-        raw = self._reconstruction(output, driving)
+        raw = self._reconstruction(output, source, driving)
         raw |= self._codes(output)
         raw |= self._equivariance(talker, output, driving, transform)
         raw["keypoint_distance"] = keypoint_distance(output.source_keypoints.value) + keypoint_distance(
@@ -74,7 +85,7 @@ class Objective:
         if discriminator is not None:
             raw["gan_generator"] = adversarial.generator_loss(discriminator(output.prediction))
             weight = adversarial.adaptive_weight(
-                self._sum({name: raw[name] for name in ("pixel", "perceptual") if name in raw}),
+                self._sum({name: raw[name] for name in ("pixel", "changed", "perceptual") if name in raw}),
                 raw["gan_generator"],
                 talker.net_g.generator.last_weight,
                 self.config.adversarial.weight,
@@ -94,11 +105,13 @@ class Objective:
             return weights.low_resolution * getattr(weights, kind.removesuffix("_lr"))
         return getattr(weights, kind)
 
-    def _reconstruction(self, output: TalkerOutput, driving: Tensor) -> dict[str, Tensor]:
+    def _reconstruction(self, output: TalkerOutput, source: Tensor, driving: Tensor) -> dict[str, Tensor]:
         pictures = {"": output.prediction}
         if output.prediction_lr is not None:
             pictures["_lr"] = output.prediction_lr
         raw = {f"pixel{suffix}": F.l1_loss(full_precision(picture), driving) for suffix, picture in pictures.items()}
+        if self.weights.changed:
+            raw["changed"] = changed_l1(full_precision(output.prediction), source, driving)
         if self.perceptual is not None:
             with torch.no_grad():
                 target: Features = self.perceptual.features(driving)

@@ -32,7 +32,7 @@ class Preview:
         """Writes source | driving | result of each clip's middle frame; returns the mean over clips of every figure."""
         figures, pictures = [], []
         for clip in self.clips:
-            frames = to_picture(clip, self.device)
+            frames = to_picture(torch.from_numpy(clip).to(self.device))
             source, driving = frames[:1], frames[1:]
             prediction = talker.animate(talker.encode_source(source), driving)
             repeat = source.expand_as(driving)

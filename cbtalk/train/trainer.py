@@ -1,31 +1,40 @@
 """A run's networks and their training step: three optimisers, moving average, guards, and the state to resume from."""
 
 import copy
-import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cbtalk.errors import ConfigError, TrainingError
+from cbtalk.errors import ConfigError
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.talker import Talker
 from cbtalk.train.adversarial import discriminator_losses
 from cbtalk.train.config import OptimizerConfig, TrainConfig
 from cbtalk.train.data import PairLoader
+from cbtalk.train.draws import batch_generator, to_device
 from cbtalk.train.equivariance import ThinPlate
+from cbtalk.train.initial import start_from
 from cbtalk.train.losses import Objective
 from cbtalk.train.perceptual import load_perceptual
+from cbtalk.train.timing import PartTimer
 
-logger = logging.getLogger(__name__)
+TRANSFORM_STREAM = 1  # beside the loader's own
 
 
-def learning_rate(config: OptimizerConfig, finished: int) -> float:
+def learning_rate(config: TrainConfig, finished: int) -> float:
     """The rate of the step that follows `finished` steps."""
-    warmup = min(1.0, (finished + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    return config.learning_rate * warmup * config.gamma ** sum(finished >= milestone for milestone in config.milestones)
+    settings = config.optimizer
+    warmup = min(1.0, (finished + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    if settings.schedule == "cosine":
+        fall = (1 + math.cos(math.pi * min(1.0, finished / config.run.steps))) / 2
+        factor = settings.final + (1 - settings.final) * fall
+    else:
+        factor = settings.gamma ** sum(finished >= milestone for milestone in settings.milestones)
+    return settings.learning_rate * warmup * factor
 
 
 class Trainer:
@@ -58,38 +67,36 @@ class Trainer:
             if config.run.precision == "bf16":  # frozen weights: autocast would cast them anew in every call
                 perceptual.vgg.convolutions.to(torch.bfloat16)
         self.objective = Objective(config, perceptual)
-        self.generator = torch.Generator().manual_seed(config.run.seed)
+        self.timer = PartTimer(device)
         self.step = 0
-        self.bad_steps = 0  # in a row
+        self.bad_steps = torch.zeros((), dtype=torch.int64, device=device)  # in a row
 
     def train_step(self) -> dict[str, Tensor]:
-        """Draws a batch and updates every network; returns the figures, still on the device."""
+        """Draws a batch and updates every network; returns the figures, on the device: nothing in a step waits for it.
+
+        A step whose losses or gradients are not finite changes nothing, and counts in `bad_steps`, those in a row.
+        """
         buffers = _running_statistics(self.networks)
         saved = [buffer.clone() for buffer in buffers]
-        rate = learning_rate(self.config.optimizer, self.step)
+        rate = learning_rate(self.config, self.step)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
         figures = self._backward()
-        trained = [name for name in self.networks if name != "net_d" or self.adversarial]
-        for name in trained:
-            figures[f"grad_norm_{name}"] = self._gradient_norm(self.networks[name])
-        finite = (
-            torch.stack([figures[f"grad_norm_{name}"] for name in trained]).isfinite().all()
-            & figures["total"].isfinite()
-        )
-        self.step += 1
-        if finite.item():  # the only wait for the device in a step
+        with self.timer.part("optimizer"):
+            trained = [name for name in self.networks if name != "net_d" or self.adversarial]
+            norms = {f"grad_norm_{name}": self._gradient_norm(self.networks[name]) for name in trained}
+            bad = ~torch.stack([figures["total"], *norms.values()]).isfinite().all()
             for name in trained:
+                self.optimizers[name].found_inf = bad.float()  # type: ignore[attr-defined]
                 self.optimizers[name].step()
-            self._update_average()
-            self.bad_steps = 0
-        else:
             for buffer, before in zip(buffers, saved, strict=True):
-                buffer.copy_(before)
-            self._count_bad_step(figures)
-        return figures
+                buffer.copy_(torch.where(bad, before, buffer))
+            self._update_average(bad)
+            self.bad_steps = torch.where(bad, self.bad_steps + 1, 0)
+        self.step += 1
+        return {**figures, **norms, "bad_steps": self.bad_steps}
 
     @property
     def adversarial(self) -> bool:
@@ -100,24 +107,33 @@ class Trainer:
         """Gradients of all networks from one batch; returns the mean of every loss over its parts."""
         parts = self.config.run.micro_batches
         collected: list[dict[str, Tensor]] = []
-        for _ in range(parts):
-            source, driving = self.loader.batch(self.config.run.batch_size // parts, self.device)
-            equivariance = self.config.equivariance
-            transform = ThinPlate.random(
-                len(driving),
-                affine=equivariance.affine,
-                thin_plate=equivariance.thin_plate,
-                points=equivariance.points,
-                generator=self.generator,
-            )
+        for part in range(parts):
+            with self.timer.part("data"):
+                number = self.step * parts + part
+                source, driving = self.loader.batch(number)
+                transform = self._transform(number, len(driving))
             discriminator = self.discriminator.requires_grad_(False) if self.adversarial else None
-            with self._autocast():
+            with self.timer.part("forward"), self._autocast():
                 losses = self.objective(self.talker, source, driving, transform, discriminator)
-            (losses.total / parts).backward()
+            with self.timer.part("backward"):
+                (losses.total / parts).backward()
             collected.append({**losses.terms, "total": losses.total.detach()})
             if self.adversarial:
-                collected[-1] |= self._discriminator_backward(driving, losses.output.prediction.detach(), parts)
+                with self.timer.part("discriminator"):
+                    collected[-1] |= self._discriminator_backward(driving, losses.output.prediction.detach(), parts)
         return {name: torch.stack([terms[name] for terms in collected]).mean() for name in collected[0]}
+
+    def _transform(self, number: int, size: int) -> ThinPlate:
+        """The random transform of batch `number`, on the device."""
+        settings = self.config.equivariance
+        drawn = ThinPlate.random(
+            size,
+            affine=settings.affine,
+            thin_plate=settings.thin_plate,
+            points=settings.points,
+            generator=batch_generator(self.config.run.seed, number, TRANSFORM_STREAM),
+        )
+        return ThinPlate(*(to_device(tensor, self.device) for tensor in drawn))
 
     def _discriminator_backward(self, real: Tensor, fake: Tensor, parts: int) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(True)
@@ -136,24 +152,25 @@ class Trainer:
             torch._foreach_mul_(gradients, (self.config.optimizer.clip_norm / (norm + 1e-6)).clamp(max=1))
         return norm
 
-    def _update_average(self) -> None:
-        weight = 1 - self.config.ema.decay
+    def _update_average(self, bad: Tensor) -> None:
+        weight = (1 - self.config.ema.decay) * (~bad).float()
         for name in ("net_g", "motion_estimator"):
             averaged = name == "net_g" or self.config.ema.motion_estimator
             ours, theirs = _entries(getattr(self.average, name)), _entries(self.networks[name])
-            torch._foreach_lerp_(ours[True], theirs[True], weight if averaged else 1.0)
+            if averaged:
+                change = torch._foreach_sub(theirs[True], ours[True])
+                torch._foreach_mul_(change, weight)
+                torch._foreach_add_(ours[True], change)
+            else:
+                torch._foreach_copy_(ours[True], theirs[True])
             if ours[False]:
                 torch._foreach_copy_(ours[False], theirs[False])
 
-    def _count_bad_step(self, figures: dict[str, Tensor]) -> None:
-        self.bad_steps += 1
-        guilty = ", ".join(name for name, value in figures.items() if not math.isfinite(value.item()))
-        logger.warning("step %d skipped: not finite: %s", self.step, guilty)
-        if self.bad_steps >= self.config.run.max_bad_steps:
-            raise TrainingError(
-                f"{self.bad_steps} steps in a row up to step {self.step} were not finite ({guilty}); "
-                "lower optimizer.learning_rate, set optimizer.clip_norm, or resume from an older checkpoint"
-            )
+    def start_from(self, path: Path) -> str:
+        """Takes what fits of a weights file, before the first step; returns a line that says how much."""
+        report = start_from(self.talker, path)
+        self.average.load_state_dict(self.talker.state_dict())
+        return report
 
     def state(self) -> dict[str, Any]:
         """Everything that a later run needs to go on as if it had never stopped."""
@@ -163,8 +180,6 @@ class Trainer:
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "average": self.average.state_dict(),
-            "generator": self.generator.get_state(),
-            "sampler": {"seed": self.loader.sampler.seed, "drawn": self.loader.sampler.drawn},
             "bad_steps": self.bad_steps,
         }
 
@@ -176,11 +191,8 @@ class Trainer:
             network.load_state_dict(state["networks"][name])
             self.optimizers[name].load_state_dict(state["optimizers"][name])
         self.average.load_state_dict(state["average"])
-        self.generator.set_state(state["generator"])
-        self.loader.sampler.seed = state["sampler"]["seed"]
-        self.loader.sampler.drawn = state["sampler"]["drawn"]
         self.step = state["step"]
-        self.bad_steps = state["bad_steps"]
+        self.bad_steps = state["bad_steps"].to(self.device)
 
 
 def _adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Adam:

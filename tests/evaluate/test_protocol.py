@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cbtalk.errors import InputError, OutputError
-from cbtalk.evaluate import protocol
-from cbtalk.model.checkpoint import save_weights
-from cbtalk.model.talker import Talker
-from tests.model.conftest import TINY
+from cbtalk.errors import ConfigError, InputError, OutputError
+from cbtalk.evaluate import Extractors, markdown, protocol
+from cbtalk.media.video_reader import open_video
+from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.talker import SourceState, Talker
+from tests.evaluate.conftest import MakeClip
 
 
 @pytest.fixture
@@ -28,10 +29,25 @@ def clips(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> str:
-    path = tmp_path / "tiny.safetensors"
-    save_weights(path, Talker(TINY))
-    return str(path)
+def portrait(tmp_path: Path) -> Path:
+    path = tmp_path / "portrait.png"
+    Image.new("RGB", (80, 70), (200, 200, 200)).save(path)
+    return path
+
+
+@pytest.fixture
+def keeps_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A talker whose results are the source, whatever drives it."""
+
+    def encode_source(self: Talker, source: Tensor) -> SourceState:
+        count = self.config.keypoints
+        return SourceState(Keypoints(torch.zeros(1, count, 2), torch.eye(2).expand(1, count, 2, 2)), (), source)
+
+    def animate_keypoints(self: Talker, state: SourceState, keypoints: Keypoints) -> Tensor:
+        return state.small.expand(len(keypoints.value), -1, -1, -1)
+
+    monkeypatch.setattr(Talker, "encode_source", encode_source)
+    monkeypatch.setattr(Talker, "animate_keypoints", animate_keypoints)
 
 
 def test_report(tmp_path: Path, clips: Path, weights: str) -> None:
@@ -44,11 +60,22 @@ def test_report(tmp_path: Path, clips: Path, weights: str) -> None:
     assert json.loads((tmp_path / "figures.json").read_text())["mean"]["result"] == report["mean"]["result"]
     table = (tmp_path / "figures.md").read_text()
     assert f"| moving | {moving['result']['l1']:.4f} (0.1569) |" in table and "| mean |" in table
+    assert "`lpips_alex` is absent" in table and "`dlib_5` is absent" in table
 
 
-def test_batches_do_not_change_the_figures(clips: Path, weights: str) -> None:
-    figures = [protocol.run(weights, clips, batch_size=size)["mean"]["result"] for size in (1, 8)]
-    assert figures[0] == pytest.approx(figures[1], rel=1e-4)
+@pytest.mark.parametrize("every", [1, 2])
+def test_batches_do_not_change_the_figures(
+    make_clip: MakeClip, weights: str, extractors: Extractors, portrait: Path, every: int
+) -> None:
+    data = make_clip("clip", [20, 30, 50, 40, 60, 20, 90, 10, 70, 80, 30])
+    reports = [
+        protocol.run(weights, data, extractors=extractors, portraits=[portrait], every=every, batch_size=size)
+        for size in (1, 4)
+    ]
+    assert reports[1]["clips"]["clip"]["measured"] == {1: 10, 2: 6}[every]
+    assert reports[1]["mean"]["real"] == pytest.approx(reports[0]["mean"]["real"])
+    for mean in ("mean", "cross_mean"):
+        assert reports[1][mean]["result"] == pytest.approx(reports[0][mean]["result"], rel=1e-3, abs=1e-3)
 
 
 def test_the_talker_sees_first_frame_and_driving_frames(
@@ -66,10 +93,135 @@ def test_the_talker_sees_first_frame_and_driving_frames(
     assert 0 < larger["result"]["l1"] < 0.04 < larger["repeat"]["l1"]
 
 
+def test_faces_of_results_and_of_the_repeated_source(
+    make_clip: MakeClip, weights: str, extractors: Extractors, keeps_the_source: None
+) -> None:
+    """Results equal the source here, so their figures are those of repeating it, and only the real clip shakes."""
+    data = make_clip("clip", [50, 60, 70, 100])
+    figures = protocol.run(weights, data, extractors=extractors)["clips"]["clip"]
+    for subject in ("result", "repeat"):
+        assert figures[subject]["landmarks_brightness"] == pytest.approx(np.mean([10, 20, 50]))
+        assert figures[subject]["identity_same_brightness"] == pytest.approx(2 / 3)
+    assert figures["result"]["jitter_brightness"] == 0
+    assert figures["real"]["jitter_brightness"] == pytest.approx(100 - 2 * 70 + 60)
+
+
+def test_lost_faces_are_counted_and_left_out(
+    make_clip: MakeClip, weights: str, extractors: Extractors, keeps_the_source: None
+) -> None:
+    data = make_clip("clip", [50, 60, 0, 60])
+    report = protocol.run(weights, data, extractors=extractors)
+    assert report["clips"]["clip"]["no_face"] == {
+        "source": {"brightness": 0},
+        "result": {"brightness": 0},
+        "real": {"brightness": 2},  # one frame, by the extractor of landmarks and by that of identity
+    }
+    assert report["mean"]["result"]["landmarks_brightness"] == pytest.approx(10)
+    assert "found no face (the clips): source 0 of 1, result 0 of 3, real 2 of 3" in markdown(report)
+
+
+def test_no_face_at_all_leaves_a_dash(make_clip: MakeClip, weights: str, extractors: Extractors) -> None:
+    make_clip("dark", [0, 0, 0])
+    report = protocol.run(weights, make_clip("light", [50, 60, 70]), extractors=extractors)
+    assert "landmarks_brightness" not in report["clips"]["dark"]["repeat"]
+    rows = markdown(report).split("| dark |")
+    assert " - |" in rows[2] and report["mean"]["repeat"]["landmarks_brightness"] == pytest.approx(15)
+
+
+def test_portraits_are_driven_by_each_clip(
+    make_clip: MakeClip, weights: str, extractors: Extractors, portrait: Path, keeps_the_source: None
+) -> None:
+    make_clip("one", [50, 60, 70, 100])
+    data = make_clip("two", [150, 180, 210])
+    report = protocol.run(weights, data, extractors=extractors, portraits=[portrait])
+    pairs = report["cross"]["portrait.png"]
+    assert list(pairs) == ["one", "two"] and pairs["one"]["measured"] == 3
+    for pair in pairs.values():
+        assert pair["result"]["identity_brightness"] == pytest.approx(1)
+        assert pair["result"]["identity_same_brightness"] == 1
+    assert pairs["one"]["real"]["identity_distance_brightness"] == pytest.approx(np.mean([140, 130, 100]))
+    assert pairs["two"]["real"]["identity_same_brightness"] == 1
+    assert report["cross_mean"]["real"]["identity_same_brightness"] == pytest.approx(1 / 2)
+    assert "| portrait.png | 1.0000 (" in markdown(report)
+
+
+def test_relative_motion_starts_from_the_first_frame(
+    make_clip: MakeClip, weights: str, extractors: Extractors, portrait: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip that stands still leaves the portrait's keypoints where they are."""
+    seen: list[tuple[Keypoints, Keypoints]] = []
+    original = Talker.animate_keypoints
+
+    def animate_keypoints(self: Talker, state: SourceState, keypoints: Keypoints) -> Tensor:
+        seen.append((state.keypoints, keypoints))
+        return original(self, state, keypoints)
+
+    data = make_clip("clip", [90, 90, 90])
+    monkeypatch.setattr(Talker, "animate", lambda self, state, driving: driving)
+    monkeypatch.setattr(Talker, "animate_keypoints", animate_keypoints)
+    protocol.run(weights, data, extractors=extractors, portraits=[portrait])
+    source, moved = seen[0]
+    assert torch.allclose(moved.value, source.value.expand_as(moved.value), atol=1e-5)
+
+
+def test_every_takes_runs_of_three_frames(make_clip: MakeClip, weights: str, extractors: Extractors) -> None:
+    data = make_clip("clip", [50] + [10, 20, 40] + [90, 0, 90] * 2 + [10, 20, 40] + [9])
+    figures = protocol.run(weights, data, extractors=extractors, every=3)["clips"]["clip"]
+    assert (figures["frames"], figures["measured"]) == (13, 6)
+    assert figures["real"]["jitter_brightness"] == pytest.approx(10)  # the frames between are not seen
+    assert sum(figures["no_face"]["real"].values()) == 0
+
+
+def test_sheet_and_videos(
+    tmp_path: Path, make_clip: MakeClip, weights: str, extractors: Extractors, portrait: Path
+) -> None:
+    make_clip("group/one", [50, 60, 70, 100])
+    data = make_clip("two", [90, 80])
+    protocol.run(
+        weights,
+        data,
+        tmp_path / "f.json",
+        extractors=extractors,
+        portraits=[portrait],
+        sheet=tmp_path / "sheet.png",
+        videos=tmp_path / "videos",
+        every=2,
+    )
+    names = ["group_one.mp4", "portrait.png by group_one.mp4", "two.mp4"]  # a portrait is shown with one clip
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == names
+    for name, frames in zip(names, (3, 3, 1), strict=True):
+        with open_video(tmp_path / "videos" / name) as reader:
+            assert (reader.info.width, reader.info.height) == (3 * 64, 64)
+            assert sum(1 for _ in reader) == frames
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.height % 3 == 0  # bands
+
+
+def test_nothing_is_written_when_it_fails(
+    tmp_path: Path, make_clip: MakeClip, weights: str, extractors: Extractors, portrait: Path
+) -> None:
+    data = make_clip("clip", [50, 60, 70])
+    Image.new("RGB", (64, 64)).save(data / "clip" / "9.png")
+    (data / "clip" / "9.png").write_bytes(b"no picture")
+    outputs = {"sheet": tmp_path / "sheet.png", "videos": tmp_path / "videos"}
+    with pytest.raises(InputError, match=r"9\.png"):
+        protocol.run(weights, data, tmp_path / "figures.json", extractors=extractors, **outputs)  # type: ignore[arg-type]
+    assert list((tmp_path / "videos").iterdir()) == []
+    assert not (tmp_path / "figures.json").exists() and not (tmp_path / "sheet.png").exists()
+
+
 @pytest.mark.parametrize("name", ["figures.md", "absent/figures.json"])
 def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=name):
         protocol.run("absent weights", tmp_path, tmp_path / name)
+
+
+def test_pictures_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="sheet"):
+        protocol.run("absent weights", tmp_path, sheet=tmp_path / "sheet.jpg")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        protocol.run("absent weights", tmp_path, videos=tmp_path / "file")
 
 
 def test_a_clip_of_one_frame(tmp_path: Path, weights: str) -> None:
@@ -77,3 +229,22 @@ def test_a_clip_of_one_frame(tmp_path: Path, weights: str) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "one" / "clip" / "0.png")
     with pytest.raises(InputError, match="one frame only"):
         protocol.run(weights, tmp_path / "one")
+
+
+@pytest.mark.parametrize("options", [{"size": 31}, {"every": 0}, {"batch_size": 0}])
+def test_options_out_of_range(make_clip: MakeClip, weights: str, options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="or more"):
+        protocol.run(weights, make_clip("clip", [1, 2]), **options)  # type: ignore[arg-type]
+
+
+def test_portraits_are_files_and_folders(tmp_path: Path, portrait: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(InputError, match="no picture in it"):
+        protocol.read_portraits([folder], 64)
+    Image.new("RGB", (100, 64)).save(folder / "other.jpg")
+    (folder / "notes.txt").touch()
+    found = protocol.read_portraits([folder, portrait], 64)
+    assert list(found) == ["other.jpg", "portrait.png"] and found["portrait.png"].shape == (64, 64, 3)
+    with pytest.raises(InputError, match=r"portrait\.png"):
+        protocol.read_portraits([portrait, portrait], 64)

@@ -4,7 +4,7 @@ import pytest
 
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS
-from cbtalk.train.config import TrainConfig, load_config, parse_config
+from cbtalk.train.config import AugmentConfig, TrainConfig, load_config, parse_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_paper_file_says_what_the_defaults_are() -> None:
     config = load_config(CONFIGS / "paper.yaml")
     default = TrainConfig()
-    for section in ("model", "optimizer", "loss", "equivariance", "adversarial", "ema"):
+    for section in ("model", "augment", "optimizer", "loss", "equivariance", "adversarial", "ema"):
         assert getattr(config, section) == getattr(default, section)
     assert config.perceptual.scales == default.perceptual.scales
     assert (config.run.steps, config.run.batch_size) == (250_000, 16)
@@ -20,6 +20,19 @@ def test_paper_file_says_what_the_defaults_are() -> None:
 
 def test_mini_file_is_the_mini_preset() -> None:
     assert load_config(CONFIGS / "mini.yaml").model == PRESETS["mini"]
+
+
+def test_the_file_for_256_pixels_adds_a_level_to_the_mini_preset() -> None:
+    config = load_config(CONFIGS / "mini-256.yaml")
+    mini = PRESETS["mini"]
+    assert config.model.image_size == 256 and config.model.channels[:-1] == mini.channels
+    assert config.model.scales[:-1] == mini.scales and config.model.motion_size == 2 * mini.motion_size
+    assert config.augment != AugmentConfig()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("mini*.yaml")), ids=lambda path: path.stem)
+def test_small_runs_are_safe_every_two_minutes(path: Path) -> None:
+    assert (load_config(path).run.checkpoint_seconds or 1e9) <= 120
 
 
 @pytest.mark.parametrize(
@@ -32,6 +45,8 @@ def test_mini_file_is_the_mini_preset() -> None:
         ("run: {steps: many}", "run.steps"),
         ("run: {steps: true}", "run.steps"),
         ("run: {precision: fp16}", "run.precision"),
+        ("optimizer: {schedule: linear}", "optimizer.schedule"),
+        ("augment: {colour: 0.1}", "colour"),
         ("optimizer: {betas: [0.9]}", "optimizer.betas"),
         ("run: {batch_size: 6, micro_batches: 4}", "micro_batches"),
         ("- a list", "table"),

@@ -1,57 +1,100 @@
-from collections import Counter
+import logging
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from torch import Tensor
 
-from cbtalk.train.data import Pair, PairLoader, PairSampler
+from cbtalk.errors import InputError
+from cbtalk.train.config import AugmentConfig, DataConfig, load_config
+from cbtalk.train.data import PairLoader, ResidentFrames, StreamedFrames, hold_back, pair_loader, read_clips
+from cbtalk.train.pairs import PairSampler
+from tests.train.conftest import MakeConfig
 
-CLIPS = [("ann", 10), ("ann", 20), ("bob", 30)]
-
-
-def draw(sampler: PairSampler, count: int) -> list[Pair]:
-    return [sampler.draw() for _ in range(count)]
-
-
-def test_sampler_goes_on_from_its_two_integers() -> None:
-    whole = draw(PairSampler(CLIPS, seed=3), 40)
-    first = PairSampler(CLIPS, seed=3)
-    begun = draw(first, 17)
-    second = PairSampler(CLIPS, seed=0)
-    second.seed, second.drawn = first.seed, first.drawn
-    assert begun + draw(second, 23) == whole
-    assert draw(PairSampler(CLIPS, seed=4), 40) != whole
+CPU = torch.device("cpu")
+SIZE = 6
 
 
-def test_identities_then_clips_are_drawn_evenly() -> None:
-    counts = Counter(pair.clip for pair in draw(PairSampler(CLIPS, seed=0), 4000))
-    assert abs(counts[2] - 2000) < 150 and abs(counts[0] - 1000) < 120 and abs(counts[1] - 1000) < 120
+def frames_of(*lengths: int) -> list[np.ndarray]:
+    """Clips in which every frame is different."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (length, 8, 8, 3), dtype=np.uint8) for length in lengths]
 
 
-def test_frames_lie_in_their_clip_and_cover_it() -> None:
-    pairs = draw(PairSampler(CLIPS, seed=0), 4000)
-    assert {pair.source for pair in pairs if pair.clip == 0} == set(range(10))
-    assert any(pair.source == pair.driving for pair in pairs)
+def loader(frames: list[np.ndarray], changes: AugmentConfig | None = None, *, flip: float = 0.5) -> PairLoader:
+    clips = [(f"person {index}", len(clip)) for index, clip in enumerate(frames)]
+    sampler = PairSampler(clips, DataConfig(horizontal_flip=flip), seed=0)
+    return PairLoader(ResidentFrames(frames, CPU), sampler, SIZE, changes or AugmentConfig())
 
 
-def test_time_order_without_time_flip_and_half_of_it_with() -> None:
-    ordered = draw(PairSampler(CLIPS, seed=0, time_flip=0.0), 500)
-    assert all(pair.source <= pair.driving for pair in ordered)
-    flipped = [pair.source > pair.driving for pair in draw(PairSampler(CLIPS, seed=0), 2000)]
-    assert 0.42 < np.mean(flipped) < 0.5  # half of those whose frames differ
+def test_a_batch_holds_the_sampled_frames() -> None:
+    clips = frames_of(5, 3)
+    ours = loader(clips)
+    source, driving = ours.batch(7)
+    assert source.shape == (SIZE, 3, 8, 8) and source.is_contiguous(memory_format=torch.channels_last)
+    for row, pair in enumerate(ours.sampler.batch(7, SIZE)):
+        for picture, frame in ((source[row], pair.source), (driving[row], pair.driving)):
+            pixels = clips[pair.clip][frame][:, ::-1] if pair.mirrored else clips[pair.clip][frame]
+            assert np.array_equal(picture.permute(1, 2, 0).add(1).mul(127.5).round().byte().numpy(), pixels)
 
 
 def test_both_frames_of_a_pair_are_mirrored_together() -> None:
-    frames = [np.arange(5 * 4 * 4 * 3, dtype=np.uint8).reshape(5, 4, 4, 3)]
-    batches = {}
-    for probability in (0.0, 1.0):
-        sampler = PairSampler([("ann", 5)], seed=0, horizontal_flip=probability)
-        batches[probability] = PairLoader(frames, sampler).batch(6, torch.device("cpu"))
-    for plain, mirrored in zip(batches[0.0], batches[1.0], strict=True):
+    clips = frames_of(5)
+    for plain, mirrored in zip(loader(clips, flip=0.0).batch(1), loader(clips, flip=1.0).batch(1), strict=True):
         assert torch.equal(plain.flip(-1), mirrored)
 
 
-def test_pictures_span_minus_one_to_one() -> None:
-    frames = [np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)])]
-    source, driving = PairLoader(frames, PairSampler([("ann", 2)], seed=0)).batch(16, torch.device("cpu"))
-    assert source.shape == (16, 3, 4, 4) and source.is_contiguous(memory_format=torch.channels_last)
-    assert torch.cat([source, driving]).unique().tolist() == [-1.0, 1.0]
+def test_a_batch_follows_from_its_number_augmentation_included() -> None:
+    changes = AugmentConfig(brightness=0.3, rotation=10.0, blur=1.0, jpeg=1.0)
+    one, other = loader(frames_of(5, 3), changes), loader(frames_of(5, 3), changes)
+    batches = [torch.stack(one.batch(number)) for number in range(3)]
+    assert torch.equal(torch.stack(other.batch(2)), batches[2]) and torch.equal(torch.stack(other.batch(0)), batches[0])
+    assert not torch.equal(batches[0], batches[1])
+
+
+def test_workers_stream_the_same_batches_from_any_number_on(tmp_path: Path) -> None:
+    clips = frames_of(5, 3)
+    files = []
+    for index, clip in enumerate(clips):
+        files.append(tmp_path / f"{index}.npy")
+        np.save(files[-1], clip)
+    resident = loader(clips)
+    streamed = PairLoader(
+        StreamedFrames(files, resident.sampler, SIZE, CPU, workers=2), resident.sampler, SIZE, AugmentConfig()
+    )
+
+    def both(number: int) -> tuple[Tensor, Tensor]:
+        return torch.stack(resident.batch(number)), torch.stack(streamed.batch(number))
+
+    for number in (3, 4, 5, 11, 12, 0):
+        assert torch.equal(*both(number)), number
+
+
+def test_the_configuration_chooses_streaming(make_config: MakeConfig) -> None:
+    config = load_config(make_config(data={"workers": 1}))
+    streamed = pair_loader(read_clips(config.data.root, config), config, CPU)
+    assert isinstance(streamed.frames, StreamedFrames)
+    config = load_config(make_config())
+    resident = pair_loader(read_clips(config.data.root, config), config, CPU)
+    assert torch.equal(torch.stack(streamed.batch(2)), torch.stack(resident.batch(2)))
+
+
+def test_short_and_static_clips_are_held_back(
+    make_config: MakeConfig, clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "mixed"
+    root.mkdir()
+    for name, frames in {"moving": [0, 1, 2, 3], "static": [1, 1, 1, 1], "short": [0, 1]}.items():
+        (root / name).mkdir()
+        for position, frame in enumerate(frames):
+            (root / name / f"{position}.png").symlink_to(clips / "ann__00" / f"{frame}.png")
+    config = load_config(make_config(data={"root": str(root), "min_frames": 3, "min_change": 1.0}))
+    with caplog.at_level(logging.WARNING):
+        assert [clip.name for clip, _ in hold_back(read_clips(root, config), config)] == ["moving"]
+    assert "static: hardly moves" in caplog.text and "short: 2 frames only" in caplog.text
+    config = load_config(make_config(data={"root": str(root)}))
+    assert len(hold_back(read_clips(root, config), config)) == 3
+    config = load_config(make_config(data={"root": str(root), "min_frames": 5}))
+    with pytest.raises(InputError, match="no clip in it that can be used"):
+        hold_back(read_clips(root, config), config)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import cbtalk
 from cbtalk.errors import ConfigError, InputError, TrainingError, WeightsError
-from cbtalk.train import run
-from cbtalk.train.config import OptimizerConfig
+from cbtalk.train import losses, run
+from cbtalk.train.config import OptimizerConfig, TrainConfig, parse_config
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
 from tests.train.conftest import MakeConfig
@@ -23,14 +23,23 @@ from tests.train.conftest import MakeConfig
 def rows(output: Path) -> list[dict[str, str]]:
     """The log without what depends on the clock."""
     with (output / "log.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "samples_per_second"} for row in csv.DictReader(file)]
+        timed = ("samples_per_second", "share_")
+        return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in csv.DictReader(file)]
 
 
-ADVERSARIAL: dict[str, Any] = {"weight": 0.8, "after_step": 4}
+EVERYTHING: dict[str, Any] = {  # all that draws random numbers or has a state
+    "adversarial": {"weight": 0.8, "after_step": 4},
+    "ema": {"motion_estimator": True},
+    "data": {"far_pairs": 0.4, "near_pairs": 0.3},
+    "augment": {"brightness": 0.2, "hue": 0.1, "scale": 0.1, "rotation": 5.0, "blur": 1.0, "jpeg": 1.0},
+    "loss": {"changed": 1.0},
+    "optimizer": {"schedule": "cosine", "warmup_steps": 3, "clip_norm": 10.0},
+}
 
 
-def test_stopping_and_resuming_changes_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
-    sections: dict[str, Any] = {"adversarial": ADVERSARIAL, "ema": {"motion_estimator": True}}
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stopping_and_resuming_changes_nothing(make_config: MakeConfig, tmp_path: Path, precision: str) -> None:
+    sections: dict[str, Any] = {**EVERYTHING, "run": {"precision": precision}}
     whole = run(make_config("whole", **sections), max_steps=10)
     parts = make_config("parts", **sections)
     run(parts, max_steps=5)
@@ -42,13 +51,14 @@ def test_stopping_and_resuming_changes_nothing(make_config: MakeConfig, tmp_path
 
 
 @pytest.mark.slow
-def test_fifty_steps_are_twice_twenty_five(make_config: MakeConfig, tmp_path: Path) -> None:
-    sections: dict[str, Any] = {"adversarial": {"weight": 0.8, "after_step": 20}}
-    run(make_config("whole", **sections), max_steps=50)
-    parts = make_config("parts", **sections)
-    run(parts, max_steps=25)
+def test_fifty_steps_are_fifty_again_and_twice_twenty_five(make_config: MakeConfig, tmp_path: Path) -> None:
+    for name in ("whole", "again"):
+        run(make_config(name, **EVERYTHING), max_steps=50)
+    parts = make_config("parts", **EVERYTHING)
+    run(parts, max_steps=25, shard_mb=1)
     run(parts, max_steps=50)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert len(rows(tmp_path / "whole")) == 50
+    assert rows(tmp_path / "parts") == rows(tmp_path / "again") == rows(tmp_path / "whole")
 
 
 def test_losses_fall(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -100,7 +110,10 @@ def test_one_bad_step_is_skipped(
     step = Trainer.train_step
 
     def train_step(self: Trainer) -> dict[str, Tensor]:
-        states.append({name: value.clone() for name, value in self.talker.state_dict().items()})
+        kept = {**self.talker.state_dict(), "average": self.average.net_g.position_emb_app}
+        moments = [value for state in self.optimizers["net_g"].state.values() for value in state.values()]
+        kept |= {str(index): value for index, value in enumerate(moments)}
+        states.append({name: value.clone() for name, value in kept.items()})
         if self.step != 1:
             return step(self)
         weight = self.talker.motion_estimator.kp_detector.get_parameter("kp.bias")
@@ -108,7 +121,12 @@ def test_one_bad_step_is_skipped(
             handle = weight.register_hook(lambda gradient: gradient * float("nan"))
         else:
             batch = self.loader.batch
-            self.loader.batch = lambda *a: tuple(x * float("nan") for x in batch(*a))  # type: ignore[method-assign]
+
+            def poisoned(number: int) -> tuple[Tensor, Tensor]:
+                source, driving = batch(number)
+                return source * float("nan"), driving
+
+            self.loader.batch = poisoned  # type: ignore[method-assign]
         figures = step(self)
         if poison == "gradient":
             handle.remove()
@@ -122,6 +140,50 @@ def test_one_bad_step_is_skipped(
     assert "step 2 skipped" in caplog.text
     assert all(torch.equal(states[2][name], value) for name, value in states[1].items())
     assert any(not torch.equal(states[1][name], value) for name, value in states[0].items())
+
+
+def test_bad_steps_are_found_when_figures_are_read_and_left_out_of_the_means(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    distance = losses.keypoint_distance
+    calls = 0
+
+    def sometimes(points: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return distance(points) * (float("nan") if calls in (3, 4) else 1.0)  # the second step: source and driving
+
+    monkeypatch.setattr(losses, "keypoint_distance", sometimes)
+    with caplog.at_level(logging.WARNING):
+        run(make_config(run={"log_every": 4, "max_bad_steps": 2}), max_steps=4)
+    assert "step 2 skipped: not finite: keypoint_distance, total" in caplog.text
+    (row,) = rows(tmp_path / "run")
+    assert row["step"] == "4" and all(np.isfinite(float(value)) for value in row.values())
+
+
+def test_a_step_reads_nothing_from_the_device(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer.train_step
+
+    def train_step(self: Trainer) -> dict[str, Tensor]:
+        def refuse(tensor: Tensor, *args: Any) -> None:
+            raise AssertionError("a step waits for the device")
+
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy"):
+                patch.setattr(Tensor, name, refuse)
+            return step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    run(make_config(**EVERYTHING | {"adversarial": {"weight": 0.8, "after_step": 1}}), max_steps=2)
+
+
+def test_speed_and_the_share_of_each_part_are_logged(make_config: MakeConfig, tmp_path: Path) -> None:
+    run(make_config(run={"log_every": 2}), max_steps=2)
+    with (tmp_path / "run" / "log.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    shares = {name: float(value) for name, value in row.items() if name.startswith("share_")}
+    assert set(shares) == {"share_data", "share_forward", "share_backward", "share_optimizer"}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-4) and float(row["samples_per_second"]) > 0
 
 
 def test_bad_steps_in_a_row_end_the_run(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,5 +255,19 @@ def test_moving_average(make_config: MakeConfig, tmp_path: Path) -> None:
 
 def test_learning_rate() -> None:
     config = OptimizerConfig(learning_rate=1.0, milestones=(10, 20), gamma=0.5, warmup_steps=4)
-    rates = {finished: learning_rate(config, finished) for finished in (0, 1, 3, 9, 10, 19, 20)}
+    rates = {finished: learning_rate(TrainConfig(optimizer=config), finished) for finished in (0, 1, 3, 9, 10, 19, 20)}
     assert rates == {0: 0.25, 1: 0.5, 3: 1.0, 9: 1.0, 10: 0.5, 19: 0.5, 20: 0.25}
+
+
+def test_cosine_falls_from_the_rate_to_its_final_share() -> None:
+    config = parse_config(
+        {
+            "optimizer": {"learning_rate": 1.0, "schedule": "cosine", "final": 0.1, "warmup_steps": 4},
+            "run": {"steps": 100, "batch_size": 1},
+        }
+    )
+    assert learning_rate(config, 0) == pytest.approx(0.25)
+    assert learning_rate(config, 50) == pytest.approx(0.55)
+    assert learning_rate(config, 100) == pytest.approx(0.1)
+    falling = [learning_rate(config, finished) for finished in range(4, 101)]
+    assert falling == sorted(falling, reverse=True)

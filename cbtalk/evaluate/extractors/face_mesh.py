@@ -1,0 +1,52 @@
+"""Landmarks by MediaPipe's attention mesh: 700 points, of lips, eyes and irises among them."""
+
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cbtalk.evaluate.extractors.attention_mesh import INPUT_SIZE, AttentionMesh
+
+FACE_POINTS = 468  # of the mesh; the refined ones follow: 80 of the lips, 2 x 71 of the eyes, 2 x 5 of the irises
+EYE_CORNERS = (33, 263)  # outer ones, image left and right
+MARGIN = 1.5  # side of the square that the network sees, in longer sides of the face: MediaPipe's
+
+
+class FaceMesh:
+    """Looks at the whole picture first, then at the face found there, upright: for pictures of one large face."""
+
+    name = "mediapipe_mesh"
+    regions = MappingProxyType({"mouth": slice(468, 548), "eyes": slice(548, 700)})
+
+    def __init__(self, model: Path) -> None:
+        self._mesh = AttentionMesh(model)
+
+    def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Picture (H, W, 3) RGB -> (700, 2) in pixels; None where the network sees no face."""
+        height, width = frame.shape[:2]
+        picture = Image.fromarray(frame)
+        points, _ = self._seen(picture, np.array([width / 2, height / 2]), max(height, width), 0.0)
+        points, face_logit = self._seen(picture, *_square(points[:FACE_POINTS]))
+        return points if face_logit > 0 else None
+
+    def _seen(
+        self, picture: Image.Image, centre: NDArray[np.floating], side: float, angle: float
+    ) -> tuple[NDArray[np.float32], float]:
+        """Points (700, 2) in the picture's pixels, and the face logit, of a square turned by `angle`."""
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (side / INPUT_SIZE)
+        corner = centre - turn @ (INPUT_SIZE / 2, INPUT_SIZE / 2)
+        matrix = np.column_stack([turn, corner])  # (2, 3): pixels of the square to those of the picture
+        square = picture.transform(
+            (INPUT_SIZE, INPUT_SIZE), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BILINEAR
+        )
+        points, face_logit = self._mesh(np.asarray(square, dtype=np.float32) / np.float32(255))
+        return (points @ turn.T + corner).astype(np.float32), face_logit
+
+
+def _square(points: NDArray[np.floating]) -> tuple[NDArray[np.floating], float, float]:
+    """Centre (2,), side and angle of the square to look at, from the points (468, 2) of a face."""
+    low, high = points.min(0), points.max(0)
+    eyes = points[EYE_CORNERS[1]] - points[EYE_CORNERS[0]]
+    return (low + high) / 2, MARGIN * float((high - low).max()), float(np.arctan2(eyes[1], eyes[0]))

@@ -1,0 +1,114 @@
+"""Figures of faces in sequences of pictures: where their points are, how they shake, and whose they are."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cbtalk.evaluate.extractors import Extractors
+
+PICTURE_SIZE = 256  # extractors see every picture at this height and width, whatever size pictures are compared at
+
+Found = dict[str, NDArray[np.floating] | None]  # by the extractor's name; None where it found no face
+
+
+class Reading(NamedTuple):
+    """What the extractors find in one picture."""
+
+    landmarks: Found  # (P, 2) in pixels of a picture of 256 x 256
+    identity: Found  # (D,)
+
+
+class Means:
+    """Running means by name: the memory they take does not grow."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """One more value of each of these."""
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._counts[name] += 1
+
+    def values(self) -> dict[str, float]:
+        """The means of all that were added."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+
+class FaceStream:
+    """A sequence of pictures through the extractors, frame after frame.
+
+    jitter: `jitter_<extractor>`, the mean length of the second difference of the landmarks, over all three frames in a
+    row in which a face is found. no_face: pictures in which each extractor found none.
+    """
+
+    def __init__(self, extractors: Extractors) -> None:
+        self._extractors = extractors
+        self._before: list[tuple[int, Reading]] = []
+        self.jitter = Means()
+        names = [e.name for e in extractors.landmarks] + [e.name for e in extractors.identity]
+        self.no_face = Counter(dict.fromkeys(names, 0))
+
+    def read(self, index: int, frame: NDArray[np.uint8]) -> Reading:
+        """What is found in the picture (S, S, 3) with the number `index`; numbers increase."""
+        if frame.shape[0] != PICTURE_SIZE:
+            picture = Image.fromarray(frame).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+            frame = np.array(picture)
+        reading = Reading(
+            {extractor.name: extractor.landmarks(frame) for extractor in self._extractors.landmarks},
+            {extractor.name: extractor.identity(frame) for extractor in self._extractors.identity},
+        )
+        self.no_face.update(name for part in reading for name, found in part.items() if found is None)
+        if [number for number, _ in self._before] == [index - 2, index - 1]:
+            first, second = (before.landmarks for _, before in self._before)
+            self._add_jitter(first, second, reading.landmarks)
+        self._before = [*self._before[-1:], (index, reading)]
+        return reading
+
+    def _add_jitter(self, first: Found, second: Found, third: Found) -> None:
+        for name in third:
+            a, b, c = first[name], second[name], third[name]
+            if a is not None and b is not None and c is not None:
+                self.jitter.add({f"jitter_{name}": np.linalg.norm(a - 2 * b + c, axis=1).mean()})
+
+
+def compare(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:
+    """Figures of one picture's face against another's, for each extractor that found both.
+
+    `landmarks_<extractor>`: mean Euclidean distance of the points, in pixels of a picture of 256 x 256.
+    `landmarks_<extractor>_<region>`: the same of a part of them after one face is laid over the other, so that a mouth
+    that does not open shows, however well the head moves. `identity_<extractor>`: cosine of the embeddings;
+    `identity_distance_<extractor>`: their Euclidean distance; `identity_same_<extractor>`: 1 where that is a single
+    person's by the extractor's rule, else 0.
+    """
+    figures: dict[str, float] = {}
+    for extractor in extractors.landmarks:
+        points, target = reading.landmarks[extractor.name], wanted.landmarks[extractor.name]
+        if points is not None and target is not None:
+            figures[f"landmarks_{extractor.name}"] = float(np.linalg.norm(points - target, axis=1).mean())
+            distances = np.linalg.norm(laid_over(points, target) - target, axis=1)
+            for region, part in extractor.regions.items():
+                figures[f"landmarks_{extractor.name}_{region}"] = float(distances[part].mean())
+    for judge in extractors.identity:
+        embedding, other = reading.identity[judge.name], wanted.identity[judge.name]
+        if embedding is not None and other is not None:
+            lengths = np.linalg.norm(embedding) * np.linalg.norm(other)
+            distance = float(np.linalg.norm(embedding - other))
+            figures[f"identity_{judge.name}"] = float(embedding @ other / lengths)
+            figures[f"identity_distance_{judge.name}"] = distance
+            figures[f"identity_same_{judge.name}"] = float(distance < judge.same_person)
+    return figures
+
+
+def laid_over(points: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Points (P, 2) shifted, turned and scaled to lie as near to `target` (P, 2) as they can, by least squares."""
+    middle, wanted_middle = points.mean(0), target.mean(0)
+    plane = (points - middle) @ (1, 1j)  # as complex numbers, which turn and scale by multiplication
+    wanted = (target - wanted_middle) @ (1, 1j)
+    moved = plane * (np.vdot(plane, wanted) / np.vdot(plane, plane))
+    return np.column_stack([moved.real, moved.imag]) + wanted_middle

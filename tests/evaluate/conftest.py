@@ -1,0 +1,59 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from cbtalk.evaluate.extractors import Extractors
+from cbtalk.model.checkpoint import save_weights
+from cbtalk.model.talker import Talker
+from tests.model.conftest import TINY
+
+MakeClip = Callable[[str, list[int]], Path]
+
+
+class Brightness:
+    """Extractor of pictures of one brightness: a face is there where they are not black, the level moves two points.
+
+    One moves by the difference of levels, one by twice that, and one stays: their mean is the difference.
+    """
+
+    name = "brightness"
+    same_person = 30.0
+    regions = {"first": slice(0, 1)}  # noqa: RUF012
+
+    def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+        level = float(frame.mean())
+        return np.array([[level, 0.0], [0.0, 2 * level], [30.0, 30.0]]) if level else None
+
+    def identity(self, frame: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+        level = float(frame.mean())
+        return np.array([level, 100.0]) if level else None
+
+
+@pytest.fixture
+def extractors() -> Extractors:
+    return Extractors([Brightness()], [Brightness()], {"eyes_of_an_eagle": "there is no eagle"})
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> MakeClip:
+    """A folder of 64 px frames of these brightnesses, in the folder "clips"; returns that folder."""
+
+    def make(name: str, levels: list[int]) -> Path:
+        folder = tmp_path / "clips" / name
+        folder.mkdir(parents=True)
+        for index, level in enumerate(levels):
+            Image.new("RGB", (64, 64), (level, level, level)).save(folder / f"{index}.png")
+        return tmp_path / "clips"
+
+    return make
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, Talker(TINY))
+    return str(path)
