@@ -1,7 +1,7 @@
 """Attention over a codebook that the whole batch shares, and the masked self-attention beside it.
 
 Per head, with E = exp((q.k - maximum) / sqrt(d)) and P = E / total:
-  forward    out = P V; maximum and total are kept for the backward pass
+  forward    out = P V; maximum and total are outputs too where a backward pass will read them
   backward   delta = sum_j grad_out_j out_j,  dS = P * (grad_out V^T - delta),
              grad_query = dS K / sqrt(d),  grad_key = dS^T Q / sqrt(d),  grad_value = P^T grad_out
 
@@ -32,6 +32,9 @@ FLOAT32_PRECISION = "ieee"
 # function of the GPU: the chunks decide the order of the sums.
 KEY_GRADIENT_PROGRAMS = 256
 SHORTEST_CHUNK = 256  # rows
+# Of the memory of a backward pass's inputs and outputs, what the float32 sums of the chunks may take. Where that leaves
+# few chunks, as at batch 1, a GPU is left half empty or more.
+MEMORY_SHARE = 0.1
 
 
 class Tiling(NamedTuple):
@@ -93,8 +96,8 @@ def narrow_fwd_kernel(
     value_ptr,  # (G, K, heads * d)
     ignored_ptr,  # (G, K) uint8, 1 = ignore; or None
     out_ptr,  # (B, T, heads * d) contiguous
-    maximum_ptr,  # (heads, B, T) contiguous
-    total_ptr,  # (heads, B, T) contiguous
+    maximum_ptr,  # (heads, B, T) contiguous; or None
+    total_ptr,  # (heads, B, T) contiguous; or None
     query_batch_stride,
     query_row_stride,
     key_set_stride,
@@ -143,8 +146,9 @@ def narrow_fwd_kernel(
         out = out * fade[None, :] + _weighted(weights, v)
     target = out_ptr + row[None, :].to(tl.int64) * (heads * HEAD_SIZE) + columns[:, None]
     tl.store(target, out / total[None, :], mask=rows_mask)
-    tl.store(maximum_ptr + head * all_rows + row, maximum, mask=inside)
-    tl.store(total_ptr + head * all_rows + row, total, mask=inside)
+    if maximum_ptr is not None:
+        tl.store(maximum_ptr + head * all_rows + row, maximum, mask=inside)
+        tl.store(total_ptr + head * all_rows + row, total, mask=inside)
 
 
 @triton.jit
@@ -154,8 +158,8 @@ def wide_fwd_kernel(
     value_ptr,  # (G, K, heads * d)
     ignored_ptr,  # (G, K) uint8, 1 = ignore; or None
     out_ptr,  # (B, T, heads * d) contiguous
-    maximum_ptr,  # (heads, B, T) contiguous
-    total_ptr,  # (heads, B, T) contiguous
+    maximum_ptr,  # (heads, B, T) contiguous; or None
+    total_ptr,  # (heads, B, T) contiguous; or None
     query_batch_stride,
     query_row_stride,
     key_set_stride,
@@ -205,8 +209,9 @@ def wide_fwd_kernel(
         out = tl.dot(weights.to(v.dtype), v, out * fade[:, None], input_precision=PRECISION)
     target = out_ptr + row[:, None].to(tl.int64) * (heads * HEAD_SIZE) + columns[None, :]
     tl.store(target, out / total[:, None], mask=rows_mask)
-    tl.store(maximum_ptr + head * all_rows + row, maximum, mask=inside)
-    tl.store(total_ptr + head * all_rows + row, total, mask=inside)
+    if maximum_ptr is not None:
+        tl.store(maximum_ptr + head * all_rows + row, maximum, mask=inside)
+        tl.store(total_ptr + head * all_rows + row, total, mask=inside)
 
 
 @triton.jit
@@ -219,7 +224,6 @@ def narrow_query_bwd_kernel(
     out_ptr,  # (B, T, heads * d) contiguous
     maximum_ptr,  # (heads, B, T) contiguous
     total_ptr,  # (heads, B, T) contiguous
-    delta_ptr,  # (heads, B, T) contiguous, written
     grad_query_ptr,  # (B, T, heads * d) contiguous, written
     grad_out_batch_stride,
     grad_out_row_stride,
@@ -242,7 +246,7 @@ def narrow_query_bwd_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """grad_query of BLOCK_T rows of one head; writes their delta too."""
+    """grad_query of BLOCK_T rows of one head."""
     tile, head, key_set = _locate(tiles, heads)
     local = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     inside = local < rows
@@ -260,7 +264,6 @@ def narrow_query_bwd_kernel(
     maximum = tl.load(maximum_ptr + head * all_rows + row, mask=inside, other=0.0)
     total = tl.load(total_ptr + head * all_rows + row, mask=inside, other=1.0)
     delta = tl.sum(grad_out * out, axis=0)
-    tl.store(delta_ptr + head * all_rows + row, delta, mask=inside)
     grad_query = tl.zeros((COLUMNS, BLOCK_T), tl.float32)
     key_base = key_ptr + key_set * key_set_stride + columns[None, :]
     value_base = value_ptr + key_set * value_set_stride + columns[None, :]
@@ -287,7 +290,6 @@ def wide_query_bwd_kernel(
     out_ptr,  # (B, T, heads * d) contiguous
     maximum_ptr,  # (heads, B, T) contiguous
     total_ptr,  # (heads, B, T) contiguous
-    delta_ptr,  # (heads, B, T) contiguous, written
     grad_query_ptr,  # (B, T, heads * d) contiguous, written
     grad_out_batch_stride,
     grad_out_row_stride,
@@ -311,7 +313,7 @@ def wide_query_bwd_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """grad_query of BLOCK_T rows of one head; writes their delta too."""
+    """grad_query of BLOCK_T rows of one head."""
     tile, head, key_set = _locate(tiles, heads)
     local = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     inside = local < rows
@@ -329,7 +331,6 @@ def wide_query_bwd_kernel(
     maximum = tl.load(maximum_ptr + head * all_rows + row, mask=inside, other=0.0)
     weight = 1.0 / tl.load(total_ptr + head * all_rows + row, mask=inside, other=1.0)
     delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)
-    tl.store(delta_ptr + head * all_rows + row, delta, mask=inside)
     grad_query = tl.zeros((BLOCK_T, COLUMNS), tl.float32)
     key_base = key_ptr + key_set * key_set_stride + columns[None, :]
     value_base = value_ptr + key_set * value_set_stride + columns[None, :]
@@ -355,9 +356,9 @@ def narrow_key_bwd_kernel(
     key_ptr,  # (G, K, heads * d)
     value_ptr,  # (G, K, heads * d)
     ignored_ptr,  # (G, K) uint8, 1 = ignore; or None
+    out_ptr,  # (B, T, heads * d) contiguous
     maximum_ptr,  # (heads, B, T) contiguous
     total_ptr,  # (heads, B, T) contiguous
-    delta_ptr,  # (heads, B, T) contiguous
     grad_key_ptr,  # (chunks, G, K, heads * d) contiguous, written
     grad_value_ptr,  # (chunks, G, K, heads * d) contiguous, written
     grad_out_batch_stride,
@@ -411,9 +412,11 @@ def narrow_key_bwd_kernel(
         # A row past the end has no gradient: whatever its weights, it adds nothing.
         grad_out = tl.load(grad_out_ptr + offsets[:, None] + columns[None, :], mask=rows_mask, other=0.0)
         grad_out = grad_out.to(tl.float32)
+        place = row[:, None].to(tl.int64) * (heads * HEAD_SIZE) + columns[None, :]
+        out = tl.load(out_ptr + place, mask=rows_mask, other=0.0)
         maximum = tl.load(maximum_ptr + head * all_rows + row, mask=inside, other=0.0)
         weight = 1.0 / tl.load(total_ptr + head * all_rows + row, mask=inside, other=1.0)
-        delta = tl.load(delta_ptr + head * all_rows + row, mask=inside, other=0.0)
+        delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)
         weights = tl.exp2((_inner(query, k) - maximum[:, None]) * SCALE) * weight[:, None]
         grad_value += _weighted(weights, grad_out)
         grad_key += _weighted(weights * (_inner(grad_out, v) - delta[:, None]), query)
@@ -430,9 +433,9 @@ def wide_key_bwd_kernel(
     key_ptr,  # (G, K, heads * d)
     value_ptr,  # (G, K, heads * d)
     ignored_ptr,  # (G, K) uint8, 1 = ignore; or None
+    out_ptr,  # (B, T, heads * d) contiguous
     maximum_ptr,  # (heads, B, T) contiguous
     total_ptr,  # (heads, B, T) contiguous
-    delta_ptr,  # (heads, B, T) contiguous
     grad_key_ptr,  # (chunks, G, K, heads * d) contiguous, written
     grad_value_ptr,  # (chunks, G, K, heads * d) contiguous, written
     grad_out_batch_stride,
@@ -485,9 +488,11 @@ def wide_key_bwd_kernel(
         offsets = _row_offsets(row, tokens, grad_out_batch_stride, grad_out_row_stride)
         # A row past the end has no gradient: whatever its weights, it adds nothing.
         grad_out = tl.load(grad_out_ptr + offsets[:, None] + columns[None, :], mask=rows_mask, other=0.0)
+        place = row[:, None].to(tl.int64) * (heads * HEAD_SIZE) + columns[None, :]
+        out = tl.load(out_ptr + place, mask=rows_mask, other=0.0)
         maximum = tl.load(maximum_ptr + head * all_rows + row, mask=inside, other=0.0)
         weight = 1.0 / tl.load(total_ptr + head * all_rows + row, mask=inside, other=1.0)
-        delta = tl.load(delta_ptr + head * all_rows + row, mask=inside, other=0.0)
+        delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)
         scores = tl.dot(k, tl.trans(query), input_precision=PRECISION)  # (BLOCK_K, BLOCK_T)
         weights = tl.exp2((scores - maximum[None, :]) * SCALE) * weight[None, :]
         grad_value = tl.dot(weights.to(v.dtype), grad_out, grad_value, input_precision=PRECISION)
@@ -578,10 +583,15 @@ def blocks(tiling: Tiling) -> dict[str, int]:
     return {"BLOCK_T": tiling.block_t, "BLOCK_K": tiling.block_k}
 
 
-def query_chunks(rows: int, keys: int, key_sets: int, heads: int, block_k: int) -> int:
+def query_chunks(query: Tensor, key: Tensor, heads: int, block_k: int) -> int:
     """Into how many chunks the rows of a key set are divided for the gradients of its keys."""
+    key_sets, keys, _ = key.shape
+    rows = query.shape[0] * query.shape[1]
     programs = triton.cdiv(keys, block_k) * key_sets * heads
-    return max(1, min(KEY_GRADIENT_PROGRAMS // programs, rows // SHORTEST_CHUNK))
+    # query, out and their gradients, maximum and total; key, value and their gradients.
+    passed = 4 * (query.numel() + key.numel()) * query.element_size() + 8 * heads * rows
+    affordable = int(MEMORY_SHARE * passed) // (2 * 4 * key.numel())
+    return max(1, min(KEY_GRADIENT_PROGRAMS // programs, rows // key_sets // SHORTEST_CHUNK, affordable))
 
 
 def _ignored(key_mask: Tensor | None) -> Tensor | None:
@@ -596,7 +606,7 @@ def _outer_strides(*tensors: Tensor) -> list[int]:
 
 
 def attention_forward(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, statistics: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """softmax(Q K^T / sqrt(d)) V per head.
 
@@ -606,15 +616,16 @@ def attention_forward(
         value: (G, K, heads * d), as query.
         key_mask: (G, K) bool, contiguous, True = ignore; or None.
         heads: number of heads.
+        statistics: whether maximum and total are wanted, for a backward pass.
 
     Returns:
-        out (B, T, heads * d) in query's dtype, and in float32 maximum and total, (heads, B, T).
+        out (B, T, heads * d) in query's dtype, and in float32 maximum and total, (heads, B, T) or empty.
     """
     batch, tokens, width = query.shape
     key_sets, keys, _ = key.shape
     head_size, all_rows = width // heads, batch * tokens
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    maximum = query.new_empty((heads, batch, tokens), dtype=torch.float32)
+    maximum = query.new_empty((heads if statistics else 0, batch, tokens), dtype=torch.float32)
     total = torch.empty_like(maximum)
     if all_rows == 0:
         return out, maximum, total
@@ -624,7 +635,8 @@ def attention_forward(
     kernel = narrow_fwd_kernel if is_narrow(head_size) else wide_fwd_kernel
     with torch.cuda.device_of(query):
         kernel[(tiles * heads * key_sets,)](
-            query, key, value, _ignored(key_mask), out, maximum, total, *_outer_strides(query, key, value),
+            query, key, value, _ignored(key_mask), out, *((maximum, total) if statistics else (None, None)),
+            *_outer_strides(query, key, value),
             tokens, all_rows, rows, keys, heads, tiles,
             **constants(head_size, backward=False), **blocks(tiling), **options(tiling),
         )  # fmt: skip
@@ -655,7 +667,6 @@ def attention_backward(
     grad_key, grad_value = key.new_empty(key.shape), value.new_empty(value.shape)
     rows = all_rows // key_sets
     ignored = _ignored(key_mask)
-    delta = torch.empty_like(maximum)
     strides = _outer_strides(grad_out, query, key, value)
     narrow = is_narrow(head_size)
     with torch.cuda.device_of(query):
@@ -663,21 +674,21 @@ def attention_backward(
         tiles = triton.cdiv(rows, tiling.block_t)
         kernel = narrow_query_bwd_kernel if narrow else wide_query_bwd_kernel
         kernel[(tiles * heads * key_sets,)](
-            grad_out, query, key, value, ignored, out, maximum, total, delta, grad_query, *strides,
+            grad_out, query, key, value, ignored, out, maximum, total, grad_query, *strides,
             tokens, all_rows, rows, keys, heads, tiles,
             **constants(head_size, backward=True), **blocks(tiling), **options(tiling),
         )  # fmt: skip
 
         tiling = key_tiling(query.dtype, head_size)
         tiles = triton.cdiv(keys, tiling.block_k)
-        chunks = query_chunks(rows, keys, key_sets, heads, tiling.block_k)
+        chunks = query_chunks(query, key, heads, tiling.block_k)
         chunk_rows = triton.cdiv(triton.cdiv(rows, chunks), tiling.block_t) * tiling.block_t
         key_parts, value_parts = grad_key, grad_value
         if chunks > 1:
             key_parts, value_parts = key.new_empty((2, chunks, *key.shape), dtype=torch.float32).unbind()
         kernel = narrow_key_bwd_kernel if narrow else wide_key_bwd_kernel
         kernel[(tiles * heads * key_sets * chunks,)](
-            grad_out, query, key, value, ignored, maximum, total, delta, key_parts, value_parts, *strides,
+            grad_out, query, key, value, ignored, out, maximum, total, key_parts, value_parts, *strides,
             tokens, all_rows, rows, chunk_rows, keys, key_sets, heads, tiles,
             **constants(head_size, backward=True), **blocks(tiling), **options(tiling),
         )  # fmt: skip

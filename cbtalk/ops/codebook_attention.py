@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbtalk import _native, _triton
+from cbtalk import _native, _triton, ranges
 from cbtalk.ops.backends import choose, in_order
 from cbtalk.reference import codebook_attention as reference
 
@@ -14,11 +14,12 @@ from cbtalk.reference import codebook_attention as reference
 # key and value are (G, K, heads * d): G = 1 is shared by the batch, G = B is one set of keys for each element.
 # maximum and total (heads, B, T) are the log-sum-exp in two parts: the largest q.k, and the sum over the keys of
 # exp((q.k - maximum) / sqrt(d)). In one float32, its rounding would be an error of every weight of the backward pass.
-# They are float32 whatever the dtype of the data.
+# They are float32 whatever the dtype of the data. With `statistics`, they are outputs of the forward pass that the
+# backward pass reads; without, (0, B, T): beside the rest, they take a quarter of the memory at d = 4.
 for _suffix in ("", "_triton"):
     torch.library.define(
         f"cbtalk::codebook_attention{_suffix}",
-        "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads)"
+        "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, bool statistics)"
         " -> (Tensor out, Tensor maximum, Tensor total)",
     )
     torch.library.define(
@@ -38,13 +39,15 @@ _CUDA_HEADS = (4, 8, 16, 32)
 _WIDEST_TRITON_HEAD = 128
 
 
+@ranges.ranged("codebook_attention")
 def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int, backend: str = "auto") -> Tensor:
     """softmax(Q K^T / sqrt(d)) V per head, with the keys and values of one codebook for every element of the batch.
 
     The cross-attention to codes of the paper's compensation modules. Nothing is repeated for the batch, forward or
     backward; the gradients of key and value are summed over batch and tokens in a fixed order, whatever the number of
-    threads. C++ for float32 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with float32 sums: CUDA
-    C++ for heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128. scaled_dot_product_attention for the rest.
+    threads. C++ for float32 and bfloat16 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with
+    float32 sums: CUDA C++ for heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128.
+    scaled_dot_product_attention for the rest.
 
     Args:
         query: (B, T, heads * d); head h owns the columns [h * d, (h + 1) * d). May be a slice of a wider tensor.
@@ -66,17 +69,18 @@ def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int,
     chosen = _choose(backend, query, key, value, heads)
     if chosen == "reference":
         return reference.codebook_attention(query, key, value, heads=heads)
-    return _Attention.apply(query, key[None], value[None], None, heads, chosen)
+    return _attend(query, key[None], value[None], None, heads, chosen)
 
 
+@ranges.ranged("self_attention")
 def self_attention(
     query: Tensor, key: Tensor, value: Tensor, *, heads: int, key_mask: Tensor | None = None, backend: str = "auto"
 ) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V per head, each element of the batch with its own keys.
 
-    C++ for float32 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with float32 sums: CUDA C++ for
-    heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128. scaled_dot_product_attention for the rest. All
-    but the last are deterministic.
+    C++ for float32 and bfloat16 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with float32 sums:
+    CUDA C++ for heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128. scaled_dot_product_attention for the
+    rest. All but the last are deterministic.
 
     Args:
         query: (B, T, heads * d); head h owns the columns [h * d, (h + 1) * d). May be a slice of a wider tensor.
@@ -104,7 +108,7 @@ def self_attention(
     # torch.compile refuses a Function that is given one tensor twice.
     key = key.view_as(key) if key is query else key
     value = value.view_as(value) if value is query or value is key else value
-    return _Attention.apply(query, key, value, key_mask, heads, chosen)
+    return _attend(query, key, value, key_mask, heads, chosen)
 
 
 def why_not_cpp(query: Tensor, key: Tensor, value: Tensor) -> str | None:
@@ -113,8 +117,8 @@ def why_not_cpp(query: Tensor, key: Tensor, value: Tensor) -> str | None:
         return reason
     if any(x.device.type != "cpu" for x in (query, key, value)):
         return "it takes CPU tensors only"
-    if any(x.dtype != torch.float32 for x in (query, key, value)):
-        return "it takes float32 only"
+    if query.dtype not in (torch.float32, torch.bfloat16) or not query.dtype == key.dtype == value.dtype:
+        return "it takes float32 or bfloat16 only, query, key and value alike"
     return None
 
 
@@ -147,15 +151,14 @@ def _why_not_on_gpu(query: Tensor, key: Tensor, value: Tensor) -> str | None:
 def _choose(backend: str, query: Tensor, key: Tensor, value: Tensor, heads: int) -> str:
     # Processor time on a Xeon with AVX-512, November 2026, 8 heads, 1024 x 1024: the reference takes 2.5x ours at d = 4
     # and 1.1x at d = 32.
+    # On a GPU, CUDA C++ first: it alone multiplies float32 on tensor cores, and for narrow heads it keeps more rows in
+    # registers. Neither it nor Triton has been timed on one yet.
     candidates = in_order(
         query,
         cpp=why_not_cpp(query, key, value),
         cuda=why_not_cuda(query, key, value, heads),
         triton=why_not_triton(query, key, value, heads),
     )
-    # The CUDA C++ kernels do not use tensor cores, which float16 and bfloat16 have from 16 columns on.
-    if query.shape[-1] // heads >= 16 and query.dtype != torch.float32:
-        candidates.sort(key=lambda candidate: candidate[0] == "cuda")
     return choose(backend, candidates)
 
 
@@ -176,14 +179,26 @@ def _adjacent(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, backend: str) -> Tensor:
+    if backend == "cpp" and query.dtype == torch.bfloat16:
+        # The C++ kernels compute in float32. With the casts, forward and backward take 0.2 to 0.9 of the time of
+        # scaled_dot_product_attention in bfloat16: 0.2 to 0.6 at the sizes of `mini` (one thread of a Xeon with AMX,
+        # November 2026).
+        return _attend(query.float(), key.float(), value.float(), key_mask, heads, backend).to(query.dtype)
+    query, key, value = _adjacent(query), _adjacent(key), _adjacent(value)
+    key_mask = None if key_mask is None else key_mask.contiguous()
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        return _Attention.apply(query, key, value, key_mask, heads, backend)
+    out, _, _ = _OPS[backend][0](query, key, value, key_mask, heads, False)
+    return out
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, backend: str
     ) -> Tensor:
-        query, key, value = _adjacent(query), _adjacent(key), _adjacent(value)
-        key_mask = None if key_mask is None else key_mask.contiguous()
-        out, maximum, total = _OPS[backend][0](query, key, value, key_mask, heads)
+        out, maximum, total = _OPS[backend][0](query, key, value, key_mask, heads, True)
         ctx.save_for_backward(query, key, value, key_mask, out, maximum, total)
         ctx.heads, ctx.backend = heads, backend
         return out
@@ -201,9 +216,9 @@ class _Attention(torch.autograd.Function):
 @torch.library.register_fake("cbtalk::codebook_attention")
 @torch.library.register_fake("cbtalk::codebook_attention_triton")
 def _fake_forward(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, statistics: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    statistic = query.new_empty((heads, *query.shape[:2]), dtype=torch.float32)
+    statistic = query.new_empty((heads if statistics else 0, *query.shape[:2]), dtype=torch.float32)
     return query.new_empty(query.shape), statistic, torch.empty_like(statistic)
 
 
@@ -226,11 +241,11 @@ def _fake_backward(
 # Triton is imported by the first call: it need not be installed.
 @torch.library.impl("cbtalk::codebook_attention_triton", ("cpu", "cuda"))
 def _triton_forward(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, statistics: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     from cbtalk.kernels.codebook_attention import attention_forward
 
-    return attention_forward(query, key, value, key_mask, heads)
+    return attention_forward(query, key, value, key_mask, heads, statistics)
 
 
 @torch.library.impl("cbtalk::codebook_attention_backward_triton", ("cpu", "cuda"))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtalk import _native
+from cbtalk import _native, ranges
 from cbtalk.ops.backends import choose
 from cbtalk.reference import conv3x3 as reference
 
@@ -20,6 +20,7 @@ torch.library.define(
 PANEL = 16  # Conv3x3Params::kPanel
 
 
+@ranges.ranged("conv3x3")
 def conv3x3(
     x: Tensor,
     weight: Tensor,

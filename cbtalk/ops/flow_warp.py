@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbtalk import _native, _triton
+from cbtalk import _native, _triton, ranges
 from cbtalk.ops.backends import choose, in_order
 from cbtalk.reference import flow_warp as reference
 
@@ -20,6 +20,7 @@ _BACKWARD = (
 _MAX_EXTENT = 2**31
 
 
+@ranges.ranged("flow_warp")
 def flow_warp(
     feature: Tensor,
     flow: Tensor,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cbtalk import _native, _triton
+from cbtalk import _native, _triton, ranges
 from cbtalk.ops.backends import choose, in_order
 from cbtalk.reference import group_norm as reference
 
@@ -30,6 +30,7 @@ _OPS = {"cpp": _COMPILED, "cuda": _COMPILED, "triton": _TRITON}  # forward, back
 _ON_GPU = (torch.float32, torch.float16, torch.bfloat16)
 
 
+@ranges.ranged("group_norm")
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, silu: bool = False, backend: str = "auto"
 ) -> Tensor:

@@ -80,6 +80,7 @@ void attend_block(const AttentionParams& params, const PackedHead& head, const T
     }
     divide_by_total(tile, d);
     store_tile(params, tile.out, row, count, head.head, params.out);
+    if (params.maximum == nullptr) continue;
     const int64_t place = head.head * params.batch * params.tokens + row;
     for (int t = 0; t < count; ++t) params.maximum[place + t] = tile.maximum[t];
     for (int t = 0; t < count; ++t) params.total[place + t] = tile.total[t];

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the attention kernels share: elements, rows of one head, and keys in shared memory.
+// What all attention kernels share: what a block works on, rows of one head, masks, and launches.
 
 #include <climits>
 #include <cstring>
@@ -11,15 +11,8 @@
 
 namespace cbtalk::attention {
 
-// A thread of the kernels over rows owns whole queries; the keys are broadcast to all from shared memory.
+// Of the kernels whose blocks own rows of queries and walk the keys.
 constexpr int kThreads = 128;
-
-// Keys in shared memory at a time: 32 KB of keys and values. At d = 4, that is a whole codebook of 1024.
-template <int D>
-constexpr int kStagedKeys = 4096 / D;
-
-// Keys whose scores a thread holds before it raises its maximum.
-constexpr int kKeyGroup = 8;
 
 // What a block works on.
 struct Place {
@@ -42,49 +35,49 @@ __device__ const T* row_of(const AttentionCudaParams& params, const AttentionCud
   return static_cast<const T*>(rows.data) + offset + head * params.head_size;
 }
 
-template <int D, class T>
-__device__ void load(const T* source, bool inside, float (&values)[D]) {
-#pragma unroll
-  for (int j = 0; j < D; ++j) values[j] = inside ? widen(source[j]) : 0.0f;
+// `out` as the rows that it is.
+__device__ inline AttentionCudaRows rows_of_out(const AttentionCudaParams& params) {
+  return {params.out, params.tokens * params.width(), params.width()};
 }
 
-// Four elements at a time: the outputs are contiguous, their heads a multiple of four elements wide.
-template <int D, class T>
-__device__ void store(T* target, const float (&values)[D], float factor) {
-  using Word = std::conditional_t<sizeof(T) == 4, uint4, uint2>;
+// The rows of the key set `set`, of one head.
+template <class T>
+__device__ const T* key_rows(const AttentionCudaParams& params, const AttentionCudaRows& rows, int64_t set,
+                             int64_t head) {
+  return static_cast<const T*>(rows.data) + set * rows.batch_stride + head * params.head_size;
+}
+
+template <class T>
+using FourElements = std::conditional_t<sizeof(T) == 4, uint4, uint2>;
+
+// Whether all rows begin where four elements can be read at once.
+template <class T>
+__device__ bool in_fours(const AttentionCudaRows& rows) {
+  const uint64_t elements = static_cast<uint64_t>(rows.batch_stride | rows.row_stride);
+  return (reinterpret_cast<uint64_t>(rows.data) | elements * sizeof(T)) % sizeof(FourElements<T>) == 0;
+}
+
+// Zeros where it is not inside.
+template <class T>
+__device__ void load_four(const T* source, bool inside, bool at_once, T (&four)[4]) {
+  FourElements<T> word = {};
+  if (inside && at_once) word = *reinterpret_cast<const FourElements<T>*>(source);
+  memcpy(four, &word, sizeof(word));
+  if (inside && !at_once) {
 #pragma unroll
-  for (int j = 0; j < D; j += 4) {
-    T four[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) four[i] = narrow<T>(values[j + i] * factor);
-    Word word;
-    memcpy(&word, four, sizeof(word));
-    *reinterpret_cast<Word*>(target + j) = word;
+    for (int i = 0; i < 4; ++i) four[i] = source[i];
   }
 }
 
-// A row in shared memory, 16 bytes at a time.
-template <int D>
-__device__ void read_row(const float* row, float (&values)[D]) {
+// The outputs are contiguous, their heads a multiple of four elements wide.
+template <class T>
+__device__ void store_four(T* target, const float (&values)[4]) {
+  T four[4];
 #pragma unroll
-  for (int j = 0; j < D; j += 4) {
-    const float4 four = *reinterpret_cast<const float4*>(row + j);
-    values[j] = four.x, values[j + 1] = four.y, values[j + 2] = four.z, values[j + 3] = four.w;
-  }
-}
-
-template <int D>
-__device__ float dot(const float (&a)[D], const float (&b)[D]) {
-  float sum = a[0] * b[0];
-#pragma unroll
-  for (int j = 1; j < D; ++j) sum = fmaf(a[j], b[j], sum);
-  return sum;
-}
-
-template <int D>
-__device__ void add_scaled(float factor, const float (&row)[D], float (&sum)[D]) {
-#pragma unroll
-  for (int j = 0; j < D; ++j) sum[j] = fmaf(factor, row[j], sum[j]);
+  for (int i = 0; i < 4; ++i) four[i] = narrow<T>(values[i]);
+  FourElements<T> word;
+  memcpy(&word, four, sizeof(word));
+  *reinterpret_cast<FourElements<T>*>(target) = word;
 }
 
 // The mask of a key set; null where there is none, or where it masks every key and so counts for nothing. All threads
@@ -97,43 +90,38 @@ __device__ inline const bool* mask_of(const AttentionCudaParams& params, int64_t
   return __syncthreads_or(kept) ? mask : nullptr;
 }
 
-template <int D>
-struct StagedKeys {
-  alignas(16) float key[kStagedKeys<D>][D];
-  alignas(16) float value[kStagedKeys<D>][D];
-  float bias[kStagedKeys<D>];  // -infinity for a key that is left out: its rows are zero, whatever they were
-
-  // `count` keys from `first` on, and keys that are left out up to a whole group. Synchronises before and after.
-  template <class T>
-  __device__ void fill(const AttentionCudaParams& params, const bool* mask, int64_t set, int64_t head, int64_t first,
-                       int count) {
-    const T* keys = static_cast<const T*>(params.key.data) + set * params.key.batch_stride + head * D;
-    const T* values = static_cast<const T*>(params.value.data) + set * params.value.batch_stride + head * D;
-    const int padded = (count + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
-    __syncthreads();
-    for (int i = threadIdx.x; i < padded * D; i += blockDim.x) {
-      const int k = i / D, column = i % D;
-      const bool kept = k < count && (mask == nullptr || !mask[first + k]);
-      key[k][column] = kept ? widen(keys[(first + k) * params.key.row_stride + column]) : 0.0f;
-      value[k][column] = kept ? widen(values[(first + k) * params.value.row_stride + column]) : 0.0f;
-      if (column == 0) bias[k] = kept ? 0.0f : -INFINITY;
-    }
-    __syncthreads();
-  }
-};
-
 __device__ inline float inverse_root(int d) { return 1.0f / sqrtf(static_cast<float>(d)); }
 
 // log2(e) / sqrt(d): weights are powers of two.
 __device__ inline float exponent_scale(int d) { return 1.4426950408889634f * inverse_root(d); }
 
-// Rows of queries of a thread: several share each key that is read, where there are queries enough for all processors.
-// A query's result is the same either way.
-template <int D>
-constexpr int kMostRows = D <= 4 ? 4 : 2;
+// Rows [begin, end) of its key set that a block sums the gradients of its keys over.
+struct Chunk {
+  int64_t set, chunks, begin, end;
+};
 
+__device__ inline Chunk chunk_of(const AttentionCudaParams& params, const Place& place) {
+  const int64_t rows = params.rows_per_key_set(), chunks = params.chunks(), length = attention_tiles(rows, chunks);
+  const int64_t begin = place.part / params.key_sets * length;
+  return {place.part % params.key_sets, chunks, begin, begin + length < rows ? begin + length : rows};
+}
+
+// One element of the gradient of a key, or of its value; of a chunk where there are several.
+template <class T>
+__device__ void write_key_gradient(const AttentionCudaParams& params, const Place& place, int64_t chunks, int64_t key,
+                                   int column, bool of_value, float gradient) {
+  const int64_t element = (place.part * params.keys + key) * params.width() + place.head * params.head_size + column;
+  if (chunks > 1) {
+    (of_value ? params.value_parts() : params.key_parts())[element] = gradient;
+  } else {
+    static_cast<T*>(of_value ? params.grad_value : params.grad_key)[element] = narrow<T>(gradient);
+  }
+}
+
+// Whether there are queries enough for all processors where several of them share each key that is read. A query's
+// result is the same either way.
 inline bool has_many_queries(const AttentionCudaParams& params) {
-  return params.rows() * params.heads >= int64_t{1} << 16;
+  return params.rows() * params.heads >= kAttentionManyQueries;
 }
 
 // A launch with a grid that the hardware can count, or an error.
@@ -144,23 +132,33 @@ cudaError_t launch(Kernel kernel, int64_t blocks, int threads, cudaStream_t stre
   return cudaGetLastError();
 }
 
-// Calls run(an element, the head size as a type) with what the parameters ask for.
-template <class Run>
-cudaError_t with_types(const AttentionCudaParams& params, const Run& run) {
-  const auto with_head = [&](auto element) {
-    switch (params.head_size) {
-      case 4:
-        return run(element, std::integral_constant<int, 4>{});
-      case 8:
-        return run(element, std::integral_constant<int, 8>{});
-      case 16:
-        return run(element, std::integral_constant<int, 16>{});
-      case 32:
-        return run(element, std::integral_constant<int, 32>{});
-    }
-    return cudaErrorInvalidValue;
-  };
-  return with_storage(params.storage, with_head);
+// A launch with a block for each `block_rows` rows of queries of a head.
+template <class Kernel>
+cudaError_t launch_rows(Kernel kernel, int block_rows, cudaStream_t stream, const AttentionCudaParams& params) {
+  const int64_t tiles = attention_tiles(params.rows_per_key_set(), block_rows);
+  return launch(kernel, tiles * params.heads * params.key_sets, kThreads, stream, params);
 }
+
+// A launch with a block for each block of keys of a head and each chunk of rows.
+template <class Kernel>
+cudaError_t launch_keys(Kernel kernel, int threads, cudaStream_t stream, const AttentionCudaParams& params) {
+  const int64_t tiles = attention_tiles(params.keys, attention_block_keys(params.head_size));
+  return launch(kernel, tiles * params.heads * params.key_sets * params.chunks(), threads, stream, params);
+}
+
+// Calls run(an element, the head size as a type), for the head sizes A and B.
+template <int A, int B, class Run>
+cudaError_t with_types(const AttentionCudaParams& params, const Run& run) {
+  return with_storage(params.storage, [&](auto element) {
+    if (params.head_size == A) return run(element, std::integral_constant<int, A>{});
+    if (params.head_size == B) return run(element, std::integral_constant<int, B>{});
+    return cudaErrorInvalidValue;
+  });
+}
+
+// codebook_attention_wide.cu: heads of 16 and 32 columns, on tensor cores.
+cudaError_t wide_forward(const AttentionCudaParams& params, cudaStream_t stream);
+cudaError_t wide_query_gradients(const AttentionCudaParams& params, cudaStream_t stream);
+cudaError_t wide_key_gradients(const AttentionCudaParams& params, cudaStream_t stream);
 
 }  // namespace cbtalk::attention

@@ -2,9 +2,10 @@
 //   dS = P * (grad_out V^T - delta),  grad_query = dS K / sqrt(d),
 //   grad_key = dS^T Q / sqrt(d),  grad_value = P^T grad_out.
 // A first kernel owns queries and walks the keys; a second owns keys and walks a chunk of the rows; a third adds up the
-// chunks in order. The weights are computed twice, and nothing is added from two threads.
+// chunks in order. The weights and delta are computed twice, which saves the memory for them, and nothing is added from
+// two threads. Here are the kernels for narrow heads.
 
-#include "attention_tiles.cuh"
+#include "attention_narrow.cuh"
 
 namespace cbtalk {
 namespace attention {
@@ -16,11 +17,13 @@ struct QueryGradient {
 };
 
 template <class T, int D, int R>
-__global__ void __launch_bounds__(kThreads, 1) attention_query_bwd_kernel(const AttentionCudaParams params) {
+__global__ void __launch_bounds__(kThreads, 1) attention_narrow_query_bwd_kernel(const AttentionCudaParams params) {
   __shared__ StagedKeys<D> staged;
   const int64_t rows = params.rows_per_key_set();
   const Place place = place_of(attention_tiles(rows, kThreads * R), params.heads);
   const bool* mask = mask_of(params, place.part);
+  const bool queries_in_fours = in_fours<T>(params.query), gradients_in_fours = in_fours<T>(params.grad_out);
+  const AttentionCudaRows outputs = rows_of_out(params);
   const float scale = exponent_scale(D);
   const int64_t first_local = place.tile * kThreads * R + threadIdx.x;
   const int64_t statistics = place.head * params.rows();
@@ -31,30 +34,38 @@ __global__ void __launch_bounds__(kThreads, 1) attention_query_bwd_kernel(const 
     const bool inside = local < rows;
     const int64_t row = place.part * rows + (inside ? local : 0);
     float out[D];
-    load(row_of<T>(params, params.query, row, place.head), inside, queries[r].query);
-    load(row_of<T>(params, params.grad_out, row, place.head), inside, queries[r].grad_out);
-    load(static_cast<const T*>(params.out) + row * params.width() + place.head * D, inside, out);
+    load(row_of<T>(params, params.query, row, place.head), inside, queries_in_fours, queries[r].query);
+    load(row_of<T>(params, params.grad_out, row, place.head), inside, gradients_in_fours, queries[r].grad_out);
+    load(row_of<T>(params, outputs, row, place.head), inside, true, out);
     queries[r].maximum = params.maximum[statistics + row];
     queries[r].delta = dot(queries[r].grad_out, out);
-    if (inside) params.delta()[statistics + row] = queries[r].delta;
 #pragma unroll
     for (int j = 0; j < D; ++j) queries[r].grad_query[j] = 0.0f;
   }
   for (int64_t first = 0; first < params.keys; first += kStagedKeys<D>) {
     const int64_t left = params.keys - first;
     const int count = left < kStagedKeys<D> ? static_cast<int>(left) : kStagedKeys<D>;
-    staged.template fill<T>(params, mask, place.part, place.head, first, count);
+    staged.template fill<T>(params, mask, place, first, count);
+    for (int k = 0; k < count; k += kKeyGroup) {
+      const bool left_out = mask != nullptr || k + kKeyGroup > count;
+      float sums[R][D] = {};  // short, as in the forward pass
 #pragma unroll 2
-    for (int k = 0; k < count; ++k) {
-      float key[D], value[D];
-      read_row(staged.key[k], key);
-      read_row(staged.value[k], value);
-      const float bias = mask == nullptr ? 0.0f : staged.bias[k];
+      for (int i = 0; i < kKeyGroup; ++i) {
+        float key[D], value[D];
+        read_row(staged.key[k + i], key);
+        read_row(staged.value[k + i], value);
+        const float bias = left_out ? staged.bias[k + i] : 0.0f;
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+          const QueryGradient<D>& q = queries[r];
+          const float weight = attention_weight(dot(q.query, key) + bias, q.maximum, scale);
+          add_scaled(weight * (dot(q.grad_out, value) - q.delta), key, sums[r]);
+        }
+      }
 #pragma unroll
       for (int r = 0; r < R; ++r) {
-        QueryGradient<D>& q = queries[r];
-        const float weight = attention_weight(dot(q.query, key) + bias, q.maximum, scale);
-        add_scaled(weight * (dot(q.grad_out, value) - q.delta), key, q.grad_query);
+#pragma unroll
+        for (int j = 0; j < D; ++j) queries[r].grad_query[j] += sums[r][j];
       }
     }
   }
@@ -68,32 +79,32 @@ __global__ void __launch_bounds__(kThreads, 1) attention_query_bwd_kernel(const 
   }
 }
 
-// Groups of threads that share out the rows of a chunk among them, for the same keys.
-template <int D>
-constexpr int kRowGroups = D <= 8 ? 4 : 2;
-
-constexpr int kStagedRows = 64;
+// A warp keeps one key in each lane; the warps of a block have the same keys and share out the rows among them.
+constexpr int kRowGroups = 16;
+constexpr int kLaneKeys = 32;
+constexpr int kStagedRows = 256;
 
 template <int D>
 struct StagedRows {
   alignas(16) float query[kStagedRows][D];
   alignas(16) float grad_out[kStagedRows][D];
-  float maximum[kStagedRows], inverse_total[kStagedRows], delta[kStagedRows];
+  alignas(16) float statistics[kStagedRows][4];  // maximum, 1 / total, delta
 
   // `count` rows from `first` on. Synchronises before and after.
   template <class T>
   __device__ void fill(const AttentionCudaParams& params, int64_t head, int64_t first, int count) {
+    const bool queries_in_fours = in_fours<T>(params.query), gradients_in_fours = in_fours<T>(params.grad_out);
+    const AttentionCudaRows outputs = rows_of_out(params);
     __syncthreads();
-    for (int i = threadIdx.x; i < count * D; i += blockDim.x) {
-      const int r = i / D, column = i % D;
-      query[r][column] = widen(row_of<T>(params, params.query, first + r, head)[column]);
-      grad_out[r][column] = widen(row_of<T>(params, params.grad_out, first + r, head)[column]);
-    }
     for (int r = threadIdx.x; r < count; r += blockDim.x) {
-      const int64_t place = head * params.rows() + first + r;
-      maximum[r] = params.maximum[place];
-      inverse_total[r] = 1.0f / params.total[place];
-      delta[r] = params.delta()[place];
+      const int64_t row = first + r, place = head * params.rows() + row;
+      float values[D], gradients[D];
+      load(row_of<T>(params, params.query, row, head), true, queries_in_fours, values);
+      write_row(query[r], values);
+      load(row_of<T>(params, params.grad_out, row, head), true, gradients_in_fours, gradients);
+      write_row(grad_out[r], gradients);
+      load(row_of<T>(params, outputs, row, head), true, true, values);
+      write_row(statistics[r], {params.maximum[place], 1.0f / params.total[place], dot(gradients, values), 0.0f});
     }
     __syncthreads();
   }
@@ -104,81 +115,58 @@ struct KeyGradient {
   float key[D], value[D], grad_key[D], grad_value[D];
 
   __device__ void add_row(const StagedRows<D>& staged, int r, float scale) {
-    float query[D], grad_out[D];
+    float query[D], grad_out[D], statistics[4];
     read_row(staged.query[r], query);
     read_row(staged.grad_out[r], grad_out);
-    const float weight = attention_weight(dot(query, key), staged.maximum[r], scale) * staged.inverse_total[r];
-    const float grad_score = weight * (dot(grad_out, value) - staged.delta[r]);
+    read_row(staged.statistics[r], statistics);
+    const float weight = attention_weight(dot(query, key), statistics[0], scale) * statistics[1];
+    const float grad_score = weight * (dot(grad_out, value) - statistics[2]);
     add_scaled(weight, grad_out, grad_value);
     add_scaled(grad_score, query, grad_key);
   }
-
-  template <class T>
-  __device__ void write(T* key_target, T* value_target) const {
-    store(key_target, grad_key, inverse_root(D));
-    store(value_target, grad_value, 1.0f);
-  }
 };
 
-// Adds up the row groups of a block, the last one first; the result is the first group's.
-template <int D>
-__device__ void add_row_groups(KeyGradient<D>& own, float (&sums)[2 * D][kAttentionBlockKeys]) {
-  const int k = threadIdx.x % kAttentionBlockKeys, group = threadIdx.x / kAttentionBlockKeys;
-  for (int g = kRowGroups<D> - 1; g >= 0; --g) {
-    __syncthreads();
-    if (group != g) continue;
-#pragma unroll
-    for (int j = 0; j < D; ++j) {
-      if (g < kRowGroups<D> - 1) {
-        own.grad_key[j] += sums[j][k];
-        own.grad_value[j] += sums[D + j][k];
-      }
-      sums[j][k] = own.grad_key[j];
-      sums[D + j][k] = own.grad_value[j];
-    }
-  }
-}
-
 template <class T, int D>
-__global__ void __launch_bounds__(kAttentionBlockKeys* kRowGroups<D>)
-    attention_key_bwd_kernel(const AttentionCudaParams params) {
+__global__ void __launch_bounds__(kLaneKeys* kRowGroups, 1)
+    attention_narrow_key_bwd_kernel(const AttentionCudaParams params) {
+  static_assert(kLaneKeys == attention_block_keys(D));
   __shared__ union Shared {
     StagedRows<D> rows;
-    float sums[2 * D][kAttentionBlockKeys];
+    float sums[kRowGroups][kLaneKeys][2 * D + 1];  // odd: neighbouring keys on different banks
   } shared;
-  const Place place = place_of(attention_tiles(params.keys, kAttentionBlockKeys), params.heads);
-  const int64_t set = place.part % params.key_sets, chunk = place.part / params.key_sets;
-  const int64_t rows = params.rows_per_key_set(), chunk_rows = attention_tiles(rows, params.chunks());
-  const int64_t begin = chunk * chunk_rows, end = begin + chunk_rows < rows ? begin + chunk_rows : rows;
-  const bool* mask = mask_of(params, set);
-  const int64_t key = place.tile * kAttentionBlockKeys + threadIdx.x % kAttentionBlockKeys;
-  const bool exists = key < params.keys, kept = exists && (mask == nullptr || !mask[key]);
+  const Place place = place_of(attention_tiles(params.keys, kLaneKeys), params.heads);
+  const Chunk chunk = chunk_of(params, place);
+  const bool* mask = mask_of(params, chunk.set);
+  const auto is_kept = [&](int64_t key) { return key < params.keys && (mask == nullptr || !mask[key]); };
+  const int lane = threadIdx.x % kLaneKeys, group = threadIdx.x / kLaneKeys;
+  const int64_t first_key = place.tile * kLaneKeys, key = is_kept(first_key + lane) ? first_key + lane : 0;
   const float scale = exponent_scale(D);
-  const T* keys = static_cast<const T*>(params.key.data) + set * params.key.batch_stride + place.head * D;
-  const T* values = static_cast<const T*>(params.value.data) + set * params.value.batch_stride + place.head * D;
   KeyGradient<D> own;
-  load(keys + (kept ? key : 0) * params.key.row_stride, kept, own.key);
-  load(values + (kept ? key : 0) * params.value.row_stride, kept, own.value);
+  load(key_rows<T>(params, params.key, chunk.set, place.head) + key * params.key.row_stride, true,
+       in_fours<T>(params.key), own.key);
+  load(key_rows<T>(params, params.value, chunk.set, place.head) + key * params.value.row_stride, true,
+       in_fours<T>(params.value), own.value);
 #pragma unroll
   for (int j = 0; j < D; ++j) own.grad_key[j] = own.grad_value[j] = 0.0f;
-  for (int64_t first = begin; first < end; first += kStagedRows) {
-    const int count = end - first < kStagedRows ? static_cast<int>(end - first) : kStagedRows;
-    shared.rows.template fill<T>(params, place.head, set * rows + first, count);
-    for (int r = threadIdx.x / kAttentionBlockKeys; r < count; r += kRowGroups<D>) {
-      own.add_row(shared.rows, r, scale);
-    }
+  for (int64_t first = chunk.begin; first < chunk.end; first += kStagedRows) {
+    const int count = chunk.end - first < kStagedRows ? static_cast<int>(chunk.end - first) : kStagedRows;
+    shared.rows.template fill<T>(params, place.head, chunk.set * params.rows_per_key_set() + first, count);
+    for (int r = group; r < count; r += kRowGroups) own.add_row(shared.rows, r, scale);
   }
-  add_row_groups(own, shared.sums);
-  if (threadIdx.x >= kAttentionBlockKeys || !exists) return;
-  if (!kept) {
+  __syncthreads();
 #pragma unroll
-    for (int j = 0; j < D; ++j) own.grad_key[j] = own.grad_value[j] = 0.0f;
+  for (int j = 0; j < D; ++j) {
+    shared.sums[group][lane][j] = own.grad_key[j] * inverse_root(D);
+    shared.sums[group][lane][D + j] = own.grad_value[j];
   }
-  const int64_t target = (place.part * params.keys + key) * params.width() + place.head * D;
-  if (params.chunks() > 1) {
-    own.write(params.key_parts() + target, params.value_parts() + target);
-  } else {
-    own.write(static_cast<T*>(params.grad_key) + target, static_cast<T*>(params.grad_value) + target);
+  __syncthreads();
+  for (int i = threadIdx.x; i < kLaneKeys * 2 * D; i += blockDim.x) {
+    const int k = i / (2 * D), column = i % (2 * D);
+    if (first_key + k >= params.keys) continue;
+    float sum = 0.0f;
+    for (int g = 0; g < kRowGroups; ++g) sum += shared.sums[g][k][column];
+    write_key_gradient<T>(params, place, chunk.chunks, first_key + k, column % D, column >= D,
+                          is_kept(first_key + k) ? sum : 0.0f);
   }
 }
 
@@ -197,32 +185,41 @@ __global__ void __launch_bounds__(kThreads) attention_chunks_bwd_kernel(const At
   static_cast<T*>(params.grad_value)[index] = narrow<T>(grad_value);
 }
 
-template <class T, int D, int R>
-cudaError_t run_backward(const AttentionCudaParams& params, cudaStream_t stream) {
-  const int64_t tiles = attention_tiles(params.rows_per_key_set(), kThreads * R);
-  const int64_t key_blocks = attention_tiles(params.keys, kAttentionBlockKeys) * params.heads * params.key_sets;
-  cudaError_t error = launch(attention_query_bwd_kernel<T, D, R>, tiles * params.heads * params.key_sets, kThreads,
-                             stream, params);
-  if (error != cudaSuccess) return error;
-  error = launch(attention_key_bwd_kernel<T, D>, key_blocks * params.chunks(), kAttentionBlockKeys * kRowGroups<D>,
-                 stream, params);
-  if (error != cudaSuccess || params.chunks() == 1) return error;
-  return launch(attention_chunks_bwd_kernel<T>, attention_tiles(params.key_elements(), kThreads), kThreads, stream,
-                params);
+cudaError_t narrow_query_gradients(const AttentionCudaParams& params, cudaStream_t stream) {
+  return with_types<4, 8>(params, [&](auto element, auto head_size) {
+    using T = decltype(element);
+    constexpr int D = decltype(head_size)::value, R = kMostRows<D>;
+    return has_many_queries(params)
+               ? launch_rows(attention_narrow_query_bwd_kernel<T, D, R>, kThreads * R, stream, params)
+               : launch_rows(attention_narrow_query_bwd_kernel<T, D, 1>, kThreads, stream, params);
+  });
+}
+
+cudaError_t narrow_key_gradients(const AttentionCudaParams& params, cudaStream_t stream) {
+  return with_types<4, 8>(params, [&](auto element, auto head_size) {
+    using T = decltype(element);
+    constexpr int D = decltype(head_size)::value;
+    return launch_keys(attention_narrow_key_bwd_kernel<T, D>, kLaneKeys * kRowGroups, stream, params);
+  });
+}
+
+cudaError_t add_chunks(const AttentionCudaParams& params, cudaStream_t stream) {
+  return with_storage(params.storage, [&](auto element) {
+    return launch(attention_chunks_bwd_kernel<decltype(element)>, attention_tiles(params.key_elements(), kThreads),
+                  kThreads, stream, params);
+  });
 }
 
 }  // namespace
 }  // namespace attention
 
 cudaError_t codebook_attention_backward_cuda(const AttentionCudaParams& params, cudaStream_t stream) {
-  return attention::with_types(params, [&](auto element, auto head_size) {
-    using T = decltype(element);
-    constexpr int D = decltype(head_size)::value;
-    // At 32 columns, the registers of a thread hold one query with its gradients.
-    constexpr int kRows = D < 32 ? attention::kMostRows<D> : 1;
-    return attention::has_many_queries(params) ? attention::run_backward<T, D, kRows>(params, stream)
-                                               : attention::run_backward<T, D, 1>(params, stream);
-  });
+  using namespace attention;
+  const bool narrow = attention_is_narrow(params.head_size);
+  cudaError_t error = narrow ? narrow_query_gradients(params, stream) : wide_query_gradients(params, stream);
+  if (error != cudaSuccess) return error;
+  error = narrow ? narrow_key_gradients(params, stream) : wide_key_gradients(params, stream);
+  return error != cudaSuccess || params.chunks() == 1 ? error : add_chunks(params, stream);
 }
 
 }  // namespace cbtalk

@@ -13,8 +13,10 @@
 namespace {
 
 using cbtalk::attention_weight;
+using cbtalk::AttentionCudaParams;
 using cbtalk::raise_maximum;
 using cbtalk::RaisedMaximum;
+using cbtalk::Storage;
 
 constexpr int kGroup = 8;
 
@@ -85,41 +87,69 @@ void check_nan_reaches_the_result() {
   CHECK(attention_weight(-INFINITY, 0.0f, 1.0f) == 0.0f);
 }
 
+AttentionCudaParams sizes(Storage storage, int64_t batch, int64_t tokens, int64_t key_sets, int64_t keys, int64_t heads,
+                          int64_t head_size) {
+  AttentionCudaParams params{};
+  params.storage = storage, params.batch = batch, params.tokens = tokens, params.key_sets = key_sets;
+  params.keys = keys, params.heads = heads, params.head_size = head_size;
+  return params;
+}
+
+// Bytes of grad_out, query, out, maximum, total, grad_query, and of key, value and their gradients.
+int64_t passed_bytes(const AttentionCudaParams& p) {
+  const int64_t element = p.storage == Storage::float32 ? 4 : 2;
+  return 4 * (p.rows() * p.width() + p.key_elements()) * element + 2 * 4 * p.rows() * p.heads;
+}
+
+void check_memory_and_blocks_at_the_models_shapes() {
+  for (const Storage storage : {Storage::float32, Storage::float16, Storage::bfloat16}) {
+    for (const int64_t batch : {1, 16}) {
+      for (const int64_t keys : {256, 512, 1024}) {
+        for (const int64_t d : {4, 32}) {
+          const AttentionCudaParams params = sizes(storage, batch, 1024, 1, keys, 8, d);
+          CHECK(10 * 4 * cbtalk::attention_workspace(params) <= passed_bytes(params));
+          const int64_t tiles = cbtalk::attention_tiles(keys, cbtalk::attention_block_keys(d));
+          // At batch 1, the memory allows one chunk only, and few codes make few blocks.
+          if (batch > 1) CHECK(tiles * 8 * params.chunks() >= 128);
+          if (batch == 1) CHECK(params.chunks() == 1);
+        }
+      }
+    }
+  }
+}
+
 void check_chunks() {
-  CHECK(cbtalk::attention_chunks(16 * 1024, 1024, 1, 8) == 4);
-  CHECK(cbtalk::attention_chunks(1024, 1024, 1, 8) == 4);
-  CHECK(cbtalk::attention_chunks(1024, 1024, 16, 8) == 1);  // self-attention: enough blocks without
-  CHECK(cbtalk::attention_chunks(1, 1, 1, 1) == 1);
-  CHECK(cbtalk::attention_chunks(int64_t{1} << 31, 1, 1, 1) == 256);
+  const auto chunks = [](int64_t tokens, int64_t key_sets, int64_t keys, int64_t heads, int64_t d) {
+    return sizes(Storage::float32, key_sets, tokens, key_sets, keys, heads, d).chunks();
+  };
+  CHECK(chunks(16 * 1024, 1, 256, 8, 4) == 4);    // 64 blocks of keys
+  CHECK(chunks(16 * 1024, 1, 1024, 8, 4) == 1);   // enough blocks without
+  CHECK(chunks(16 * 1024, 1, 1024, 8, 32) == 2);
+  CHECK(chunks(1024, 16, 1024, 8, 32) == 1);      // self-attention
+  CHECK(chunks(1, 1, 1, 1, 4) == 1);
+  CHECK(chunks((int64_t{1} << 31) - 1, 1, 1, 1, 8) == 256);
   for (const int64_t rows : {1, 255, 256, 513, 100000}) {
     for (const int64_t keys : {1, 129, 1024}) {
-      const int64_t chunks = cbtalk::attention_chunks(rows, keys, 1, 8);
-      const int64_t chunk_rows = cbtalk::attention_tiles(rows, chunks);
-      CHECK(chunks >= 1 && chunks * chunk_rows >= rows);
-      CHECK(chunks == 1 || rows / chunks >= 256);
+      const int64_t found = chunks(rows, 1, keys, 2, 8), length = cbtalk::attention_tiles(rows, found);
+      CHECK(found >= 1 && found * length >= rows);
+      CHECK(found == 1 || rows / found >= 256);
     }
   }
 }
 
 void check_workspace() {
-  for (const int64_t rows : {1, 2, 3, 4, 1021}) {
-    const int64_t size = cbtalk::attention_delta_size(3, rows);
-    CHECK(size >= 3 * rows && size % 4 == 0 && size < 3 * rows + 4);
-  }
-  cbtalk::AttentionCudaParams params{};
-  params.batch = 5, params.tokens = 409, params.key_sets = 1, params.keys = 77, params.heads = 3, params.head_size = 8;
-  CHECK(params.chunks() == 7 && params.key_elements() == 77 * 24);
-  CHECK(params.value_parts() - params.key_parts() == 7 * params.key_elements());
-  CHECK((params.key_parts() - params.delta()) % 4 == 0 && params.key_parts() - params.delta() >= 3 * 5 * 409);
-  const auto end = params.value_parts() + params.chunks() * params.key_elements();
-  CHECK(cbtalk::attention_workspace(params) == end - params.workspace);
+  AttentionCudaParams params = sizes(Storage::float32, 5, 409, 1, 77, 3, 8);
+  CHECK(params.chunks() == 5 && params.key_elements() == 77 * 24);
+  CHECK(params.value_parts() - params.key_parts() == 5 * params.key_elements());
+  CHECK(cbtalk::attention_workspace(params) == 2 * 5 * params.key_elements());
   // One chunk: the gradients are written where they belong.
   params.key_sets = 5, params.keys = 1000, params.heads = 16;
-  CHECK(params.chunks() == 1 && cbtalk::attention_workspace(params) == 16 * 5 * 409);
+  CHECK(params.chunks() == 1 && cbtalk::attention_workspace(params) == 0);
   // Sums beyond 32 bits.
-  params.batch = int64_t{1} << 20, params.tokens = 1024, params.key_sets = 1, params.keys = 1 << 20;
-  CHECK(params.rows() == int64_t{1} << 30 && params.key_elements() == int64_t{1} << 27);
-  CHECK(cbtalk::attention_workspace(params) == int64_t{1} << 34);
+  params = sizes(Storage::float16, int64_t{1} << 20, 1024, 1, int64_t{1} << 10, 1, 32);
+  CHECK(params.rows() == int64_t{1} << 30 && params.chunks() == 16);
+  params.keys = int64_t{1} << 27;
+  CHECK(params.key_elements() == int64_t{1} << 32 && cbtalk::attention_workspace(params) == 0);
 }
 
 }  // namespace
@@ -127,6 +157,7 @@ void check_workspace() {
 int main() {
   check_running_softmax();
   check_nan_reaches_the_result();
+  check_memory_and_blocks_at_the_models_shapes();
   check_chunks();
   check_workspace();
   return 0;

@@ -77,19 +77,23 @@ void in_parallel(int64_t items, const Kernel& kernel) {
   torch::stable::parallel_for(0, items, 1, kernel);
 }
 
+// maximum and total are empty where no statistics are asked for.
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                           const std::optional<Tensor>& key_mask, int64_t heads) {
+                                           const std::optional<Tensor>& key_mask, int64_t heads, bool statistics) {
   check_dim(query, 3, "query");
   check_dim(key, 3, "key");
   Tensor kept;
   AttentionParams params = inputs(query, key, value, key_mask, heads, kept);
+  const int64_t kept_heads = statistics ? heads : 0;
   Tensor out = torch::stable::new_empty(query, {params.batch, params.tokens, query.size(2)});
-  Tensor maximum = torch::stable::new_empty(query, {heads, params.batch, params.tokens});
-  Tensor total = torch::stable::new_empty(query, {heads, params.batch, params.tokens});
+  Tensor maximum = torch::stable::new_empty(query, {kept_heads, params.batch, params.tokens});
+  Tensor total = torch::stable::new_empty(query, {kept_heads, params.batch, params.tokens});
   if (out.numel() == 0) return {out, maximum, total};
   params.out = out.mutable_data_ptr<float>();
-  params.maximum = maximum.mutable_data_ptr<float>();
-  params.total = total.mutable_data_ptr<float>();
+  if (statistics) {
+    params.maximum = maximum.mutable_data_ptr<float>();
+    params.total = total.mutable_data_ptr<float>();
+  }
   list_kept_keys(params);
   in_parallel(params.forward_items(), [&, kernel = attention_forward()](int64_t begin, int64_t end) {
     const auto scratch = scratch_memory(params.forward_scratch());

@@ -74,17 +74,21 @@ float* statistic(const Tensor& tensor, const Tensor& query, const AttentionCudaP
   return const_cast<float*>(tensor.const_data_ptr<float>());
 }
 
+// maximum and total are empty where no statistics are asked for.
 std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const Tensor& value,
-                                           const std::optional<Tensor>& key_mask, int64_t heads) {
+                                           const std::optional<Tensor>& key_mask, int64_t heads, bool statistics) {
   AttentionCudaParams params = inputs(query, key, value, key_mask, heads);
   const OnDeviceOf device(query);
+  const int64_t kept_heads = statistics ? heads : 0;
   Tensor out = torch::stable::new_empty(query, {params.batch, params.tokens, query.size(2)});
-  Tensor maximum = torch::stable::new_empty(query, {heads, params.batch, params.tokens}, ScalarType::Float);
-  Tensor total = torch::stable::new_empty(query, {heads, params.batch, params.tokens}, ScalarType::Float);
+  Tensor maximum = torch::stable::new_empty(query, {kept_heads, params.batch, params.tokens}, ScalarType::Float);
+  Tensor total = torch::stable::new_empty(query, {kept_heads, params.batch, params.tokens}, ScalarType::Float);
   if (out.numel() == 0) return {out, maximum, total};
   params.out = out.mutable_data_ptr();
-  params.maximum = maximum.mutable_data_ptr<float>();
-  params.total = total.mutable_data_ptr<float>();
+  if (statistics) {
+    params.maximum = maximum.mutable_data_ptr<float>();
+    params.total = total.mutable_data_ptr<float>();
+  }
   check_launch(codebook_attention_forward_cuda(params, device.stream()), "codebook_attention");
   return {out, maximum, total};
 }

@@ -5,7 +5,7 @@ import torch
 from tests.kernels.aot import Build
 
 _TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
-_STATISTICS = ("maximum_ptr", "total_ptr", "delta_ptr", "key_parts_ptr", "value_parts_ptr")
+_STATISTICS = ("maximum_ptr", "total_ptr", "key_parts_ptr", "value_parts_ptr")
 
 
 def _signature(names: list[str], pointer: str, gradients: str) -> dict[str, str]:
@@ -30,7 +30,7 @@ def builds(capability: int) -> list[Build]:
     for dtype, head_size in cases:
         narrow = kernels.is_narrow(head_size)
         family = "narrow" if narrow else "wide"
-        product = r"fma\.rn\.f32" if dtype == torch.float32 else r"mma"
+        product, forbidden = (r"fma\.rn\.f32", (r"mma",)) if dtype == torch.float32 else (r"mma", ())
         query_tiling = kernels.row_tiling(dtype, head_size, backward=True)
         for what, tiling in (
             ("fwd", kernels.row_tiling(dtype, head_size, backward=False)),
@@ -48,7 +48,7 @@ def builds(capability: int) -> list[Build]:
             else:
                 constexprs["ignored_ptr"] = None
             instructions = (r"ex2\.approx",) if narrow else (product, r"ex2\.approx")
-            found.append(Build(name, signature, constexprs, kernels.options(tiling), instructions))
+            found.append(Build(name, signature, constexprs, kernels.options(tiling), instructions, forbidden))
     signature = _signature(kernels.add_chunks_bwd_kernel.arg_names, "*fp32", "*bf16")
     found.append(Build("add_chunks_bwd_kernel", signature, {"BLOCK": 256}, {"num_warps": 4}))
     return found

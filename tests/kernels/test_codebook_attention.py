@@ -49,10 +49,11 @@ def codebook_inputs(batch: int, tokens: int, keys: int, width: int, dtype: torch
 
 @everywhere
 @pytest.mark.parametrize("dtype", DTYPES)
-# Rows and keys that fill no tile, several tiles of each, and (at d = 4 and 8) several chunks of rows.
+# Rows and keys that fill no tile, several tiles of each, (at d = 4 and 8) several chunks of rows, and at last more keys
+# than fit into shared memory.
 @pytest.mark.parametrize(
     ("head_size", "heads", "batch", "tokens", "keys"),
-    [(4, 2, 2, 260, 70), (8, 2, 2, 300, 40), (16, 4, 2, 150, 131), (32, 2, 2, 150, 131)],
+    [(4, 2, 2, 260, 70), (8, 2, 2, 300, 40), (16, 4, 2, 150, 131), (32, 2, 2, 150, 131), (4, 2, 1, 40, 1030)],
 )
 def test_codebook_attention(
     place: Place, head_size: int, heads: int, batch: int, tokens: int, keys: int, dtype: torch.dtype
@@ -201,6 +202,23 @@ def test_key_gradients_are_summed_over_the_batch_in_a_fixed_order(place: Place, 
         torch.testing.assert_close(shared, own.sum(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
+@pytest.mark.parametrize("head_size", [4, 32])
+@pytest.mark.parametrize("batch", [1, 16])
+def test_sums_of_chunks_take_a_tenth_of_the_memory_at_most(batch: int, head_size: int, dtype: torch.dtype) -> None:
+    from cbtalk.kernels import codebook_attention as kernels
+
+    for keys in (256, 512, 1024):
+        query = torch.empty(batch, 1024, 8 * head_size, dtype=dtype, device="meta")
+        key = torch.empty(1, keys, 8 * head_size, dtype=dtype, device="meta")
+        block_k = kernels.key_tiling(dtype, head_size).block_k
+        chunks = kernels.query_chunks(query, key, 8, block_k)
+        statistics = torch.empty(2, 8, batch, 1024, device="meta")
+        passed = 4 * (query.nbytes + key.nbytes) + statistics.nbytes
+        assert chunks == 1 or 10 * 2 * chunks * 4 * key.numel() <= passed
+        assert batch == 1 or keys // block_k * 8 * chunks >= 64  # programs
+
+
 @everywhere
 @pytest.mark.parametrize(("batch", "tokens"), [(0, 5), (2, 0)])
 def test_no_queries(place: Place, batch: int, tokens: int) -> None:
@@ -224,8 +242,8 @@ def test_opcheck(place: Place) -> None:
         q, k, v = query.to(dtype)[..., 8:16], key.to(dtype), value.to(dtype)
         for keys, values, key_mask in ((k, v, mask), (k[:1], v[:1], None)):
             arguments = (q, keys, values, key_mask, 2)
-            torch.library.opcheck(forward, arguments)
-            out, maximum, total = forward(*arguments)
+            torch.library.opcheck(forward, (*arguments, keys is k))
+            out, maximum, total = forward(*arguments, True)
             torch.library.opcheck(backward, (torch.randn_like(out), *arguments, out, maximum, total))
 
 
@@ -235,7 +253,7 @@ def test_the_log_sum_exp_is_that_of_the_scores(place: Place, head_size: int) -> 
     query, key, value = place.put(*codebook_inputs(2, 30, 100, 2 * head_size))
     suffix = "_triton" if place.backend == "triton" else ""
     op = getattr(torch.ops.cbtalk, f"codebook_attention{suffix}")
-    _, maximum, total = op(query, key[None], value[None], None, 2)
+    _, maximum, total = op(query, key[None], value[None], None, 2, True)
     q, k = (x.double().unflatten(-1, (2, head_size)) for x in (query, key))
     scores = torch.einsum("bthd,shd->hbts", q, k)
     torch.testing.assert_close(maximum.double(), scores.amax(-1), rtol=1e-5, atol=1e-5)

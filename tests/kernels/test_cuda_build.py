@@ -17,7 +17,7 @@ ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 BUDGET = {
     "warp_": 128,
     "attention_": 232,
-    "nearest_code_search_kernel": 216,
+    "nearest_code_search_kernel": 255,
     "nearest_code_": 96,
     "quantization_loss_kernel": 96,
     "group_norm": 200,
@@ -27,10 +27,16 @@ BUDGET = {
 DESIGN = {
     "warp_pixels_fwd_kernel": ("LDG.E.128", "STG.E.128"),
     "warp_pixels_bwd_kernel": ("LDG.E.128", "REDG.E.ADD.F32x4"),
-    "attention_fwd_kernel": ("LDS.128", "MUFU.EX2"),
-    "attention_query_bwd_kernel": ("LDS.128", "MUFU.EX2"),
-    "attention_key_bwd_kernel": ("LDS.128", "MUFU.EX2"),
-    "nearest_code_search_kernel": ("HMMA.1688.F32.TF32", "LDG.E.128", "LDS.128"),
+    "attention_narrow_fwd_kernel": ("LDG.E.128", "LDS.128", "MUFU.EX2"),
+    "attention_narrow_query_bwd_kernel": ("LDG.E.128", "LDS.128", "MUFU.EX2"),
+    "attention_narrow_key_bwd_kernel": ("LDG.E.128", "LDS.128", "MUFU.EX2"),
+    # "IfLi": float32, which is multiplied as three bfloat16.
+    "attention_wide_fwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
+    "attention_wide_query_bwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
+    "attention_wide_key_bwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
+    "attention_wide_fwd_kernelI6__halfLi": ("HMMA.16816.F32 ", "LDG.E.64"),
+    "nearest_code_winners_kernel": ("LDG.E.128", "DFMA"),
+    "nearest_code_search_kernel": ("HMMA.1688.F32.TF32", "LDG.E.128", "STS.128"),
     "group_norm_cu": ("LDG.E.128", "STG.E.128"),
     "group_norm_backward_cu": ("LDG.E.128", "STG.E.128"),
 }

@@ -27,10 +27,16 @@ FAULTS = {
         "(low >= 0) & (low <= size - 2)",
         "(low >= 0) & (low < size - 2)",
     ),
-    "<= for <": ("nearest_code", "cuda/nearest_code.cu", "if (score < best)", "if (score <= best)"),
+    "<= for <": ("nearest_code", "include/cbtalk/cuda/nearest_code_doubt.h", "score < best;", "score <= best;"),
+    "3xTF32 without a second search": (
+        "nearest_code",
+        "cuda/nearest_code_winners.cuh",
+        "return !(second - best > gap);",
+        "return false;",
+    ),
     "a missing barrier": (
         "codebook_attention",
-        "cuda/attention_tiles.cuh",
+        "cuda/attention_wide.cuh",
         "    __syncthreads();\n    for (int i = threadIdx.x; i < padded",
         "    for (int i = threadIdx.x; i < padded",
     ),
@@ -40,17 +46,25 @@ FAULTS = {
         "for (int k = 0; k < count; k += kKeyGroup)",
         "for (int k = 0; k + kKeyGroup <= count; k += kKeyGroup)",
     ),
+    "a part of float32 left out": (
+        "codebook_attention",
+        "cuda/attention_wide.cuh",
+        "for (int order = kParts<T> - 1; order >= 0; --order)",
+        "for (int order = kParts<T> - 2; order >= 0; --order)",
+    ),
 }
 
 
-def run_tests(op: str, plant: tuple[str, ...] | None = None) -> subprocess.CompletedProcess[str]:
+def run_tests(
+    op: str, plant: tuple[str, ...] | None = None, selection: str = SELECTION
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.kernels.emulated", "-p", "no:cacheprovider"]
     # Memory that nobody has written holds 3e38, or a NaN of float16.
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MALLOC_PERTURB_": "128"}
     if plant is not None:
         environment["CBTALK_PLANT"] = json.dumps(plant)
     return subprocess.run(
-        [*command, f"tests/kernels/test_{op}.py", "-k", SELECTION],
+        [*command, f"tests/kernels/test_{op}.py", "-k", selection],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -61,6 +75,15 @@ def run_tests(op: str, plant: tuple[str, ...] | None = None) -> subprocess.Compl
 @pytest.mark.parametrize("op", OPS)
 def test_the_kernels_pass_their_tests(op: str) -> None:
     result = run_tests(op)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_several_queries_to_a_thread_or_warp() -> None:
+    """The attention kernels for many queries, of which fewer take less time here."""
+    many = "kAttentionManyQueries = 1"
+    plant = ("include/cbtalk/cuda/codebook_attention_params.h", f"{many} << 16", many)
+    selection = f"{SELECTION} and (self_attention or slices or one_query)"
+    result = run_tests("codebook_attention", plant, selection)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

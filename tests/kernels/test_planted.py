@@ -22,12 +22,13 @@ FAULTS = {
         "scale = 0.5 * size.to(tl.float32)",
     ),
     "a dropped last row": ("flow_warp", "(y < height) & (x < width)", "(y < height - 1) & (x < width)"),
-    "<= for <": ("nearest_code", "better = score > best", "better = score >= best"),
+    "<= for <": ("nearest_code", "code_mask & (score < best)", "code_mask & (score <= best)"),
     "a dropped tail of codes": (
         "nearest_code",
         "for first in range(0, K, BLOCK_K):",
         "for first in range(0, tl.maximum(K // BLOCK_K, 1) * BLOCK_K, BLOCK_K):",
     ),
+    "no second search": ("nearest_code", "tl.where(decided, index, -1)", "index"),
     "a dropped tail of keys": (
         "codebook_attention",
         "for first in range(0, keys, BLOCK_K):",
@@ -37,7 +38,7 @@ FAULTS = {
 }
 
 TF32 = {
-    "nearest_code": ('"tf32x3" if D >= 16 else "ieee"', '"tf32"'),
+    "nearest_code": ('"PRECISION": "tf32x3"', '"PRECISION": "tf32"'),
     "codebook_attention": ('FLOAT32_PRECISION = "ieee"', 'FLOAT32_PRECISION = "tf32"'),
 }
 

@@ -1,10 +1,12 @@
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cbtalk import _native
 from cbtalk.errors import BackendError
@@ -241,8 +243,9 @@ def test_opcheck() -> None:
     mask = torch.rand(2, 7) < 0.5
     for keys, values, key_mask in ((key, value, mask), (key[:1], value[:1], None)):
         arguments = (query.detach(), keys, values, key_mask, 2)
-        torch.library.opcheck(torch.ops.cbtalk.codebook_attention, arguments)
-        out, maximum, total = torch.ops.cbtalk.codebook_attention(*arguments)
+        for statistics in (True, False):
+            torch.library.opcheck(torch.ops.cbtalk.codebook_attention, (*arguments, statistics))
+        out, maximum, total = torch.ops.cbtalk.codebook_attention(*arguments, True)
         gradient = (torch.randn_like(out), *arguments, out, maximum, total)
         torch.library.opcheck(torch.ops.cbtalk.codebook_attention_backward, gradient)
 
@@ -250,10 +253,31 @@ def test_opcheck() -> None:
 @needs_cpp
 def test_the_log_sum_exp_is_that_of_the_scores() -> None:
     query, key, value = codebook_inputs(2, 30, 100, 8)
-    _, maximum, total = torch.ops.cbtalk.codebook_attention(query, key[None], value[None], None, 2)
+    _, maximum, total = torch.ops.cbtalk.codebook_attention(query, key[None], value[None], None, 2, True)
     scores = torch.einsum("bthd,shd->hbts", query.unflatten(-1, (2, 4)), key.unflatten(-1, (2, 4)))
     torch.testing.assert_close(maximum, scores.amax(-1))
     torch.testing.assert_close(maximum / 2 + total.log(), (scores / 2).logsumexp(-1), rtol=1e-6, atol=1e-5)
+
+
+@needs_cpp
+def test_statistics_are_made_for_a_backward_pass_alone() -> None:
+    class Asked(TorchDispatchMode):
+        statistics: bool | None = None
+
+        def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if op is torch.ops.cbtalk.codebook_attention.default:
+                self.statistics = args[5]
+            return op(*args, **(kwargs or {}))
+
+    query, key, value = codebook_inputs(2, 30, 9, 8)
+    results = []
+    for needed, grad_mode, asked in ((False, True, False), (True, False, False), (True, True, True)):
+        with torch.set_grad_enabled(grad_mode), Asked() as mode:
+            results.append(codebook_attention(query, key.requires_grad_(needed), value, heads=2, backend="cpp"))
+        assert mode.statistics is asked
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    _, maximum, total = torch.ops.cbtalk.codebook_attention(query, key[None], value[None], None, 2, False)
+    assert maximum.shape == total.shape == (0, 2, 30)
 
 
 def test_gradcheck() -> None:
@@ -295,12 +319,22 @@ def test_exports_as_one_node_with_any_batch() -> None:
 
 
 def test_other_dtypes_go_to_the_reference_and_say_why_by_name() -> None:
-    for dtype in (torch.float64, torch.bfloat16):
+    for dtype in (torch.float64, torch.float16):
         query, key, value = (x.to(dtype) for x in codebook_inputs(2, 5, 6, 8))
         assert codebook_attention(query, key, value, heads=2).dtype == dtype
         if _native.why_not_cpp() is None:
-            with pytest.raises(BackendError, match="float32 only"):
+            with pytest.raises(BackendError, match="float32 or bfloat16 only"):
                 codebook_attention(query, key, value, heads=2, backend="cpp")
+
+
+@needs_cpp
+def test_bfloat16_errs_no_more_than_the_reference_and_stays_bfloat16() -> None:
+    torch.manual_seed(0)
+    query, key, value = (x.bfloat16() for x in codebook_inputs(2, 40, 50, 32))
+    assert_within_budget(codebook_attention, reference.codebook_attention, [query, key, value], heads=8)
+    tokens = [torch.randn(2, 40, 32).bfloat16() for _ in range(3)]
+    mask = torch.arange(40).expand(2, -1) > 30
+    assert_within_budget(self_attention, reference.self_attention, tokens, heads=8, key_mask=mask)
 
 
 @pytest.mark.parametrize(

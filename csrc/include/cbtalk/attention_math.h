@@ -42,25 +42,36 @@ CBTALK_HOST_DEVICE static inline RaisedMaximum raise_maximum(float& maximum, flo
   return {finite, fade};
 }
 
-// Keys that a block of threads keeps the gradients of.
-constexpr int kAttentionBlockKeys = 128;
-
 CBTALK_HOST_DEVICE static inline int64_t attention_tiles(int64_t size, int64_t tile) {
   return (size + tile - 1) / tile;
 }
 
-// Into how many chunks the rows of a key set are divided for the gradients of its keys: enough for some 256 blocks,
-// chunks of at least 256 rows. Never a function of the GPU: the chunks decide the order of the sums.
-CBTALK_HOST_DEVICE static inline int64_t attention_chunks(int64_t rows, int64_t keys, int64_t key_sets, int64_t heads) {
-  const int64_t blocks = attention_tiles(keys, kAttentionBlockKeys) * key_sets * heads;
-  const int64_t wanted = 256 / blocks, possible = rows / 256;
-  const int64_t chunks = wanted < possible ? wanted : possible;
-  return chunks > 1 ? chunks : 1;
-}
+// The grid and the memory of a backward pass, as far as they decide its chunks.
+struct AttentionSizes {
+  int64_t rows;          // of queries of one key set
+  int64_t keys;          // K of one key set
+  int64_t key_sets;
+  int64_t heads;
+  int64_t head_size;     // d
+  int64_t element_size;  // bytes
+  int64_t block_keys;    // whose gradients a block of threads keeps
+};
 
-// Floats that hold a number for each row of each head; whole vectors of 16 bytes, for what lies behind them is aligned.
-CBTALK_HOST_DEVICE static inline int64_t attention_delta_size(int64_t heads, int64_t rows) {
-  return (heads * rows + 3) / 4 * 4;
+// Into how many chunks the rows of a key set are divided for the gradients of its keys: enough for some 256 blocks,
+// chunks of at least 256 rows, and float32 sums of the chunks that take at most a tenth of the memory of the pass's
+// inputs and outputs. Where not all can be had, the blocks give way: at batch 1, an H200 is left half empty or more.
+// Never a function of the GPU: the chunks decide the order of the sums.
+CBTALK_HOST_DEVICE static inline int64_t attention_chunks(const AttentionSizes& sizes) {
+  const int64_t columns = sizes.key_sets * sizes.heads * sizes.head_size;
+  // query, out and their gradients, maximum and total; key, value and their gradients.
+  const int64_t row_bytes = (4 * columns * sizes.element_size + 8 * sizes.key_sets * sizes.heads) * sizes.rows;
+  const int64_t key_bytes = 4 * columns * sizes.element_size * sizes.keys;
+  const int64_t affordable = (row_bytes + key_bytes) / 10 / (2 * 4 * columns * sizes.keys);
+  const int64_t wanted = 256 / (attention_tiles(sizes.keys, sizes.block_keys) * sizes.key_sets * sizes.heads);
+  const int64_t longest = sizes.rows / 256;
+  int64_t chunks = wanted < longest ? wanted : longest;
+  chunks = chunks < affordable ? chunks : affordable;
+  return chunks > 1 ? chunks : 1;
 }
 
 }  // namespace cbtalk

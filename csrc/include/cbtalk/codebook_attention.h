@@ -41,7 +41,7 @@ struct AttentionParams {
 
   float* out;  // (B, T, heads * d) contiguous; written forward, read backward
   // The log-sum-exp in two parts that lose nothing to each other, written forward and read backward: the maximum over
-  // the keys of q.k, and the sum of exp((q.k - maximum) / sqrt(d)).
+  // the keys of q.k, and the sum of exp((q.k - maximum) / sqrt(d)). Null where there will be no backward pass.
   float* maximum;  // (heads, B, T)
   float* total;    // (heads, B, T)
 

@@ -210,6 +210,29 @@ inline void multiply_tf32(float (&sum)[4], const float (&a)[4], const float (&b)
   }
 }
 
+// sum (16, 8) += a (16, 16) * b (16, 8) of float16 or bfloat16, two in a word, as mma.m16n8k16.
+template <class T>
+void multiply_halves(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  using Parts = std::array<T, 12>;
+  Parts parts;
+  memcpy(parts.data(), a, sizeof(a));
+  memcpy(parts.data() + 8, b, sizeof(b));
+  give(parts, 2);
+  const unsigned lane = current_number % 32;
+  float left[2][16], right[2][16];  // two rows of a, two columns of b
+  for (unsigned member = 0; member < 4; ++member) {
+    const Parts rows = given_by<Parts>(lane / 4 * 4 + member);
+    for (unsigned i = 0; i < 8; ++i) left[i / 2 % 2][2 * member + i / 4 * 8 + i % 2] = static_cast<float>(rows[i]);
+    for (unsigned n = 0; n < 2; ++n) {
+      const Parts columns = given_by<Parts>((lane % 4 * 2 + n) * 4 + member);
+      for (unsigned i = 0; i < 4; ++i) right[n][2 * member + i / 2 * 8 + i % 2] = static_cast<float>(columns[8 + i]);
+    }
+  }
+  for (unsigned i = 0; i < 4; ++i) {
+    for (unsigned k = 0; k < 16; ++k) sum[i] += left[i / 2][k] * right[i % 2][k];
+  }
+}
+
 }  // namespace cuda_on_cpu
 
 inline void __syncthreads() { cuda_on_cpu::wait(cuda_on_cpu::State::at_block, 0); }
@@ -253,4 +276,8 @@ inline float4 atomicAdd(float4* target, float4 value) {
 template <class T>
 T atomicMin(T* target, std::type_identity_t<T> value) {
   return std::exchange(*target, min(*target, value));
+}
+template <class T>
+T atomicMax(T* target, std::type_identity_t<T> value) {
+  return std::exchange(*target, max(*target, value));
 }

@@ -9,6 +9,17 @@
 
 namespace cbtalk {
 
+// Heads of 4 and 8 columns are too narrow for tensor cores.
+CBTALK_HOST_DEVICE static inline constexpr bool attention_is_narrow(int64_t head_size) { return head_size < 16; }
+
+// Keys whose gradients a block of threads keeps. Few of them make many blocks, but each block reads all rows.
+CBTALK_HOST_DEVICE static inline constexpr int attention_block_keys(int64_t head_size) {
+  return attention_is_narrow(head_size) ? 32 : 64;
+}
+
+// Rows of queries, over all heads, from which on several of them to a thread or warp still make many blocks.
+constexpr int64_t kAttentionManyQueries = 1 << 16;
+
 // A (B, T, heads * d) tensor: rows of heads * d adjacent elements; strides in elements.
 struct AttentionCudaRows {
   const void* data;
@@ -31,7 +42,8 @@ struct AttentionCudaParams {
   const bool* key_mask;     // (key_sets, K) contiguous, true = ignore; or null
 
   void* out;  // (B, T, heads * d) contiguous; written forward, read backward
-  // Written forward, read backward: the largest q.k of a row, and the sum of exp((q.k - maximum) / sqrt(d)).
+  // Outputs of the forward pass that only the backward pass reads: the largest q.k of a row, and the sum of
+  // exp((q.k - maximum) / sqrt(d)). Null where there will be none.
   float* maximum;  // (heads, B, T)
   float* total;    // (heads, B, T)
 
@@ -45,18 +57,20 @@ struct AttentionCudaParams {
   CBTALK_HOST_DEVICE int64_t rows() const { return batch * tokens; }
   CBTALK_HOST_DEVICE int64_t rows_per_key_set() const { return batch * tokens / key_sets; }
   CBTALK_HOST_DEVICE int64_t width() const { return heads * head_size; }
-  CBTALK_HOST_DEVICE int64_t chunks() const { return attention_chunks(rows_per_key_set(), keys, key_sets, heads); }
   CBTALK_HOST_DEVICE int64_t key_elements() const { return key_sets * keys * width(); }
+  CBTALK_HOST_DEVICE int64_t chunks() const {
+    const int64_t element_size = storage == Storage::float32 ? 4 : 2;
+    return attention_chunks({rows_per_key_set(), keys, key_sets, heads, head_size, element_size,
+                             attention_block_keys(head_size)});
+  }
 
-  // The parts of the workspace. Where there are several chunks, their sums are (chunks, key_sets, K, heads * d).
-  CBTALK_HOST_DEVICE float* delta() const { return workspace; }  // (heads, B, T)
-  CBTALK_HOST_DEVICE float* key_parts() const { return delta() + attention_delta_size(heads, rows()); }
-  CBTALK_HOST_DEVICE float* value_parts() const { return key_parts() + chunks() * key_elements(); }
+  // Where there are several chunks, the workspace is their sums, (chunks, key_sets, K, heads * d) each.
+  CBTALK_HOST_DEVICE float* key_parts() const { return workspace; }
+  CBTALK_HOST_DEVICE float* value_parts() const { return workspace + chunks() * key_elements(); }
 };
 
 inline int64_t attention_workspace(const AttentionCudaParams& params) {
-  const int64_t parts = params.chunks() > 1 ? 2 * params.chunks() * params.key_elements() : 0;
-  return attention_delta_size(params.heads, params.rows()) + parts;
+  return params.chunks() > 1 ? 2 * params.chunks() * params.key_elements() : 0;
 }
 
 }  // namespace cbtalk

@@ -1,0 +1,282 @@
+#pragma once
+
+// Heads of 16 and 32 columns, on tensor cores (tensor_cores.cuh says which lane holds what). A warp owns 16 rows at a
+// time as the left factors of its products; the rows of the other side lie in shared memory, ready to be right factors.
+// float16 and bfloat16 are multiplied as they are, and weights and gradients of scores are rounded to them for the
+// product that follows, as scaled_dot_product_attention does. A float32 is the sum of three bfloat16, exactly; of their
+// nine products, the three that are below its rounding are left out. That takes as long as three products of TF32,
+// whose factors lose a bit: where one key takes all, the result would not be its value.
+
+#include "attention_tiles.cuh"
+#include "tensor_cores.cuh"
+
+namespace cbtalk::attention {
+
+// Columns of a left factor, and how many times 8 columns of sums make one.
+constexpr int kDepth = 16;
+constexpr int kStepTiles = kDepth / 8;
+
+// Numbers that add up to an element.
+template <class T>
+constexpr int kParts = sizeof(T) == sizeof(float) ? 3 : 1;
+template <class T>
+using Part = std::conditional_t<sizeof(T) == sizeof(float), __nv_bfloat16, T>;
+
+// Rows in shared memory at a time, of each of two matrices.
+template <class T>
+constexpr int kStaged = sizeof(T) == sizeof(float) ? 64 : 128;
+
+__device__ inline int lane_row() { return threadIdx.x % 32 / 4; }  // g
+__device__ inline int lane_member() { return threadIdx.x % 4; }    // t
+
+// Sums up over the lanes of a row.
+__device__ inline float row_sum(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 1);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+template <int D, class T>
+__device__ float row_dot(const T* a, const T* b) {
+  float sum = 0.0f;
+  for (int j = lane_member(); a != nullptr && j < D; j += 4) sum = fmaf(widen(a[j]), widen(b[j]), sum);
+  return row_sum(sum);
+}
+__device__ inline float row_maximum(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+  return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+// Two adjacent elements, part by part.
+template <class T>
+struct Pair {
+  uint32_t word[kParts<T>];
+
+  __device__ Pair(T low, T high) {
+    if constexpr (kParts<T> == 1) {
+      word[0] = pack(low, high);
+    } else {
+#pragma unroll
+      for (int part = 0; part < kParts<T>; ++part) {
+        const Part<T> both[2] = {narrow<Part<T>>(low), narrow<Part<T>>(high)};
+        word[part] = pack(both[0], both[1]);
+        low -= widen(both[0]), high -= widen(both[1]);
+      }
+    }
+  }
+
+  static __device__ uint32_t pack(Part<T> low, Part<T> high) {
+    const Part<T> both[2] = {low, high};
+    uint32_t bits;
+    memcpy(&bits, both, sizeof(bits));
+    return bits;
+  }
+};
+
+template <class T>
+struct Left {  // (16, kDepth)
+  uint32_t word[kParts<T>][4];
+
+  __device__ void set(int i, const Pair<T>& pair) {
+#pragma unroll
+    for (int part = 0; part < kParts<T>; ++part) word[part][i] = pair.word[part];
+  }
+};
+
+template <class T>
+struct Right {  // (kDepth, 8)
+  uint32_t word[kParts<T>][2];
+};
+
+template <class T>
+__device__ void multiply(float (&sum)[4], const Left<T>& a, const Right<T>& b) {
+  if constexpr (kParts<T> == 1) {
+    multiply_halves<T>(sum, a.word[0], b.word[0]);
+  } else {
+    // The tensor cores truncate what they add up; a float32 sum of short sums does not drift.
+    float few[4] = {};
+#pragma unroll
+    for (int order = kParts<T> - 1; order >= 0; --order) {
+#pragma unroll
+      for (int part = 0; part <= order; ++part) multiply_halves<Part<T>>(few, a.word[part], b.word[order - part]);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] += few[i];
+  }
+}
+
+// Columns [column, column + kDepth) of 16 rows in global memory: rows[0] is row g, rows[1] is row g + 8; null is zeros.
+template <class T>
+__device__ Left<T> left_of_rows(const T* const (&rows)[2], int column) {
+  Left<T> left;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const T* row = rows[i % 2];
+    const int place = column + 2 * lane_member() + i / 2 * 8;
+    left.set(i, row == nullptr ? Pair<T>(0.0f, 0.0f) : Pair<T>(row[place], row[place + 1]));
+  }
+  return left;
+}
+
+// Sums, two tiles of 8 columns, as the left factor of a product over their columns.
+template <class T>
+__device__ Left<T> left_of_sums(const float (*tiles)[4]) {
+  Left<T> left;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float* pair = tiles[i / 2] + i % 2 * 2;
+    left.set(i, {narrow<T>(pair[0]), narrow<T>(pair[1])});
+  }
+  return left;
+}
+
+// Rows of D columns as right factors. The pitch keeps the lanes of a warp on different banks.
+template <class T, int D>
+struct Matrix {
+  static constexpr int kPitch = D / 2 + 4;  // words
+  alignas(16) uint32_t word[kParts<T>][kStaged<T>][kPitch];
+
+  __device__ void put(int row, int column, const T (&four)[4]) {
+    const Pair<T> low(four[0], four[1]), high(four[2], four[3]);
+#pragma unroll
+    for (int part = 0; part < kParts<T>; ++part) {
+      *reinterpret_cast<uint2*>(&word[part][row][column / 2]) = {low.word[part], high.word[part]};
+    }
+  }
+
+  // The rows as columns: kDepth columns from `column` on of 8 rows from `row` on, transposed.
+  __device__ Right<T> along(int row, int column) const {
+    Right<T> factor;
+#pragma unroll
+    for (int i = 0; i < 2 * kParts<T>; ++i) {
+      factor.word[i / 2][i % 2] = word[i / 2][row + lane_row()][column / 2 + lane_member() + i % 2 * 4];
+    }
+    return factor;
+  }
+
+  // kDepth rows from `row` on. factor[c] has the columns column + 2 * g + c: a lane reads two that are adjacent.
+  __device__ void across(int row, int column, Right<T> (&factor)[2]) const {
+    const int place = column / 2 + lane_row();
+#pragma unroll
+    for (int i = 0; i < 2 * kParts<T>; ++i) {
+      const auto* rows = word[i / 2] + row + 2 * lane_member() + i % 2 * 8;
+      const uint32_t even = rows[0][place], odd = rows[1][place];
+      factor[0].word[i / 2][i % 2] = (even & 0xffffu) | odd << 16;
+      factor[1].word[i / 2][i % 2] = even >> 16 | (odd & 0xffff0000u);
+    }
+  }
+};
+
+// products (M * 16, N * 8) = left (M * 16, D) times N * 8 rows of the matrix, transposed.
+template <int M, int N, class T, int D>
+__device__ void multiply_along(const Left<T> (&left)[M][D / kDepth], const Matrix<T, D>& matrix, int row,
+                               float (&products)[M][N][4]) {
+#pragma unroll
+  for (int tile = 0; tile < N; ++tile) {
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) products[m][tile][i] = 0.0f;
+    }
+#pragma unroll
+    for (int step = 0; step < D / kDepth; ++step) {
+      const Right<T> right = matrix.along(row + 8 * tile, step * kDepth);
+#pragma unroll
+      for (int m = 0; m < M; ++m) multiply(products[m][tile], left[m][step], right);
+    }
+  }
+}
+
+// sums (M * 16, D) += left (M * 16, kDepth) times kDepth rows of the matrix. Tile 2 * j + c of the sums has the columns
+// 16 * j + 2 * n + c, for n = 2 * t and 2 * t + 1: a lane ends with four adjacent columns, from 16 * j + 4 * t.
+template <int M, class T, int D>
+__device__ void add_across(const Left<T> (&left)[M], const Matrix<T, D>& matrix, int row, float (&sums)[M][D / 8][4]) {
+#pragma unroll
+  for (int j = 0; j < D / 16; ++j) {
+    Right<T> right[2];
+    matrix.across(row, 16 * j, right);
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      multiply(sums[m][2 * j], left[m], right[0]);
+      multiply(sums[m][2 * j + 1], left[m], right[1]);
+    }
+  }
+}
+
+// M of the kernels that keep two left factors and their gradients: what the registers hold.
+template <class T>
+constexpr int kMostGradientTiles = sizeof(T) == sizeof(float) ? 1 : 2;
+
+// Rows of queries of all warps of a block, for M = 1.
+constexpr int kBlockRows = kThreads / 32 * 16;
+
+// The rows of queries that a warp owns: M times 16, of which a lane has rows g and g + 8 (half 0 and 1).
+template <int M>
+struct WideRows {
+  Place place;
+  int64_t first, count;  // row g of m = 0 within its key set, and the rows that there are
+
+  __device__ explicit WideRows(const AttentionCudaParams& params) : count(params.rows_per_key_set()) {
+    place = place_of(attention_tiles(count, M * kBlockRows), params.heads);
+    first = (place.tile * (kThreads / 32) + threadIdx.x / 32) * M * 16 + lane_row();
+  }
+
+  __device__ bool inside(int m, int half) const { return first + 16 * m + 8 * half < count; }
+  __device__ int64_t row(int m, int half) const { return place.part * count + first + 16 * m + 8 * half; }
+
+  template <class T>
+  __device__ const T* at(const AttentionCudaParams& params, const AttentionCudaRows& rows, int m, int half) const {
+    return inside(m, half) ? row_of<T>(params, rows, row(m, half), place.head) : nullptr;
+  }
+
+  template <class T, int N>
+  __device__ void load(const AttentionCudaParams& params, const AttentionCudaRows& source, int m,
+                       Left<T> (&left)[N]) const {
+    const T* const rows[2] = {at<T>(params, source, m, 0), at<T>(params, source, m, 1)};
+#pragma unroll
+    for (int step = 0; step < N; ++step) left[step] = left_of_rows(rows, step * kDepth);
+  }
+
+  // sums (16, 8 * N) as add_across leaves them.
+  template <class T, int N>
+  __device__ void store(const AttentionCudaParams& params, void* target, int m, int half, const float (&sums)[N][4],
+                        float factor) const {
+    T* start = static_cast<T*>(target) + row(m, half) * params.width() + place.head * 8 * N + 4 * lane_member();
+#pragma unroll
+    for (int j = 0; j < N / 2; ++j) {
+      float four[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] = sums[2 * j + i % 2][2 * half + i / 2] * factor;
+      store_four(start + 16 * j, four);
+    }
+  }
+};
+
+// The keys of a piece, their values, and what is added to their scores.
+template <class T, int D>
+struct WideKeys {
+  Matrix<T, D> key, value;
+  float bias[kStaged<T>];  // -infinity for a key that is left out: its rows are zero, whatever they were
+
+  // `count` keys from `first` on, and keys that are left out up to a multiple of 32. Synchronises before and after.
+  __device__ void fill(const AttentionCudaParams& params, const bool* mask, const Place& place, int64_t first,
+                       int count) {
+    constexpr int kFours = D / 4;
+    const T* keys = key_rows<T>(params, params.key, place.part, place.head);
+    const T* values = key_rows<T>(params, params.value, place.part, place.head);
+    const bool keys_in_fours = in_fours<T>(params.key), values_in_fours = in_fours<T>(params.value);
+    const int padded = (count + 31) / 32 * 32;
+    __syncthreads();
+    for (int i = threadIdx.x; i < padded * kFours; i += blockDim.x) {
+      const int k = i / kFours, column = i % kFours * 4;
+      const bool kept = k < count && (mask == nullptr || !mask[first + k]);
+      T four[4];
+      load_four(keys + (first + k) * params.key.row_stride + column, kept, keys_in_fours, four);
+      key.put(k, column, four);
+      load_four(values + (first + k) * params.value.row_stride + column, kept, values_in_fours, four);
+      value.put(k, column, four);
+      if (column == 0) bias[k] = kept ? 0.0f : -INFINITY;
+    }
+    __syncthreads();
+  }
+};
+
+}  // namespace cbtalk::attention
