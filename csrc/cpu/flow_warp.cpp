@@ -16,10 +16,13 @@ void warp_planes(const FlowWarpParams& params, const Tile& tile) {
                     tile.first_pixel;
   for (int64_t c = 0; c < params.channels; ++c, plane += params.feature_stride[1], output += out_plane) {
     for (int i = 0; i < tile.count; i += kWidth) {
-      // A tile is too short for the hardware to notice the stream, so the next channel's lines are fetched by name.
-      const Storage* next = plane + params.feature_stride[1] + tile.offset[i];
-      __builtin_prefetch(next, 0, 2);
-      __builtin_prefetch(next + step.down, 0, 2);
+      // A tile is too short for the hardware to notice the stream, so the next channel's lines are fetched by name. The
+      // pixels of a vector lie in several rows where the flow is steep.
+      const Storage* next = plane + params.feature_stride[1];
+      for (int lane = 0; lane < kWidth; lane += kWidth / 4) {
+        __builtin_prefetch(next + tile.offset[i + lane], 0, 2);
+        __builtin_prefetch(next + tile.offset[i + lane] + step.down, 0, 2);
+      }
       __builtin_prefetch(output + out_plane + i, 1, 3);
       const Pairs top = gather_pairs(plane, tile.offset + i, step.right);
       const Pairs bottom = gather_pairs(plane + step.down, tile.offset + i, step.right);
