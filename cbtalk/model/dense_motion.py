@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cbtalk.model.blocks import AntiAliasDownsample, full_precision, without_autocast
+from cbtalk import ranges
+from cbtalk.model.blocks import AntiAliasDownsample, NarrowConv2d, full_precision, without_autocast
 from cbtalk.model.config import KEYPOINT_KERNEL, TalkerConfig
 from cbtalk.model.hourglass import Hourglass
 from cbtalk.model.keypoints import KeypointDetector, Keypoints, coordinate_grid, gaussian_heatmaps, inverse_2x2
@@ -41,10 +42,11 @@ class DenseMotionNetwork(nn.Module):
         motions = config.keypoints + 1
         self.down = AntiAliasDownsample(3, config.motion_downsampling)
         self.hourglass = Hourglass(4 * motions, config.dense_expansion, config.hourglass_blocks, config.hourglass_max)
-        features, padding = self.hourglass.out_channels, KEYPOINT_KERNEL // 2
-        self.mask = nn.Conv2d(features, motions, KEYPOINT_KERNEL, padding=padding)
-        self.occlusion = nn.Conv2d(features, 1, KEYPOINT_KERNEL, padding=padding)
+        features = self.hourglass.out_channels
+        self.mask = nn.Conv2d(features, motions, KEYPOINT_KERNEL, padding=KEYPOINT_KERNEL // 2)
+        self.occlusion = NarrowConv2d(features, 1, KEYPOINT_KERNEL)
 
+    @ranges.ranged("dense_motion")
     def forward(self, small_source: Tensor, source: Keypoints, driving: Keypoints) -> DenseMotion:
         """The source downsampled by `self.down` (1 or B, 3, h, h), its keypoints (1 or B), driving keypoints (B)."""
         size = small_source.shape[-1]

@@ -10,6 +10,7 @@ from cbtalk.model.blocks import (
     Conv3x3,
     Downsample,
     GroupNorm,
+    NarrowConv2d,
     ResBlock,
     Upsample,
     full_precision,
@@ -60,9 +61,9 @@ class FlowRefinement(nn.Module):
         super().__init__()
         self.convc1 = Conv3x3(context, hidden)
         self.conv1 = Conv3x3(2 * hidden, hidden)
-        self.conv2 = Conv3x3(hidden, 2)
+        self.conv2 = NarrowConv2d(hidden, 2, 3)
         self.convo1 = Conv3x3(2 * hidden, hidden)
-        self.convo2 = Conv3x3(hidden, 1)
+        self.convo2 = NarrowConv2d(hidden, 1, 3)
 
     def forward(self, motion: Tensor, context: Tensor) -> Tensor:
         """Encoded motion (B, hidden, h, h), context (B, 3 / 2 hidden, h, h) -> flow x, y and occlusion (B, 3, h, h)."""
@@ -100,7 +101,7 @@ class MotionCompensation(nn.Module):
             *(Upsample(dim) for _ in range(halvings)),
             ResBlock(dim, dim, groups),
             GroupNorm(groups, dim),
-            Conv3x3(dim, 2),
+            NarrowConv2d(dim, 2, 3),
         )
         self.motion_block = nn.ModuleList(TransformerLayer(dim, config.heads) for _ in range(config.motion_layers))
         for scale, channels in zip(scales, config.channels, strict=True):
