@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.ceilings import Ceilings, measure_ceilings
 from bench.gpu_cases import Function, GpuCase, selected
-from bench.gpu_timing import Ceilings, measure, measure_ceilings, measure_eager, peak_bytes
+from bench.gpu_timing import measure, measure_eager
+from bench.peak import peak_bytes
 from cbtalk.errors import BackendError
 from tests.checks import assert_error_budget
 
@@ -72,7 +74,7 @@ def measure_ours(case: GpuCase, backend: str, ceilings: Ceilings) -> Record:
         # Without the gradient's own making, which every side would pay for.
         record |= times(lambda *given: case.run(*given, backend=backend), inputs)
         record["eager"] = asdict(measure_eager(lambda: case.run(*inputs, backend=backend)))
-        record["peak"] = peak_bytes(lambda: case.run(*inputs, backend=backend))
+        record["peak"] = peak_bytes(lambda: case.run(*inputs, backend=backend), "cuda")
     except BackendError as reason:
         return {**record, "off": str(reason)}
     except Exception as error:  # one case that breaks must not cost the others
@@ -116,7 +118,7 @@ def main() -> int:
     deadline = time.monotonic() + arguments.seconds
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
-    ceilings = measure_ceilings()
+    ceilings = measure_ceilings("cuda")
     print(ceilings)
     records: list[Record] = []
     for case, side in order(list(selected(arguments.op))):

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.gpu_timing import Ceilings
+from bench import work
+from bench.ceilings import Ceilings
+from bench.work import Work
 from cbtalk import ops
 from cbtalk.reference import codebook_attention as attention_reference
 from cbtalk.reference import flow_warp as warp_reference
@@ -34,9 +36,17 @@ class GpuCase:
     make_inputs: Callable[[], tuple[Tensor, ...]]
     run: Function
     reference: Function
-    forward_floor: Callable[[Ceilings], float]  # seconds
-    backward_floor: Callable[[Ceilings], float]
+    forward: Work
+    backward: Work  # alone
     peers: Mapping[str, Function] = field(default_factory=dict)
+
+    def forward_floor(self, ceilings: Ceilings) -> float:
+        """Seconds."""
+        return ceilings.floor(self.forward).seconds
+
+    def backward_floor(self, ceilings: Ceilings) -> float:
+        """Seconds."""
+        return ceilings.floor(self.backward).seconds
 
     @property
     def name(self) -> str:
@@ -74,11 +84,11 @@ def _warp(C: int, size: int, dtype: torch.dtype) -> GpuCase:
         warped = F.grid_sample(feature.float(), flow.permute(0, 2, 3, 1), align_corners=True) * occlusion
         return warped.to(feature.dtype)
 
-    picture = BATCH * C * size * size * dtype.itemsize
+    elements = BATCH * C * size * size
     return GpuCase(
         "flow_warp", f"({BATCH}, {C}, {size}, {size})", dtype, make, ops.flow_warp, warp_reference.flow_warp,
-        forward_floor=lambda c: 2 * picture / c.copy,
-        backward_floor=lambda c: 3 * picture / c.copy,
+        forward=work.pictures(2, elements, dtype),
+        backward=work.pictures(3, elements, dtype),
         peers=_with_compiled(plain),
     )  # fmt: skip
 
@@ -93,17 +103,14 @@ def _attention(d: int, codes: int, dtype: torch.dtype) -> GpuCase:
         key, value = (x.unflatten(-1, (HEADS, d)).transpose(0, 1).expand(BATCH, -1, -1, -1) for x in (key, value))
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
-    pairs = BATCH * HEADS * TOKENS * codes
-
-    def floor(c: Ceilings, products: int) -> float:
-        rate = c.float32 if d < 16 else c.tf32 / 3 if dtype == torch.float32 else c.bfloat16
-        return max(pairs / c.exponentials, 2 * products * d * pairs / rate)
+    rows = 2 * (BATCH * TOKENS + codes) * HEADS * d  # queries and result, keys and values
+    done = partial(work.attention, BATCH * HEADS * TOKENS, codes, d, dtype=dtype, device="cuda")
 
     return GpuCase(
         "codebook_attention", f"{BATCH} x {TOKENS} x {codes}, {HEADS} heads of {d}", dtype, make,
         partial(ops.codebook_attention, heads=HEADS), partial(attention_reference.codebook_attention, heads=HEADS),
-        forward_floor=lambda c: floor(c, 2),
-        backward_floor=lambda c: floor(c, 5),
+        forward=done(rows=rows, products=2),
+        backward=done(rows=2 * rows, products=5),
         peers=_with_compiled(sdpa, "SDPA"),
     )  # fmt: skip
 
@@ -121,12 +128,12 @@ def _norm(C: int, size: int, dtype: torch.dtype) -> GpuCase:
     def with_silu(op: Function) -> Function:
         return partial(op, groups=groups, eps=SILU_EPS, silu=True)
 
-    picture = BATCH * C * size * size * dtype.itemsize
+    elements = BATCH * C * size * size
     return GpuCase(
         "group_norm", f"({BATCH}, {C}, {size}, {size})", dtype, make,
         with_silu(ops.group_norm), with_silu(norm_reference.group_norm),
-        forward_floor=lambda c: 2 * picture / c.copy,
-        backward_floor=lambda c: 3 * picture / c.copy,
+        forward=work.pictures(2, elements, dtype),
+        backward=work.pictures(3, elements, dtype),
         peers=_with_compiled(plain),
     )  # fmt: skip
 
@@ -135,13 +142,10 @@ def _codes(D: int) -> tuple[Tensor, ...]:
     return _random(BATCH * TOKENS, D), _random(1024, D)
 
 
-def _code_floor(D: int) -> Callable[[Ceilings], float]:
-    """Three products of TF32 are one of float32."""
-    return lambda c: 2 * BATCH * TOKENS * 1024 * D / (c.tf32 / 3)
-
-
-def _gradient_floor(D: int) -> Callable[[Ceilings], float]:
-    return lambda c: 4 * (2 * BATCH * TOKENS + 2 * 1024) * D / c.copy
+def _code_work(D: int) -> tuple[Work, Work]:
+    """The search; then both gradients written, rows and codes read."""
+    rows = 2 * (BATCH * TOKENS + 1024) * D
+    return work.nearest_code(BATCH * TOKENS, 1024, D, device="cuda"), work.pictures(1, rows, torch.float32)
 
 
 def _nearest(D: int) -> GpuCase:
@@ -157,7 +161,7 @@ def _nearest(D: int) -> GpuCase:
 
     return GpuCase(
         "nearest_code", f"{BATCH * TOKENS} x (1024, {D})", torch.float32, partial(_codes, D), distances, exact,
-        _code_floor(D), _gradient_floor(D), _with_compiled(addmm, "addmm + argmin"),
+        *_code_work(D), _with_compiled(addmm, "addmm + argmin"),
     )  # fmt: skip
 
 
@@ -170,7 +174,7 @@ def _quantize(D: int) -> GpuCase:
 
     return GpuCase(
         "vector_quantize", f"{BATCH * TOKENS} x (1024, {D})", torch.float32, partial(_codes, D), loss, exact,
-        _code_floor(D), _gradient_floor(D), _with_compiled(exact),
+        *_code_work(D), _with_compiled(exact),
     )  # fmt: skip
 
 

@@ -7,26 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image
 
-from cbtalk.media.video_writer import VideoWriter
+from bench.media import write_clip
 
 SECONDS = (6, 60)
 SIDE = 256
-
-
-def write_driving(path: Path, seconds: int, rate: int) -> None:
-    """A moving pattern of SIDE x SIDE pixels."""
-    y, x = np.mgrid[:SIDE, :SIDE]
-    with VideoWriter(path, width=SIDE, height=SIDE, rate=Fraction(rate), time_base=Fraction(1, rate)) as writer:
-        for number in range(seconds * rate):
-            grey = (127 + 100 * np.sin((x + 3 * number) / 20) * np.cos(y / 15)).astype(np.uint8)
-            writer.write(np.repeat(grey[..., None], 3, axis=2), number)
 
 
 def peak(arguments: list[str]) -> int:
@@ -47,7 +37,7 @@ def peaks(weights: str, rate: int) -> list[int]:
         Image.fromarray(np.full((SIDE, SIDE, 3), 128, np.uint8)).save(folder / "portrait.png")
         found = []
         for seconds in SECONDS:
-            write_driving(folder / "driving.mp4", seconds, rate)
+            write_clip(folder / "driving.mp4", side=SIDE, frames=seconds * rate, rate=rate)
             files = ("-s", "portrait.png", "-d", "driving.mp4", "-o", "out.mp4")
             given = [part if part.startswith("-") else str(folder / part) for part in files]
             found.append(peak(["render", *given, "--weights", weights]))

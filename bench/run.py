@@ -1,120 +1,128 @@
-"""Measures the ops against their peers: `python -m bench.run [--op flow_warp] [--backend cpp] [--json FILE]`,
-or the whole model: `python -m bench.run --model paper`.
+"""How fast every op and the whole model are here, how far from what the machine can do, and against their peers.
 
-Each case passes its parity gate before it is timed; one that fails prints FAIL and no time.
+python bench/run.py [--op flow_warp] [--peer faiss] [--json FILE] [--html FILE] ...
+
+Without arguments: the ops at the paper's shapes, the paper's model stage by stage and a training step, within two
+minutes. The order is fixed: the machine, its ceilings, a gate that every op must pass, warm-up, times. An op whose
+result is wrong prints FAIL and no time. torch.compile takes minutes to compile: ask for it with --peer torch.compile.
 """
 
 import argparse
-import importlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    # As a script, its own folder heads the path; the checkout's root makes `bench` importable instead.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import torch
 
-from bench import machine
-from bench.case import Case, Thunk
-from bench.model import measure_model, model_table
-from bench.timing import interleave
+from bench import compare, machine, report
+from bench.case import Setting
+from bench.cases import OPS, cases
+from bench.ceilings import measure_ceilings
+from bench.measure import Prepared, add_floor, gate, time_case
+from bench.model import add_shares, make_scene, measure_model
+from bench.page import page
+from bench.tracing import write_trace
+from bench.training import measure_training
 from cbtalk.allocator import keep_freed_memory
-from cbtalk.ops.backends import use_backend
+from cbtalk.atomic import atomic_path
 
-OPS = sorted(path.stem for path in (Path(__file__).parent / "ops").glob("[a-z]*.py"))
-OURS = "cbtalk"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CASE_SECONDS, MODEL_SECONDS = 0.4, 12.0
 
-
-def measure(case: Case, backend: str, seconds: float) -> dict[str, Any]:
-    """One case as a JSON-able record; `fail` in it says why there are no times."""
-    inputs = case.make_inputs(torch.Generator().manual_seed(0))
-    ours = _with_backend(case.ours(*inputs), backend)
-    fail = case.check(inputs, ours())
-    if fail is not None:
-        again = case.check(inputs, ours())  # tells a fault that comes and goes from one of these inputs
-        return {"case": case.name, "fail": f"{fail}; the same call again: {again or 'right'}"}
-    functions = {OURS: ours}
-    remarks: dict[str, str] = {}
-    for name, peer in case.peers.items():
-        if isinstance(peer, str):
-            remarks[name] = f"not here: {peer}"
-            continue
-        functions[name] = peer(*inputs)
-        wrong = case.check(inputs, functions[name]())
-        if wrong is not None:
-            remarks[name] = wrong
-    times = interleave(functions, seconds=seconds)
-    return {"case": case.name, "times": {name: asdict(timing) for name, timing in times.items()}, "remarks": remarks}
-
-
-def _with_backend(thunk: Thunk, backend: str) -> Thunk:
-    if backend == "auto":
-        return thunk
-
-    def forced() -> object:
-        with use_backend(backend):
-            return thunk()
-
-    return forced
-
-
-def table(record: dict[str, Any]) -> Iterable[str]:
-    """The record in lines: milliseconds, and how many times longer than ours each peer takes."""
-    yield f"  {record['case']}"
-    if "fail" in record:
-        yield f"    FAIL: {record['fail']}"
-        return
-    ours = record["times"][OURS]["median"]
-    for name, timing in record["times"].items():
-        milliseconds = [1e3 * timing[key] for key in ("median", "low", "high")]
-        remark = record["remarks"].get(name)
-        yield (
-            f"    {name:32} {milliseconds[0]:9.3f} ms  ({milliseconds[1]:.3f} .. {milliseconds[2]:.3f})"
-            f"  {timing['median'] / ours:6.2f} x{f'   [{remark}]' if remark else ''}"
-        )
-    for name, remark in record["remarks"].items():
-        if name not in record["times"]:
-            yield f"    {name:32} {remark}"
+Results = dict[str, Any]
 
 
 def main() -> int:
-    """The command line; 1 where a parity gate failed."""
+    """The command line; 1 where a gate is red."""
     arguments = _arguments()
+    begin = time.monotonic()
     torch.set_num_threads(arguments.threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
     keep_freed_memory()  # as the command line does
-    facts = machine.header()
-    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    seconds = 1.0 if arguments.quick else 5.0
-    records: dict[str, list[dict[str, Any]]] = {}
-    if arguments.model is not None:
-        records["model"] = [measure_model(arguments.model, 6 * seconds)]
-        print("\n".join(model_table(records["model"][0])))
-    else:
-        for op in arguments.op or OPS:
-            records[op] = list(_measure_op(op, arguments.backend, seconds))
+    base = json.loads(arguments.base.read_text()) if arguments.base else None
+    results: Results = {"machine": machine.header(arguments.device)}
+    report.show_machine(results["machine"])
+    _measure(arguments, results)
+    results["seconds"] = time.monotonic() - begin
+    report.show(results)
+    if base is not None:
+        report.show_changes(compare.changes(base, results))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"machine": facts, "records": records}, indent=1) + "\n")
-    return int(any("fail" in record for group in records.values() for record in group))
+        _write(arguments.json, json.dumps(results, indent=1) + "\n")
+    if arguments.html is not None:
+        _write(arguments.html, page(results))
+    return int(any("fail" in record for record in results.get("ops", [])))
+
+
+def _measure(arguments: argparse.Namespace, results: Results) -> None:
+    device, pace = arguments.device, 0.2 if arguments.quick else 1.0
+    ceilings = measure_ceilings(device, 5 * pace)
+    everything = arguments.op is None and arguments.model is None
+    prepared: list[Prepared] = []
+    if arguments.op or everything:
+        setting = Setting(device, DTYPES[arguments.dtype], sweep=arguments.shape == "sweep")
+        prepared = list(_gated(arguments, setting))
+        results["ops"] = list(_timed(prepared, device, CASE_SECONDS * pace))
+        ceilings = ceilings.best(measure_ceilings(device, 2 * pace))
+    scene = make_scene(arguments.model or "paper", device) if arguments.model or everything else None
+    if scene is not None:
+        report.progress("the whole model")
+        results["model"] = measure_model(scene, MODEL_SECONDS * pace)
+        report.progress("a training step")
+        results["training"] = measure_training(device)
+        ceilings = ceilings.best(measure_ceilings(device, 2 * pace))
+        add_shares(results["model"], device, ceilings)
+    for one, record in zip(prepared, results.get("ops", []), strict=True):
+        add_floor(record, one.case, ceilings)
+    results["ceilings"] = asdict(ceilings)
+    if arguments.profile is not None:
+        write_trace(arguments.profile, prepared, scene, device)
+
+
+def _gated(arguments: argparse.Namespace, setting: Setting) -> Iterator[Prepared]:
+    chosen = cases(setting, arguments.op or OPS, direction=arguments.direction, peers=arguments.peer)
+    for number, case in enumerate(chosen, 1):
+        report.progress(f"gate {number}/{len(chosen)}: {case.name}")
+        yield gate(case, arguments.backend)
+
+
+def _timed(prepared: list[Prepared], device: str, seconds: float) -> Iterator[dict[str, Any]]:
+    for number, one in enumerate(prepared, 1):
+        report.progress(f"time {number}/{len(prepared)}: {one.case.name}")
+        yield time_case(one, device, seconds)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--op", choices=OPS, action="append", help="only this op; may be repeated")
-    parser.add_argument("--model", choices=["paper", "mini"], help="the whole model instead of the ops")
-    parser.add_argument("--backend", default="auto", help="the backend of our side of the ops")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--quick", action="store_true", help="a fifth of the time a case")
-    parser.add_argument("--json", type=Path, help="also write the records to this file")
+    add = parser.add_argument
+    add("--op", choices=OPS, action="append", help="only this op; may be repeated")
+    add("--model", choices=["paper", "mini"], help="the whole model and a training step instead of the ops")
+    add("--backend", default="auto", help="the backend of our side of the ops")
+    add("--peer", action="append", help="only peers with this in their name; may be repeated")
+    add("--dtype", choices=list(DTYPES), default="float32", help="of the ops")
+    add("--shape", choices=["paper", "sweep"], default="paper", help="sweep: batches 1, 4, 16 and odd sizes")
+    add("--direction", choices=["fwd", "bwd", "both"], default="both", help="bwd: forward and backward together")
+    add("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    add("--quick", action="store_true", help="a fifth of the time a case")
+    add("--json", type=Path, help="also write the figures to this file")
+    add("--base", type=Path, help="the --json of an earlier run: print what changed beyond the noise")
+    add("--html", type=Path, help="also write a page with plots that needs no network")
+    add("--profile", type=Path, help="also write a trace of torch's profiler, for chrome://tracing or Perfetto")
     return parser.parse_args()
-
-
-def _measure_op(op: str, backend: str, seconds: float) -> Iterator[dict[str, Any]]:
-    print(op, flush=True)
-    for case in importlib.import_module(f"bench.ops.{op}").cases():
-        record = measure(case, backend, seconds)
-        print("\n".join(table(record)), flush=True)
-        yield record
 
 
 if __name__ == "__main__":

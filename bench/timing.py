@@ -1,11 +1,13 @@
 """Times several functions fairly: in turns, so that a change of the clock or a neighbour's load meets all alike."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from bench.case import Thunk
+
+Clock = Callable[[Thunk], float]  # calls and gives the seconds
 
 
 @dataclass(frozen=True)
@@ -18,24 +20,37 @@ class Timing:
     rounds: int
 
 
-def interleave(functions: Mapping[str, Thunk], *, seconds: float, min_rounds: int = 5) -> dict[str, Timing]:
-    """Calls every function once a round, after a warm-up round each, for about `seconds` in all."""
+def wall_clock(thunk: Thunk) -> float:
+    """Seconds of a call on the CPU."""
+    before = time.perf_counter()
+    thunk()
+    return time.perf_counter() - before
+
+
+def interleave(
+    functions: Mapping[str, Thunk],
+    *,
+    seconds: float,
+    min_rounds: int = 5,
+    warm_up: int = 2,
+    clock: Clock = wall_clock,
+) -> dict[str, Timing]:
+    """Calls every function once a round, after `warm_up` calls each, for about `seconds` in all."""
     for function in functions.values():
-        function()
-        function()
+        for _ in range(warm_up):
+            function()
     samples: dict[str, list[float]] = {name: [] for name in functions}
     start = time.perf_counter()
     rounds = 0
     while rounds < min_rounds or time.perf_counter() - start < seconds:
         for name, function in functions.items():
-            before = time.perf_counter()
-            function()
-            samples[name].append(time.perf_counter() - before)
+            samples[name].append(clock(function))
         rounds += 1
-    return {name: _summary(values) for name, values in samples.items()}
+    return {name: summary(values) for name, values in samples.items()}
 
 
-def _summary(values: list[float]) -> Timing:
-    ordered = sorted(values)
+def summary(samples: list[float]) -> Timing:
+    """Of the seconds of each call."""
+    ordered = sorted(samples)
     last = len(ordered) - 1
     return Timing(median(ordered), ordered[round(0.2 * last)], ordered[round(0.8 * last)], len(ordered))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bench import gpu_cases
+from bench.ceilings import Ceilings
 from bench.gpu import COMPILED, gradients, order
-from bench.gpu_timing import Ceilings
 
 CEILINGS = Ceilings(copy=4e12, float32=5e13, tf32=4e14, bfloat16=8e14, exponentials=4e12)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cbtalk import ranges
 from cbtalk.model.appearance_compensation import AppearanceCompensation
 from cbtalk.model.blocks import AttentionBlock, Conv3x3, Downsample, GroupNorm, ResBlock, Upsample
 from cbtalk.model.config import TalkerConfig
@@ -47,6 +48,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.kept = kept
 
+    @ranges.ranged("encode_source")
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> (B, C, s, s) for each scale, coarsest (the latent) first."""
         return self._features(image, len(self.blocks) - 1)
@@ -170,16 +172,19 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         if self.config.motion_compensation:
             motion_codes, heatmaps = self.project_motion_codes(), self.encode_heatmaps(motion.heatmaps)
         for index, feature in enumerate(features):
-            if self.config.motion_compensation:
-                steps.append(self.compensate_motion(index, feature, deformation, occlusion, heatmaps, motion_codes))
-                deformation, occlusion = steps[-1].deformation, steps[-1].occlusion
-            visible = warp(feature, deformation, occlusion)
-            compensated = self.compensate_appearance(index, visible, deformation, appearance_codes)
-            if index == 0:
-                x = latent = compensated
-            else:
-                x = self.fuse(index, compensated, x)
-            x = self.generator.run_stage(index, x)
+            scale = self.config.scales[index]
+            with ranges.range(f"compensation_{scale}"):
+                if self.config.motion_compensation:
+                    steps.append(self.compensate_motion(index, feature, deformation, occlusion, heatmaps, motion_codes))
+                    deformation, occlusion = steps[-1].deformation, steps[-1].occlusion
+                visible = warp(feature, deformation, occlusion)
+                compensated = self.compensate_appearance(index, visible, deformation, appearance_codes)
+            with ranges.range(f"generator_{scale}"):
+                if index == 0:
+                    x = latent = compensated
+                else:
+                    x = self.fuse(index, compensated, x)
+                x = self.generator.run_stage(index, x)
         return Synthesis(x, latent, steps)
 
     def fuse(self, index: int, compensated: Tensor, x: Tensor) -> Tensor:

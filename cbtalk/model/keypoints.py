@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cbtalk import ranges
 from cbtalk.model.blocks import AntiAliasDownsample, full_precision, without_autocast
 from cbtalk.model.config import KEYPOINT_KERNEL, TalkerConfig
 from cbtalk.model.hourglass import Hourglass
@@ -53,6 +54,7 @@ class KeypointDetector(nn.Module):
         nn.init.zeros_(self.jacobian.weight)
         self.jacobian.bias = nn.Parameter(torch.eye(2).flatten().repeat(config.keypoints))
 
+    @ranges.ranged("keypoints")
     def forward(self, image: Tensor) -> Keypoints:
         """(B, 3, H, W) in [-1, 1] -> K keypoints of each picture, in float32 at least."""
         features = self.predictor(self.down(image))

@@ -1,6 +1,7 @@
 """The motion of a whole driving video: one pass, keypoints only."""
 
 from collections.abc import Generator, Iterable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cbtalk import ranges
 from cbtalk.errors import WeightsError
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.model.keypoints import Keypoints
@@ -67,13 +69,12 @@ def extract_motion(
 
 def batches(frames: Iterable[DrivingFrame], size: int) -> Generator[list[DrivingFrame], None, None]:
     """Groups of `size` frames, the last one smaller."""
-    group: list[DrivingFrame] = []
-    for frame in frames:
-        group.append(frame)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
+    left = iter(frames)
+    while True:
+        with ranges.range("decode"):
+            group = list(islice(left, size))
+        if not group:
+            return
         yield group
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cbtalk import ranges
 from cbtalk.errors import InputError, WeightsError
 from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import VideoInfo
@@ -140,8 +141,9 @@ class _Job:
         ):
 
             def encode(picture: Picture) -> None:
-                for image, pts in zip(picture.images, picture.pts, strict=True):
-                    writer.write(image, pts)
+                with ranges.range("encode"):
+                    for image, pts in zip(picture.images, picture.pts, strict=True):
+                        writer.write(image, pts)
                 self.report.frames += len(picture.pts)
                 bar.update(len(picture.pts))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.gpu_timing import peak_bytes
+from bench.peak import peak_bytes
 from cbtalk.doctor import GPU_BACKENDS, OpCase, op_cases
 from cbtalk.errors import BackendError
 from cbtalk.ops import codebook_attention, flow_warp, group_norm, nearest_code
@@ -167,17 +167,37 @@ def test_more_than_two_to_the_31_elements(large: Callable[[str], tuple[Tensor, T
     assert torch.allclose(actual.float(), expected.float(), rtol=2e-2, atol=2e-2)
 
 
+def _larger(case: OpCase) -> list[Tensor]:
+    """The inputs of the case, 64 times the batch."""
+    batch = case.inputs[0].shape[0]
+    larger = [x.repeat(64, *[1] * (x.dim() - 1)) if x.shape[0] == batch else x for x in case.inputs]
+    if case.inputs[0].dim() == 4:
+        larger[0] = larger[0].contiguous(memory_format=torch.channels_last)
+    return larger
+
+
 @each_op
 @each_backend
 def test_a_call_needs_little_more_than_its_results(name: str, backend: str) -> None:
     """Inputs are there before the call; beyond the outputs at most a tenth of inputs and outputs together."""
     case = case_named(name, backend)
-    larger = [x.repeat(64, *[1] * (x.dim() - 1)) if x.shape[0] == case.inputs[0].shape[0] else x for x in case.inputs]
-    if case.inputs[0].dim() == 4:
-        larger[0] = larger[0].contiguous(memory_format=torch.channels_last)
+    larger = _larger(case)
     results = case.op(*larger, backend=backend)
     size = results.numel() * results.element_size()
     if name in ("nearest_code", "vector_quantize"):  # the indices, and the codes beside the loss
         size += 8 * larger[0].shape[0] + (4 * larger[0].numel() if name == "vector_quantize" else 0)
     given = sum(x.numel() * x.element_size() for x in larger)
-    assert peak_bytes(lambda: case.op(*larger, backend=backend)) <= size + 0.1 * (size + given) + 4096
+    assert peak_bytes(lambda: case.op(*larger, backend=backend), "cuda") <= size + 0.1 * (size + given) + 4096
+
+
+@each_op
+@each_backend
+def test_gradients_need_little_more_than_themselves(name: str, backend: str) -> None:
+    """Inputs, output and its gradient are there before; beyond the gradients at most a tenth of all together."""
+    case = case_named(name, backend)
+    leaves = [x.clone().requires_grad_() for x in _larger(case)]
+    out = case.op(*leaves, backend=backend)
+    grad_out = torch.randn_like(out)
+    gradients = sum(leaf.nbytes for leaf in leaves)
+    peak = peak_bytes(lambda: torch.autograd.grad(out, leaves, grad_out, retain_graph=True), "cuda")
+    assert peak <= gradients + 0.1 * (2 * gradients + 2 * out.nbytes) + 4096

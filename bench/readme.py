@@ -1,0 +1,104 @@
+"""Writes README's performance tables from the committed figures, or checks that they agree.
+
+python -m bench.readme [--check]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import words
+from bench.measure import OURS
+from bench.model import BASELINE
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "bench" / "results" / "xeon-avx512-2cores" / "run.json"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- python -m bench.readme: begin -->\n", "<!-- python -m bench.readme: end -->\n"
+
+# The cases that README shows, each with its peers.
+SHOWN = {
+    "nearest_code 8192 x (1024, 32)": ("distances + argmin", "faiss IndexFlatL2"),
+    "nearest_code 8192 x (1024, 256)": ("addmm + argmin", "faiss IndexFlatL2"),
+    "vector_quantize 8192 x (1024, 32), forward + backward": ("one-hot in torch",),
+    "flow_warp (1, 64, 256, 256) NCHW": ("interpolate + grid_sample",),
+    "flow_warp (1, 64, 256, 256) channels_last": ("interpolate + grid_sample",),
+    "flow_warp (1, 64, 256, 256) channels_last, forward + backward": ("interpolate + grid_sample",),
+    "codebook_attention 1 x 1024 queries x 1024 codes, 8 heads of 4": ("SDPA, its own layout",),
+    "codebook_attention 1 x 1024 queries x 1024 codes, 8 heads of 32": ("SDPA, its own layout",),
+    "group_norm + SiLU (1, 64, 256, 256)": ("group_norm, silu",),
+    "conv3x3 (1, 64, 256, 256) -> 64": ("conv2d",),
+}
+
+Results = dict[str, Any]
+
+
+def section(results: Results) -> str:
+    """The generated part of README, between its two marks."""
+    return BEGIN + "".join(f"{line}\n" for line in _lines(results)) + END
+
+
+def _lines(results: Results) -> Iterator[str]:
+    facts = results["machine"]
+    machine = f"{facts['cpu']} with {facts['cbtalk cpu level']}, {facts['threads']} threads, torch {facts['torch']}"
+    yield f"{machine}, float32, {facts['month']}; medians of interleaved rounds in one run of `python bench/run.py`"
+    figures = f"[figures]({FIGURES.relative_to(ROOT)})"
+    yield f"({figures}). A result is checked against float64 before it is timed. The limit is"
+    yield "what this machine's memory, arithmetic or exponentials allow at best, measured in the same run."
+    yield ""
+    yield "| op | cbtalk | of the limit | peer | ratio |"
+    yield "| --- | --- | --- | --- | --- |"
+    records = {record["case"]: record for record in results["ops"]}
+    for case, peers in SHOWN.items():
+        yield from _rows(records[case], peers)
+    yield ""
+    yield from _model(results["model"])
+
+
+def _rows(record: Results, peers: tuple[str, ...]) -> Iterator[str]:
+    floor, times = record["floor"], record["times"]
+    cells = [
+        f"`{record['op']}`{record['case'].removeprefix(record['op'])}",
+        words.duration(times[OURS]["median"]),
+        f"{floor['share']:.0%}, {floor['by']}",
+    ]
+    for peer in peers:
+        against = f"{peer} {words.duration(times[peer]['median'])}", f"{words.ratio(record, peer):.1f}"
+        yield "| " + " | ".join([*cells, *against]) + " |"
+        cells = [""] * len(cells)
+
+
+def _model(model: Results) -> Iterator[str]:
+    times = model["times"]
+    yield f"| `{model['preset']}` model, untrained | seconds a frame | share |"
+    yield "| --- | --- | --- |"
+    for name in sorted(times, key=lambda name: name != BASELINE):
+        seconds = times[name]["median"]
+        yield f"| {name} | {seconds:.3f} | {seconds / times[BASELINE]['median']:.2f} |"
+
+
+def replaced(readme: str, generated: str) -> str:
+    """README with its generated part anew."""
+    head, rest = readme.split(BEGIN)
+    return head + generated + rest.split(END)[1]
+
+
+def main() -> int:
+    """The command line; 1 where --check finds a difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where README does not agree")
+    check = parser.parse_args().check
+    before = README.read_text(encoding="utf-8")
+    after = replaced(before, section(json.loads(FIGURES.read_text(encoding="utf-8"))))
+    if check and after != before:
+        print(f"{README.name} does not agree with {FIGURES.relative_to(ROOT)}: run python -m bench.readme")
+    if not check:
+        README.write_text(after, encoding="utf-8")
+    return int(check and after != before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
