@@ -9,7 +9,7 @@
 
 namespace cbtalk::CBTALK_ISA {
 
-constexpr int kTile = 8192;              // pixels; 300 KB of stack. The longer, the fewer lines of a plane are read twice
+constexpr int kTile = 8192;              // pixels; 300 KB of stack. Longer tiles read fewer lines of a plane twice
 constexpr int kChannelsLastTile = 512;   // read once a pixel, not once a channel: better when they stay in the L1 cache
 constexpr int kPadded = kTile + kWidth;  // whole vectors may be stored past the last pixel
 
