@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from bench.measure import ours_beside
 from bench.model import BASELINE
 
 NOISE = 0.05  # two ratios nearer than this are the same, however steady each run was
@@ -40,10 +39,8 @@ def _apart(one: _Ratio, two: _Ratio) -> bool:
 
 def _ratios(results: Record) -> Iterator[tuple[tuple[str, str], _Ratio]]:
     for record in results.get("ops", []):
-        times = record.get("times", {})
-        for side in times:
-            if side != ours_beside(side):
-                yield (record["case"], side), _ratio(times[side], times[ours_beside(side)])
+        for side, ratio in record.get("ratios", {}).items():
+            yield (record["case"], side), _Ratio(ratio["median"], ratio["low"], ratio["high"])
     if "model" in results:
         times = results["model"]["times"]
         for side in times:

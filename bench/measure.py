@@ -11,7 +11,7 @@ from bench.case import Case, Inputs, Judge, Prepare, Thunk
 from bench.ceilings import Ceilings
 from bench.gpu_timing import captured, event_clock
 from bench.peak import peak_bytes
-from bench.timing import interleave, wall_clock
+from bench.timing import in_rounds, summary, wall_clock
 from cbtalk.errors import BackendError
 from cbtalk.ops.backends import use_backend
 
@@ -95,13 +95,22 @@ def time_case(prepared: Prepared, device: str, seconds: float) -> Record:
         sides = sides | dict(_in_graphs(sides, remarks))
     clock = event_clock if device == "cuda" else wall_clock
     turns = {name: _in_turns(thunks) for name, thunks in sides.items()}
-    times = interleave(turns, seconds=seconds, clock=clock)
+    samples = in_rounds(turns, seconds=seconds, clock=clock)
     return record | {
-        "times": {name: asdict(timing) for name, timing in times.items()},
+        "times": {name: asdict(summary(seconds)) for name, seconds in samples.items()},
+        "ratios": {name: asdict(summary(ratios)) for name, ratios in _ratios(samples)},
         "peaks": {name: peak_bytes(thunks[0], device) for name, thunks in prepared.sides.items()},
         "remarks": remarks,
         "work": asdict(case.work) if case.work else None,
     }
+
+
+def _ratios(samples: Mapping[str, list[float]]) -> Iterator[tuple[str, list[float]]]:
+    """Each side's time over ours in the same round: a neighbour's load that lasts for rounds meets both."""
+    for name, seconds in samples.items():
+        if name not in (OURS, OURS + GRAPH):
+            ours = samples.get(ours_beside(name), samples[OURS])
+            yield name, [side / own for side, own in zip(seconds, ours, strict=True)]
 
 
 def _in_turns(thunks: Sequence[Thunk]) -> Thunk:

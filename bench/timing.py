@@ -12,7 +12,7 @@ Clock = Callable[[Thunk], float]  # calls and gives the seconds
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: the median and the 20 % and 80 % quantiles over `rounds` calls."""
+    """Seconds a call, or a ratio: the median and the 20 % and 80 % quantiles over `rounds` calls."""
 
     median: float
     low: float
@@ -27,15 +27,15 @@ def wall_clock(thunk: Thunk) -> float:
     return time.perf_counter() - before
 
 
-def interleave(
+def in_rounds(
     functions: Mapping[str, Thunk],
     *,
     seconds: float,
     min_rounds: int = 5,
     warm_up: int = 2,
     clock: Clock = wall_clock,
-) -> dict[str, Timing]:
-    """Calls every function once a round, after `warm_up` calls each, for about `seconds` in all."""
+) -> dict[str, list[float]]:
+    """The seconds of each round: every function once, after `warm_up` calls each, for about `seconds` in all."""
     for function in functions.values():
         for _ in range(warm_up):
             function()
@@ -46,11 +46,19 @@ def interleave(
         for name, function in functions.items():
             samples[name].append(clock(function))
         rounds += 1
+    return samples
+
+
+def interleave(
+    functions: Mapping[str, Thunk], *, seconds: float, min_rounds: int = 5, warm_up: int = 2
+) -> dict[str, Timing]:
+    """What `in_rounds` gives, summed up."""
+    samples = in_rounds(functions, seconds=seconds, min_rounds=min_rounds, warm_up=warm_up)
     return {name: summary(values) for name, values in samples.items()}
 
 
 def summary(samples: list[float]) -> Timing:
-    """Of the seconds of each call."""
+    """Of the seconds of each call, or of their ratios."""
     ordered = sorted(samples)
     last = len(ordered) - 1
     return Timing(median(ordered), ordered[round(0.2 * last)], ordered[round(0.8 * last)], len(ordered))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.measure import GRAPH, OURS, ours_beside
+from bench.measure import GRAPH, OURS
 
 Record = dict[str, Any]
 
@@ -37,7 +37,7 @@ def size(bytes_: float | None) -> str:
 
 def ratio(record: Record, side: str) -> float:
     """How many times as long as ours a side takes."""
-    return record["times"][side]["median"] / record["times"][ours_beside(side)]["median"]
+    return record["ratios"][side]["median"]
 
 
 def verdict(record: Record) -> str:

@@ -29,6 +29,7 @@ def a_run() -> Results:
         "case": "op <1 & 2>",
         "direction": "fwd",
         "times": {"cbtalk": timing(2e-3), "peer": timing(4e-3)},
+        "ratios": {"peer": timing(2.0)},
         "peaks": {"cbtalk": 1 << 20, "peer": 0},
         "remarks": {"absent": "not here: <reason>"},
         "work": {"bytes": 1e7, "operations": 1e8, "rate": "float32", "exponentials": 0},
@@ -151,7 +152,7 @@ def test_changes_beyond_the_noise_are_found_and_others_are_not() -> None:
     for side in ("cbtalk", "peer"):  # a machine that is twice as fast changes no ratio
         now["ops"][0]["times"][side] = {key: value / 2 for key, value in now["ops"][0]["times"][side].items()}
     assert changes(base, now) == []
-    now["ops"][0]["times"]["cbtalk"] = timing(2e-3)
+    now["ops"][0]["ratios"]["peer"] = timing(1.0)
     now["model"]["times"]["cbtalk, batch 1"] = timing(1.5)
     found = {(change.case, round(change.before, 2), round(change.now, 2)) for change in changes(base, now)}
     assert found == {("op <1 & 2>", 2.0, 1.0), ("model paper, cbtalk, batch 1", 2.0, 1.33)}

@@ -55,8 +55,8 @@ def test_an_earlier_run_is_the_base_of_a_later_one(
     first = tmp_path / "run.json"
     assert command(monkeypatch, "--op", "flow_warp", "--json", str(first)) == 0
     base = json.loads(first.read_text())
-    ratio = base["ops"][0]["times"]["peer"]
-    base["ops"][0]["times"]["peer"] = {key: 100 * value for key, value in ratio.items()}
+    ratio = base["ops"][0]["ratios"]["peer"]
+    base["ops"][0]["ratios"]["peer"] = {key: 100 * value for key, value in ratio.items()}
     first.write_text(json.dumps(base))
     assert command(monkeypatch, "--op", "flow_warp", "--base", str(first)) == 0
     assert "1 ratios changed beyond the noise" in capsys.readouterr().out
