@@ -2,6 +2,7 @@ import csv
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,18 +164,29 @@ def test_bad_steps_are_found_when_figures_are_read_and_left_out_of_the_means(
 
 def test_a_step_reads_nothing_from_the_device(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.train_step
+    reads: list[str] = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        method = getattr(Tensor, name)
+
+        def read(tensor: Tensor, *args: Any) -> Any:
+            reads.append(name)
+            return method(tensor, *args)
+
+        return read
 
     def train_step(self: Trainer) -> dict[str, Tensor]:
-        def refuse(tensor: Tensor, *args: Any) -> None:
-            raise AssertionError("a step waits for the device")
-
         with monkeypatch.context() as patch:
             for name in ("item", "tolist", "__bool__", "__float__", "__int__", "numpy"):
-                patch.setattr(Tensor, name, refuse)
-            return step(self)
+                patch.setattr(Tensor, name, noted(name))
+            figures = step(self)
+            reads.append("end of a step")
+            figures["total"].item()  # such a reading would be noticed
+        return figures
 
     monkeypatch.setattr(Trainer, "train_step", train_step)
     run(make_config(**EVERYTHING | {"adversarial": {"weight": 0.8, "after_step": 1}}), max_steps=2)
+    assert reads == ["end of a step", "item"] * 2
 
 
 def test_speed_and_the_share_of_each_part_are_logged(make_config: MakeConfig, tmp_path: Path) -> None:
