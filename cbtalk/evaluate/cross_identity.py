@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from cbtalk.evaluate.faces import FaceStream, Means, Reading, compare
-from cbtalk.evaluate.judge import Frame, Judge, batches, resized, to_frames, to_tensor
+from cbtalk.evaluate.judge import Frame, Judge, batches, resized, to_tensor
 from cbtalk.evaluate.same_identity import Show
 from cbtalk.media.clips import Clip
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.pictures import to_frames
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import Talker
 

@@ -17,6 +17,7 @@ from cbtalk.evaluate.extractors import Extractors, find_extractors
 from cbtalk.evaluate.lpips import Lpips, find_lpips
 from cbtalk.evaluate.metrics import l1, psnr, ssim
 from cbtalk.media.clips import Clip, clip_frames
+from cbtalk.model.pictures import to_pictures
 
 Frame = NDArray[np.uint8]  # (S, S, 3) RGB
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -91,13 +92,7 @@ def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[Bat
 
 def to_tensor(frames: Iterable[Frame], device: torch.device) -> Tensor:
     """uint8 (H, W, 3) each -> (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.stack(list(frames))).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def to_frames(pictures: Tensor) -> NDArray[np.uint8]:
-    """(B, 3, H, W) in [-1, 1], clamped -> uint8 (B, H, W, 3)."""
-    levels = pictures.float().clamp(-1, 1).add(1).mul(127.5).round()
-    return levels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+    return to_pictures(torch.from_numpy(np.stack(list(frames))).to(device))
 
 
 def resized(pictures: Tensor, size: int) -> Tensor:

@@ -1,17 +1,14 @@
 """LPIPS (Zhang et al. 2018, version 0.1) from local files; nothing is downloaded and torchvision is not needed."""
 
-import pickle
-import zipfile
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.errors import WeightsError
-from cbtalk.evaluate.model_files import find_file
+from cbtalk.evaluate.model_files import find_file, read_tensors
 from cbtalk.model.blocks import full_precision
 
 # Of ImageNet's colours, for pictures in [-1, 1], as published with the heads.
@@ -84,7 +81,7 @@ def find_lpips(models: Path | None, network: str) -> Lpips:
         WeightsError: a file is there and cannot be used.
     """
     features_path, heads_path = (find_file(models, *patterns) for patterns in FILES[network])
-    features, heads = _entries(features_path), _entries(heads_path)
+    features, heads = read_tensors(features_path), read_tensors(heads_path)
     features = {name.removeprefix("features."): value for name, value in features.items()}
     features = {name: value for name, value in features.items() if name.split(".")[0].isdigit()}
     try:
@@ -95,14 +92,3 @@ def find_lpips(models: Path | None, network: str) -> Lpips:
     if channels != [len(head) for head in weights]:
         raise WeightsError(f"{features_path}: does not fit the heads of LPIPS-{network} in {heads_path}")
     return Lpips(network, features, weights).eval()
-
-
-def _entries(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: torch.from_numpy(archive[name]) for name in archive.files}
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: cannot be read as weights: {error}") from error
-    return {name: value for name, value in entries.items() if isinstance(value, Tensor)}

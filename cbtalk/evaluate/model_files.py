@@ -1,6 +1,12 @@
-"""Where the files of other people's networks lie: in one folder, under the names that they are published with."""
+"""The files of other people's networks: in one folder, under the names that they are published with."""
 
+import pickle
+import zipfile
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from cbtalk.errors import WeightsError
 
@@ -20,3 +26,15 @@ def find_file(models: Path | None, *patterns: str) -> Path:
         for path in sorted(models.glob(pattern)):
             return path
     raise FileNotFoundError(f"no {' or '.join(patterns)} in {models}")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of an .npz, or of a state dict (.pth). Raises WeightsError for a file that is neither."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: torch.from_numpy(archive[name]) for name in archive.files}
+        entries = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path}: cannot be read as weights: {error}") from error
+    return {name: value for name, value in entries.items() if isinstance(value, Tensor)}

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from cbtalk.evaluate.faces import FaceStream, Means, compare
-from cbtalk.evaluate.judge import METRICS, Frame, Judge, batches, resized, to_frames, to_tensor
+from cbtalk.evaluate.judge import METRICS, Frame, Judge, batches, resized, to_tensor
 from cbtalk.media.clips import Clip
+from cbtalk.model.pictures import to_frames
 from cbtalk.model.talker import Talker
 
 Show = Callable[[Frame, Frame, Frame], None]  # source, driving, result: (S, S, 3)

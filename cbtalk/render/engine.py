@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.pictures import to_frames, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import Talker
 
@@ -43,7 +44,7 @@ class Engine:
         self._device = next(talker.parameters()).device
         self._last_image = source
         with torch.inference_mode():
-            self.state = talker.encode_source(to_tensor(np.stack([source]), self._device))
+            self.state = talker.encode_source(to_pictures(torch.from_numpy(source[None]).to(self._device)))
         self._last_keypoints = self.state.keypoints
         if not is_finite(self._last_keypoints).all():
             raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
@@ -55,7 +56,7 @@ class Engine:
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
         """Keypoints of driving pictures (B, S, S, 3) uint8."""
-        return self.talker.keypoints(to_tensor(images, self._device))
+        return self.talker.keypoints(to_pictures(torch.from_numpy(images).to(self._device)))
 
     @torch.inference_mode()
     def render(self, driving: Keypoints) -> Rendered:
@@ -68,7 +69,7 @@ class Engine:
         self._last_keypoints = Keypoints(*(part[-1:] for part in keypoints))
         prediction = self.talker.animate_keypoints(self.state, keypoints)  # (B, 3, S, S)
         finite = prediction.isfinite().flatten(1).all(dim=1).cpu()  # (B,)
-        images = to_images(prediction)
+        images = to_frames(prediction)
         for index in range(len(images)):
             if finite[index]:
                 self._last_image = images[index]
@@ -89,17 +90,6 @@ class Engine:
             self.start_from(Keypoints(*(part[good[:1]] for part in driving)))
         assert self._initial is not None
         return relative_keypoints(self.state.keypoints, driving, self._initial, adapt_scale=self.adapt_scale)
-
-
-def to_tensor(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 in [-1, 1], channels_last as the pictures lie in memory."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-
-
-def to_images(prediction: Tensor) -> NDArray[np.uint8]:
-    """(B, 3, S, S) in [-1, 1] -> (B, S, S, 3) uint8, rounded; what is not finite becomes some colour."""
-    scaled = prediction.float().nan_to_num().add(1).mul_(127.5).round_().clamp_(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def is_finite(keypoints: Keypoints) -> Tensor:

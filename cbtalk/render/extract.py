@@ -13,9 +13,10 @@ from cbtalk import ranges
 from cbtalk.errors import WeightsError
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.pictures import to_pictures
 from cbtalk.model.talker import Talker
 from cbtalk.render.driving import DrivingFrame, at_most, read_driving
-from cbtalk.render.engine import hold_last, is_finite, to_tensor
+from cbtalk.render.engine import hold_last, is_finite
 from cbtalk.render.motion_file import Motion
 from cbtalk.render.options import DrivingOptions
 from cbtalk.render.pipeline import run_pipeline
@@ -45,7 +46,7 @@ def extract_motion(
 
     @torch.inference_mode()
     def detect(frames: list[DrivingFrame]) -> tuple[list[DrivingFrame], Keypoints]:
-        keypoints = talker.keypoints(to_tensor(stack(frames), device))
+        keypoints = talker.keypoints(to_pictures(torch.from_numpy(stack(frames)).to(device)))
         return frames, Keypoints(*(part.float().cpu() for part in keypoints))
 
     def collect(result: tuple[list[DrivingFrame], Keypoints]) -> None:

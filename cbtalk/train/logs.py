@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from cbtalk.atomic import atomic_path
+from cbtalk.model.pictures import to_frames
 
 
 class CsvLog:
@@ -87,15 +88,9 @@ def _tensorboard(folder: Path, resumed_step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=resumed_step + 1)
 
 
-def to_uint8(pictures: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3)."""
-    scaled = pictures.float().add(1).mul(127.5).round().clamp(0, 255)
-    return scaled.byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
 def write_picture_grid(path: Path, columns: Sequence[Tensor]) -> None:
     """A PNG of the columns side by side, each (B, 3, H, W) in [-1, 1], one row for each of B."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = np.concatenate([np.concatenate(list(to_uint8(column)), axis=0) for column in columns], axis=1)
+    rows = np.concatenate([np.concatenate(list(to_frames(column)), axis=0) for column in columns], axis=1)
     with atomic_path(path) as temporary:
         Image.fromarray(rows).save(temporary, format="PNG")

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from cbtalk.evaluate.metrics import l1, psnr
+from cbtalk.model.pictures import to_pictures
 from cbtalk.model.talker import Talker
-from cbtalk.train.data import to_picture
 from cbtalk.train.logs import write_picture_grid
 
 CLIPS = 8  # shown at most
@@ -32,7 +32,7 @@ class Preview:
         """Writes source | driving | result of each clip's middle frame; returns the mean over clips of every figure."""
         figures, pictures = [], []
         for clip in self.clips:
-            frames = to_picture(torch.from_numpy(clip).to(self.device))
+            frames = to_pictures(torch.from_numpy(clip).to(self.device))
             source, driving = frames[:1], frames[1:]
             prediction = talker.animate(talker.encode_source(source), driving)
             repeat = source.expand_as(driving)

@@ -4,8 +4,9 @@ import torch
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.pictures import to_frames, to_pictures
 from cbtalk.model.talker import Talker
-from cbtalk.render.engine import Engine, hold_last, to_images, to_tensor
+from cbtalk.render.engine import Engine, hold_last
 from tests.golden import weights
 from tests.model.conftest import TINY
 
@@ -28,10 +29,10 @@ def test_the_engine_shows_what_the_model_animates(talker: Talker, relative: bool
     engine = Engine(talker, source, relative=relative)
     batches = [engine.render(engine.detect(part)).images for part in (driving[:2], driving[2:])]
     with torch.inference_mode():
-        state = talker.encode_source(to_tensor(source[None], torch.device("cpu")))
-        frames = to_tensor(driving, torch.device("cpu"))
+        state = talker.encode_source(to_pictures(torch.from_numpy(source[None])))
+        frames = to_pictures(torch.from_numpy(driving))
         reference = talker.keypoints(frames[:1]) if relative else None
-        expected = to_images(talker.animate(state, frames, reference=reference))
+        expected = to_frames(talker.animate(state, frames, reference=reference))
     difference = np.concatenate(batches).astype(int) - expected.astype(int)
     assert np.abs(difference).max() <= 1  # another batch size rounds differently
     assert expected.std() > 1
@@ -47,10 +48,10 @@ def test_a_source_without_finite_keypoints_is_refused(talker: Talker) -> None:
 
 def test_pictures_survive_the_way_to_the_model_and_back() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
-    tensor = to_tensor(images, torch.device("cpu"))
+    tensor = to_pictures(torch.from_numpy(images))
     assert (tensor.min().item(), tensor.max().item()) == (-1, 1)
-    np.testing.assert_array_equal(to_images(tensor), images)
-    assert to_images(torch.tensor([-3.0, 3.0, torch.nan]).view(1, 3, 1, 1)).flatten().tolist() == [0, 255, 128]
+    np.testing.assert_array_equal(to_frames(tensor), images)
+    assert to_frames(torch.tensor([-3.0, 3.0, torch.nan]).view(1, 3, 1, 1)).flatten().tolist() == [0, 255, 128]
 
 
 def test_hold_last_keeps_the_good_one_before() -> None:
