@@ -26,13 +26,16 @@ QUANTISATION = (
 )
 
 
-def augment(pair: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Pairs (2, B, 3, H, W) in [-1, 1], source first -> the same shape and range.
+def draw(size: int, generator: torch.Generator) -> Tensor:
+    """The random numbers (size, 13) in [0, 1] of `size` pairs, on the CPU: as many whatever is on."""
+    return torch.rand(size, 13, generator=generator)
+
+
+def augment(pair: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
+    """Pairs (2, B, 3, H, W) in [-1, 1], source first, by draws (B, 13) -> the same shape and range.
 
     Colour and geometry are one random choice for both frames of a pair; blur and compression are the source's alone.
-    The random numbers are drawn on the CPU, the same number of them whatever is on, and applied on the pairs' device.
     """
-    draws = torch.rand(pair.shape[1], 13, generator=generator)
     symmetric = 2 * draws - 1
     if config.scale or config.shift or config.rotation:
         pair = move(pair, config, symmetric[:, :4])
@@ -48,16 +51,29 @@ def augment(pair: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
 
 def move(pair: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
     """Both frames of each pair scaled, turned and shifted by draws (B, 4) in [-1, 1]; mirrored at the border."""
-    size = (1 + config.scale) ** draws[:, 0]
-    angle = math.radians(config.rotation) * draws[:, 1]
-    cosine, sine = angle.cos() / size, angle.sin() / size
-    shift = 2 * config.shift * draws[:, 2:4]  # the picture is 2 wide
-    theta = torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(to_device(theta, pair.device), list(pair.shape[1:]), align_corners=False)
+    theta = to_device(_theta(config, draws), pair.device)
+    grid = F.affine_grid(theta, list(pair.shape[1:]), align_corners=False)
     moved = F.grid_sample(
         pair.flatten(0, 1), grid.repeat(2, 1, 1, 1), mode="bicubic", padding_mode="reflection", align_corners=False
     )
     return moved.clamp(-1, 1).unflatten(0, pair.shape[:2])
+
+
+def move_points(points: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
+    """Where points (2, B, P, 2) of the frames come to lie, 1 being the picture's edge, by the draws of `augment`."""
+    theta = _theta(config, 2 * draws[:, :4] - 1)
+    inverse = torch.linalg.inv(theta[:, :, :2])
+    inverse, shift = to_device(inverse, points.device), to_device(theta[:, :, 2], points.device)
+    return (points - shift[:, None]) @ inverse.transpose(1, 2)
+
+
+def _theta(config: AugmentConfig, draws: Tensor) -> Tensor:
+    """(B, 2, 3): from places in the moved picture to those in the given one, by draws (B, 4) in [-1, 1]."""
+    size = (1 + config.scale) ** draws[:, 0]
+    angle = math.radians(config.rotation) * draws[:, 1]
+    cosine, sine = angle.cos() / size, angle.sin() / size
+    shift = 2 * config.shift * draws[:, 2:4]  # the picture is 2 wide
+    return torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], dim=1).view(-1, 2, 3)
 
 
 def recolour(pair: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:

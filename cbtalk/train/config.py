@@ -9,6 +9,7 @@ import yaml
 
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS, TalkerConfig
+from cbtalk.train.face_points import POINTS
 
 Precision = Literal["fp32", "bf16"]
 Schedule = Literal["step", "cosine"]
@@ -80,6 +81,7 @@ class LossConfig:
     equivariance_value: float = 1.0
     equivariance_jacobian: float = 1.0
     keypoint_distance: float = 1.0
+    guidance: float = 0.0  # distance of the first keypoints from points of the face
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ class PerceptualConfig:
 
     weights: Path | None = None
     scales: tuple[int, ...] = (1, 2, 4, 8)
+    window: int | None = None  # of a larger level of the pyramid, VGG sees a random square of this side
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """The first keypoints are guided to mouth, eyes, nose and outline of the faces (`train.landmarks`)."""
+
+    model: Path | None = None  # MediaPipe's face_landmark_with_attention.tflite
+    steps: int = 0  # the first steps of a run train the keypoint detector alone,
+    batches: int = 4  # with so many batches each: it takes a small share of a step's time, and learns fast
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     equivariance: EquivarianceConfig = field(default_factory=EquivarianceConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -181,6 +194,14 @@ def parse_config(values: Any) -> TrainConfig:
         raise ConfigError(
             f"run.batch_size {config.run.batch_size} is not a multiple of run.micro_batches {config.run.micro_batches}"
         )
+    if config.guidance.steps and not config.loss.guidance:
+        raise ConfigError("guidance.steps needs loss.guidance: the keypoint detector has nothing else to learn from")
+    if config.guidance.batches < 1:
+        raise ConfigError(f"guidance.batches is {config.guidance.batches}; it must be 1 or more")
+    if config.loss.guidance and config.guidance.model is None:
+        raise ConfigError("loss.guidance needs guidance.model, MediaPipe's face mesh")
+    if config.loss.guidance and config.model.keypoints < len(POINTS):
+        raise ConfigError(f"loss.guidance needs model.keypoints of {len(POINTS)} or more")
     return config
 
 

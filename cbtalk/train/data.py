@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from cbtalk.errors import InputError
 from cbtalk.media.clips import Clip, decode_clip, find_clips, mean_change
-from cbtalk.train.augment import augment
+from cbtalk.model.pictures import to_pictures
+from cbtalk.train.augment import augment, draw, move_points
 from cbtalk.train.config import AugmentConfig, TrainConfig
 from cbtalk.train.draws import batch_generator, to_device
-from cbtalk.train.pairs import Pair, PairSampler
+from cbtalk.train.landmarks import Landmarks, find_landmarks
+from cbtalk.train.pairs import Pair, PairSampler, frame_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +49,7 @@ class ResidentFrames:
 
     def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
         """As `Frames.read`."""
-        wanted = [[self.first[pair.clip] + pair.source for pair in pairs]]
-        wanted.append([self.first[pair.clip] + pair.driving for pair in pairs])
-        return self.frames[to_device(torch.tensor(np.array(wanted)), self.frames.device)]
+        return self.frames[to_device(frame_numbers(self.first, pairs), self.frames.device)]
 
 
 class StreamedFrames:
@@ -100,31 +100,54 @@ class _FileBatches(Dataset[Tensor]):
         return torch.from_numpy(np.stack([np.stack(sources), np.stack(driving)]))
 
 
+class Batch(NamedTuple):
+    """Pairs of frames of one clip each, on the device."""
+
+    source: Tensor  # (B, 3, H, W) in [-1, 1], channels_last
+    driving: Tensor  # (B, 3, H, W), likewise
+    points: Tensor | None  # (2, B, P, 2): of the source's and of the driving face, corner aligned; NaN: not found
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one."""
+    source, driving = (torch.cat([batch[index] for batch in batches]) for index in (0, 1))
+    points = [batch.points for batch in batches if batch.points is not None]
+    return Batch(source, driving, torch.cat(points, dim=1) if points else None)
+
+
 class PairLoader:
     """Batches of `size` pairs; the n-th follows from the sampler's seed and n alone."""
 
-    def __init__(self, frames: Frames, sampler: PairSampler, size: int, changes: AugmentConfig) -> None:
+    def __init__(
+        self,
+        frames: Frames,
+        sampler: PairSampler,
+        size: int,
+        changes: AugmentConfig,
+        landmarks: Landmarks | None = None,
+    ) -> None:
         self.frames = frames
         self.sampler = sampler
         self.size = size
         self.changes = changes
+        self.landmarks = landmarks
 
-    def batch(self, number: int) -> tuple[Tensor, Tensor]:
-        """Source and driving frames of batch `number`: (size, 3, H, W) in [-1, 1], channels_last, on the device."""
+    def batch(self, number: int) -> Batch:
+        """Batch `number`."""
         pairs = self.sampler.batch(number, self.size)
         frames = self.frames.read(number, pairs)
         mirrored = to_device(torch.tensor([pair.mirrored for pair in pairs]), frames.device).view(1, -1, 1, 1, 1)
         frames = torch.where(mirrored, frames.flip(3), frames)
-        pair = to_picture(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        pair = to_pictures(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        points = None if self.landmarks is None else self.landmarks.read(pairs)
         if self.changes != AugmentConfig():
-            pair = augment(pair, self.changes, batch_generator(self.sampler.seed, number, AUGMENT_STREAM))
+            draws = draw(self.size, batch_generator(self.sampler.seed, number, AUGMENT_STREAM))
+            pair = augment(pair, self.changes, draws)
+            points = None if points is None else move_points(points, self.changes, draws)
+        if points is not None:  # from the picture's edges to the centres of its outer pixels
+            points = points * (frames.shape[2] / (frames.shape[2] - 1))
         source, driving = (frame.contiguous(memory_format=torch.channels_last) for frame in pair.unbind())
-        return source, driving
-
-
-def to_picture(frames: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) -> (B, 3, H, W) in [-1, 1], channels_last."""
-    return frames.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        return Batch(source, driving, points)
 
 
 def read_clips(root: Path, config: TrainConfig) -> list[tuple[Clip, np.memmap]]:
@@ -173,10 +196,10 @@ def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, de
     """Batches from these clips and their frames, for one part of a step."""
     sampler = PairSampler([(clip.identity, len(frames)) for clip, frames in clips], config.data, seed=config.run.seed)
     size, workers = config.run.batch_size // config.run.micro_batches, config.data.workers
+    files, arrays = [Path(str(array.filename)) for _, array in clips], [array for _, array in clips]
+    landmarks = None
+    if config.loss.guidance and config.guidance.model is not None:
+        landmarks = Landmarks(find_landmarks(files, arrays, config.guidance.model), device)
     frames: Frames
-    if workers:
-        files = [Path(str(array.filename)) for _, array in clips]
-        frames = StreamedFrames(files, sampler, size, device, workers)
-    else:
-        frames = ResidentFrames([array for _, array in clips], device)
-    return PairLoader(frames, sampler, size, config.augment)
+    frames = StreamedFrames(files, sampler, size, device, workers) if workers else ResidentFrames(arrays, device)
+    return PairLoader(frames, sampler, size, config.augment, landmarks)

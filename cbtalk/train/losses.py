@@ -8,11 +8,14 @@ from torch import Tensor
 
 from cbtalk.model.blocks import full_precision, without_autocast
 from cbtalk.model.discriminator import PatchDiscriminator
+from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import Talker, TalkerOutput
 from cbtalk.train import adversarial
 from cbtalk.train.config import TrainConfig
+from cbtalk.train.data import Batch
 from cbtalk.train.equivariance import ThinPlate, equivariance_losses
-from cbtalk.train.perceptual import Features, PerceptualLoss
+from cbtalk.train.landmarks import guidance_loss
+from cbtalk.train.perceptual import PerceptualLoss, Place
 
 KEYPOINT_MARGIN = 0.2
 DISTANCE_OFFSET = 1e-8
@@ -25,6 +28,13 @@ class Losses(NamedTuple):
     total: Tensor  # (), to be minimised
     terms: dict[str, Tensor]  # name -> (), each before its weight, detached
     output: TalkerOutput
+
+
+class Draws(NamedTuple):
+    """What is random in a pass."""
+
+    transform: ThinPlate  # of the driving frame, for the equivariance terms
+    window: Place  # where the perceptual loss looks at large pictures
 
 
 def keypoint_distance(points: Tensor) -> Tensor:
@@ -61,23 +71,18 @@ class Objective:
         self.perceptual = perceptual if config.loss.perceptual else None
 
     def __call__(
-        self,
-        talker: Talker,
-        source: Tensor,
-        driving: Tensor,
-        transform: ThinPlate,
-        discriminator: PatchDiscriminator | None = None,
+        self, talker: Talker, batch: Batch, draws: Draws, discriminator: PatchDiscriminator | None = None
     ) -> Losses:
-        """One pass over source and driving frames (B, 3, H, W); the driving frame is the ground truth.
+        """One pass over a batch; the driving frames are the ground truth.
 
         Args:
-            transform: of the driving frame, for the equivariance terms.
             discriminator: None while the adversarial term is off.
         """
+        source, driving = batch.source, batch.driving
         output = talker(source, driving, low_resolution=self.weights.low_resolution != 0)
-        raw = self._reconstruction(output, source, driving)
+        raw = self._reconstruction(output, source, driving, draws.window)
         raw |= self._codes(output)
-        raw |= self._equivariance(talker, output, driving, transform)
+        raw |= self._keypoints(talker, output.source_keypoints, output.driving_keypoints, batch, draws.transform)
         raw["keypoint_distance"] = keypoint_distance(output.source_keypoints.value) + keypoint_distance(
             output.driving_keypoints.value
         )
@@ -94,6 +99,12 @@ class Objective:
             raw["adaptive_gan_weight"] = weight
         return Losses(total, {name: value.detach() for name, value in raw.items()}, output)
 
+    def of_detector(self, talker: Talker, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The losses that the keypoint detector has without the generator: their weighted sum (), and each by name."""
+        driving, source = talker.keypoints(batch.driving), talker.keypoints(batch.source)
+        raw = self._keypoints(talker, source, driving, batch, draws.transform)
+        return self._sum(raw), {name: value.detach() for name, value in raw.items()}
+
     def _sum(self, terms: dict[str, Tensor]) -> Tensor:
         """Weighted sum of terms that all have a weight of their own."""
         return torch.stack([self._weight(name) * value for name, value in terms.items()]).sum()
@@ -105,7 +116,9 @@ class Objective:
             return weights.low_resolution * getattr(weights, kind.removesuffix("_lr"))
         return getattr(weights, kind)
 
-    def _reconstruction(self, output: TalkerOutput, source: Tensor, driving: Tensor) -> dict[str, Tensor]:
+    def _reconstruction(
+        self, output: TalkerOutput, source: Tensor, driving: Tensor, window: Place
+    ) -> dict[str, Tensor]:
         pictures = {"": output.prediction}
         if output.prediction_lr is not None:
             pictures["_lr"] = output.prediction_lr
@@ -114,23 +127,29 @@ class Objective:
             raw["changed"] = changed_l1(full_precision(output.prediction), source, driving)
         if self.perceptual is not None:
             with torch.no_grad():
-                target: Features = self.perceptual.features(driving)
-            raw |= {f"perceptual{suffix}": self.perceptual(picture, target) for suffix, picture in pictures.items()}
+                target = self.perceptual.features(driving, window)
+            raw |= {
+                f"perceptual{suffix}": self.perceptual(picture, target, window) for suffix, picture in pictures.items()
+            }
         return raw
 
     def _codes(self, output: TalkerOutput) -> dict[str, Tensor]:
         kinds = ("motion_code", "motion_recon", "appearance_code")
         return {f"{kind}.{scale}": value for kind in kinds for scale, value in enumerate(getattr(output, kind))}
 
-    def _equivariance(
-        self, talker: Talker, output: TalkerOutput, driving: Tensor, transform: ThinPlate
+    def _keypoints(
+        self, talker: Talker, source: Keypoints, driving: Keypoints, batch: Batch, transform: ThinPlate
     ) -> dict[str, Tensor]:
-        if not (self.weights.equivariance_value or self.weights.equivariance_jacobian):
-            return {}
-        transform = transform.to(driving)
-        with without_autocast(driving):
-            transformed_frame = transform.warp(driving)
-        keypoints = talker.keypoints(transformed_frame)
-        with without_autocast(driving):
-            value, jacobian = equivariance_losses(output.driving_keypoints, keypoints, transform)
-        return {"equivariance_value": value, "equivariance_jacobian": jacobian}
+        raw = {}
+        if self.weights.equivariance_value or self.weights.equivariance_jacobian:
+            transform = transform.to(batch.driving)
+            with without_autocast(batch.driving):
+                transformed_frame = transform.warp(batch.driving)
+            transformed = talker.keypoints(transformed_frame)
+            with without_autocast(batch.driving):
+                value, jacobian = equivariance_losses(driving, transformed, transform)
+            raw |= {"equivariance_value": value, "equivariance_jacobian": jacobian}
+        if batch.points is not None:
+            of_source, of_driving = batch.points
+            raw["guidance"] = guidance_loss(source.value, of_source) + guidance_loss(driving.value, of_driving)
+        return raw

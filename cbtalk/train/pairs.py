@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cbtalk.train.config import DataConfig
 
@@ -17,6 +19,12 @@ class Pair(NamedTuple):
     source: int
     driving: int
     mirrored: bool
+
+
+def frame_numbers(first: np.ndarray, pairs: Sequence[Pair]) -> Tensor:
+    """The numbers (2, B) of the source and driving frames among all frames, each clip's starting at `first`."""
+    sources = [first[pair.clip] + pair.source for pair in pairs]
+    return torch.tensor(np.array([sources, [first[pair.clip] + pair.driving for pair in pairs]]))
 
 
 class PairSampler:

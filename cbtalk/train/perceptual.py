@@ -1,19 +1,17 @@
 """The perceptual loss: distances of VGG features on an image pyramid."""
 
 import logging
-import pickle
 import re
-import zipfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.errors import WeightsError
+from cbtalk.evaluate.model_files import read_tensors
 from cbtalk.model.blocks import AntiAliasDownsample, full_precision
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,6 +22,8 @@ POOL_GAP = 3  # convolutions stand two indices apart (ReLU between) or, with a p
 logger = logging.getLogger(__name__)
 
 Features = list[list[Tensor]]  # per scale of the pyramid, per stage: (B, C, h, w)
+Place = tuple[float, float]  # of a window among those of a picture: from the top and from the left, in [0, 1)
+CENTRE = (0.5, 0.5)
 
 
 class VggFeatures(nn.Module):
@@ -66,18 +66,27 @@ class PerceptualLoss(nn.Module):
     Args:
         vgg: the feature network.
         scales: downsampling factors of the pyramid; the paper's are 1, 2, 4 and 8.
+        window: of a level larger than this, a square of this side is seen; the paper sees all.
     """
 
-    def __init__(self, vgg: VggFeatures, scales: Sequence[int]) -> None:
+    def __init__(self, vgg: VggFeatures, scales: Sequence[int], window: int | None = None) -> None:
         super().__init__()
         self.vgg = vgg
+        self.window = window
         self.pyramid = nn.ModuleList(
             AntiAliasDownsample(3, factor) if factor > 1 else nn.Identity() for factor in scales
         )
 
-    def features(self, image: Tensor) -> Features:
-        """Features of pictures (B, 3, H, W) in [-1, 1]."""
-        return [self.vgg(level(image)) for level in self.pyramid]
+    def features(self, image: Tensor, place: Place = CENTRE) -> Features:
+        """Features of pictures (B, 3, H, W) in [-1, 1], of a level too large for the window at this place of it."""
+        return [self.vgg(self._seen(level(image), place)) for level in self.pyramid]
+
+    def _seen(self, level: Tensor, place: Place) -> Tensor:
+        side = level.shape[-1]
+        if self.window is None or side <= self.window:
+            return level
+        top, left = (int(share * (side - self.window + 1)) for share in place)
+        return level[:, :, top : top + self.window, left : left + self.window]
 
     def terms(self, prediction: Features, target: Features) -> list[list[Tensor]]:
         """Mean absolute difference per scale and stage, in float32 at least; the target is taken as constant."""
@@ -86,12 +95,12 @@ class PerceptualLoss(nn.Module):
             for level_p, level_t in zip(prediction, target, strict=True)
         ]
 
-    def forward(self, image: Tensor, target: Features) -> Tensor:
-        """The loss () of pictures (B, 3, H, W) against the features of their targets."""
-        return torch.stack([term for level in self.terms(self.features(image), target) for term in level]).sum()
+    def forward(self, image: Tensor, target: Features, place: Place = CENTRE) -> Tensor:
+        """The loss () of pictures (B, 3, H, W) against the features of their targets, both seen at one place."""
+        return torch.stack([term for level in self.terms(self.features(image, place), target) for term in level]).sum()
 
 
-def load_perceptual(path: Path | None, scales: Sequence[int]) -> PerceptualLoss | None:
+def load_perceptual(path: Path | None, scales: Sequence[int], window: int | None = None) -> PerceptualLoss | None:
     """The perceptual loss with the VGG weights of `path`; without a file, None after one notice.
 
     Args:
@@ -103,22 +112,14 @@ def load_perceptual(path: Path | None, scales: Sequence[int]) -> PerceptualLoss 
     if path is None:
         logger.warning("perceptual.weights names no VGG file: the perceptual loss is off")
         return None
-    return PerceptualLoss(VggFeatures(read_vgg(path)), scales)
+    return PerceptualLoss(VggFeatures(read_vgg(path)), scales, window)
 
 
 def read_vgg(path: Path) -> dict[str, Tensor]:
     """The convolutions of a VGG file as `<index>.weight` and `<index>.bias`, float32."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; perceptual.weights must name VGG16 or VGG19 weights")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                entries = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        else:
-            entries = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: cannot be read as VGG weights: {error}") from error
-    found = {name.removeprefix("features."): value for name, value in entries.items()}
+    found = {name.removeprefix("features."): value for name, value in read_tensors(path).items()}
     weights = {name: value.float() for name, value in found.items() if re.fullmatch(r"\d+\.(weight|bias)", name)}
     indices = sorted(int(name.removesuffix(".weight")) for name in weights if name.endswith(".weight"))
     pools = sum(after - before == POOL_GAP for before, after in pairwise(indices))

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,15 +15,15 @@ from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.talker import Talker
 from cbtalk.train.adversarial import discriminator_losses
 from cbtalk.train.config import OptimizerConfig, TrainConfig
-from cbtalk.train.data import PairLoader
+from cbtalk.train.data import PairLoader, joined
 from cbtalk.train.draws import batch_generator, to_device
 from cbtalk.train.equivariance import ThinPlate
 from cbtalk.train.initial import start_from
-from cbtalk.train.losses import Objective
+from cbtalk.train.losses import Draws, Objective
 from cbtalk.train.perceptual import load_perceptual
 from cbtalk.train.timing import PartTimer
 
-TRANSFORM_STREAM = 1  # beside the loader's own
+TRANSFORM_STREAM, WINDOW_STREAM = 1, 2  # beside the loader's own
 
 
 def learning_rate(config: TrainConfig, finished: int) -> float:
@@ -59,9 +60,8 @@ class Trainer:
             "net_d": self.discriminator,
         }
         self.optimizers = {name: _adam(network, config.optimizer) for name, network in self.networks.items()}
-        perceptual = (
-            load_perceptual(config.perceptual.weights, config.perceptual.scales) if config.loss.perceptual else None
-        )
+        seen = config.perceptual
+        perceptual = load_perceptual(seen.weights, seen.scales, seen.window) if config.loss.perceptual else None
         if perceptual is not None:
             perceptual.to(self.device)
             if config.run.precision == "bf16":  # frozen weights: autocast would cast them anew in every call
@@ -83,9 +83,9 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        figures = self._backward()
+        figures = self._detector_backward() if self.detector_alone else self._backward()
         with self.timer.part("optimizer"):
-            trained = [name for name in self.networks if name != "net_d" or self.adversarial]
+            trained = self._trained()
             norms = {f"grad_norm_{name}": self._gradient_norm(self.networks[name]) for name in trained}
             bad = ~torch.stack([figures["total"], *norms.values()]).isfinite().all()
             for name in trained:
@@ -103,6 +103,29 @@ class Trainer:
         """Whether the discriminator takes part in the next step."""
         return self.config.adversarial.weight > 0 and self.step >= self.config.adversarial.after_step
 
+    @property
+    def detector_alone(self) -> bool:
+        """Whether the next step trains the keypoint detector and nothing else."""
+        return self.step < self.config.guidance.steps
+
+    def _trained(self) -> list[str]:
+        """The networks that the next step changes."""
+        if self.detector_alone:
+            return ["motion_estimator"]
+        return [name for name in self.networks if name != "net_d" or self.adversarial]
+
+    def _detector_backward(self) -> dict[str, Tensor]:
+        """Gradients of the keypoint detector from several batches in one; returns its losses."""
+        parts = self.config.guidance.batches
+        with self.timer.part("data"):
+            batch = joined([self.loader.batch(self.step * parts + part) for part in range(parts)])
+            draws = self._draws(self.step, len(batch.driving))
+        with self.timer.part("forward"), self._autocast():
+            total, terms = self.objective.of_detector(self.talker, batch, draws)
+        with self.timer.part("backward"):
+            total.backward()
+        return {**terms, "total": total.detach()}
+
     def _backward(self) -> dict[str, Tensor]:
         """Gradients of all networks from one batch; returns the mean of every loss over its parts."""
         parts = self.config.run.micro_batches
@@ -110,21 +133,23 @@ class Trainer:
         for part in range(parts):
             with self.timer.part("data"):
                 number = self.step * parts + part
-                source, driving = self.loader.batch(number)
-                transform = self._transform(number, len(driving))
+                batch = self.loader.batch(number)
+                draws = self._draws(number, len(batch.driving))
             discriminator = self.discriminator.requires_grad_(False) if self.adversarial else None
             with self.timer.part("forward"), self._autocast():
-                losses = self.objective(self.talker, source, driving, transform, discriminator)
+                losses = self.objective(self.talker, batch, draws, discriminator)
             with self.timer.part("backward"):
                 (losses.total / parts).backward()
             collected.append({**losses.terms, "total": losses.total.detach()})
             if self.adversarial:
                 with self.timer.part("discriminator"):
-                    collected[-1] |= self._discriminator_backward(driving, losses.output.prediction.detach(), parts)
+                    collected[-1] |= self._discriminator_backward(
+                        batch.driving, losses.output.prediction.detach(), parts
+                    )
         return {name: torch.stack([terms[name] for terms in collected]).mean() for name in collected[0]}
 
-    def _transform(self, number: int, size: int) -> ThinPlate:
-        """The random transform of batch `number`, on the device."""
+    def _draws(self, number: int, size: int) -> Draws:
+        """What is random in the pass over batch `number`: the transform is on the device."""
         settings = self.config.equivariance
         drawn = ThinPlate.random(
             size,
@@ -133,7 +158,8 @@ class Trainer:
             points=settings.points,
             generator=batch_generator(self.config.run.seed, number, TRANSFORM_STREAM),
         )
-        return ThinPlate(*(to_device(tensor, self.device) for tensor in drawn))
+        top, left = np.random.default_rng((self.config.run.seed, number, WINDOW_STREAM)).random(2).tolist()
+        return Draws(ThinPlate(*(to_device(tensor, self.device) for tensor in drawn)), (top, left))
 
     def _discriminator_backward(self, real: Tensor, fake: Tensor, parts: int) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(True)

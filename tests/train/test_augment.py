@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cbtalk.train import augment as module
-from cbtalk.train.augment import augment, compress
+from cbtalk.train.augment import augment, compress, draw, move_points
 from cbtalk.train.config import AugmentConfig
 
 STRONG = {
@@ -32,8 +32,12 @@ def smooth(batch: int, size: int = 32) -> Tensor:
     return torch.stack([picture, picture])
 
 
+def draws(size: int, seed: int = 0) -> Tensor:
+    return draw(size, torch.Generator().manual_seed(seed))
+
+
 def changed(pair: Tensor, **strengths: float) -> Tensor:
-    return augment(pair, AugmentConfig(**strengths), torch.Generator().manual_seed(0))
+    return augment(pair, AugmentConfig(**strengths), draws(pair.shape[1]))
 
 
 @pytest.mark.parametrize("name", STRONG)
@@ -66,7 +70,7 @@ def test_degradation_is_the_sources_alone_and_spares_some(name: str) -> None:
 @given(seed=st.integers(0, 50), height=st.integers(9, 40), width=st.integers(9, 40))
 def test_any_size_and_the_generator_alone_decides(seed: int, height: int, width: int) -> None:
     pair = torch.linspace(-1, 1, 2 * 2 * 3 * height * width).view(2, 2, 3, height, width)
-    one, again = (augment(pair, AugmentConfig(**STRONG), torch.Generator().manual_seed(seed)) for _ in range(2))
+    one, again = (augment(pair, AugmentConfig(**STRONG), draws(2, seed)) for _ in range(2))
     assert one.shape == pair.shape and bool(one.isfinite().all())
     assert torch.equal(one, again)
 
@@ -87,6 +91,22 @@ def test_shift_moves_the_picture_by_its_share() -> None:
     centres = columns / (changed(pair, shift=0.25)[0, :, 0] + 1).sum((1, 2))
     distance = (centres - 19.5).abs()
     assert distance.max() < 10.5 and distance.max() > 8
+
+
+def test_points_follow_the_picture() -> None:
+    """A bright dot stays under the point that marks it, whatever the shift, turn and size."""
+    strengths = AugmentConfig(scale=0.3, shift=0.1, rotation=25.0)
+    pair = torch.full((2, 16, 3, 64, 64), -1.0)
+    pair[0, :, :, 24:26, 40:42], pair[1, :, :, 40:42, 20:22] = 1.0, 1.0
+    points = torch.tensor([[[41.0, 25.0]], [[21.0, 41.0]]]).div(32).sub(1)  # centres of the dots, the edges being +-1
+    points = points.unsqueeze(1).expand(-1, 16, -1, -1)
+    moved = augment(pair, strengths, draws(16))[:, :, 0] + 1
+    line = (torch.arange(64) + 0.5) / 32 - 1
+    weight = moved.sum((2, 3))
+    seen = torch.stack([(moved.sum(2) * line).sum(2) / weight, (moved.sum(3) * line).sum(2) / weight], dim=-1)
+    where = move_points(points, strengths, draws(16)).squeeze(2)
+    assert (where - points.squeeze(2)).abs().amax() > 0.2
+    torch.testing.assert_close(where, seen, atol=0.02, rtol=0)
 
 
 def test_compression_quantises_the_cosines_of_eight_by_eight_blocks() -> None:

@@ -5,6 +5,7 @@ import pytest
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS
 from cbtalk.train.config import AugmentConfig, TrainConfig, load_config, parse_config
+from cbtalk.train.loop import WEIGHTS_NAME
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -22,12 +23,12 @@ def test_mini_file_is_the_mini_preset() -> None:
     assert load_config(CONFIGS / "mini.yaml").model == PRESETS["mini"]
 
 
-def test_the_file_for_256_pixels_adds_a_level_to_the_mini_preset() -> None:
-    config = load_config(CONFIGS / "mini-256.yaml")
+def test_the_first_stage_is_the_mini_preset_without_its_finest_level() -> None:
+    first, second = load_config(CONFIGS / "mini-128.yaml"), load_config(CONFIGS / "mini.yaml")
     mini = PRESETS["mini"]
-    assert config.model.image_size == 256 and config.model.channels[:-1] == mini.channels
-    assert config.model.scales[:-1] == mini.scales and config.model.motion_size == 2 * mini.motion_size
-    assert config.augment != AugmentConfig()
+    assert first.model.channels == mini.channels[:-1] and first.model.scales == mini.scales[:-1]
+    assert second.run.init == first.run.output / WEIGHTS_NAME
+    assert second.augment != AugmentConfig()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("mini*.yaml")), ids=lambda path: path.stem)
@@ -71,5 +72,5 @@ def test_numbers_that_yaml_reads_as_text() -> None:
 
 
 def test_preset_with_changes() -> None:
-    model = parse_config({"model": {"preset": "mini", "image_size": 256}}).model
-    assert model.image_size == 256 and model.nf == PRESETS["mini"].nf
+    model = parse_config({"model": {"preset": "mini", "image_size": 128}}).model
+    assert model.image_size == 128 and model.nf == PRESETS["mini"].nf

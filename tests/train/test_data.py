@@ -28,10 +28,14 @@ def loader(frames: list[np.ndarray], changes: AugmentConfig | None = None, *, fl
     return PairLoader(ResidentFrames(frames, CPU), sampler, SIZE, changes or AugmentConfig())
 
 
+def pictures(loader: PairLoader, number: int) -> Tensor:
+    return torch.stack(loader.batch(number)[:2])
+
+
 def test_a_batch_holds_the_sampled_frames() -> None:
     clips = frames_of(5, 3)
     ours = loader(clips)
-    source, driving = ours.batch(7)
+    source, driving, _ = ours.batch(7)
     assert source.shape == (SIZE, 3, 8, 8) and source.is_contiguous(memory_format=torch.channels_last)
     for row, pair in enumerate(ours.sampler.batch(7, SIZE)):
         for picture, frame in ((source[row], pair.source), (driving[row], pair.driving)):
@@ -41,15 +45,15 @@ def test_a_batch_holds_the_sampled_frames() -> None:
 
 def test_both_frames_of_a_pair_are_mirrored_together() -> None:
     clips = frames_of(5)
-    for plain, mirrored in zip(loader(clips, flip=0.0).batch(1), loader(clips, flip=1.0).batch(1), strict=True):
+    for plain, mirrored in zip(pictures(loader(clips, flip=0.0), 1), pictures(loader(clips, flip=1.0), 1), strict=True):
         assert torch.equal(plain.flip(-1), mirrored)
 
 
 def test_a_batch_follows_from_its_number_augmentation_included() -> None:
     changes = AugmentConfig(brightness=0.3, rotation=10.0, blur=1.0, jpeg=1.0)
     one, other = loader(frames_of(5, 3), changes), loader(frames_of(5, 3), changes)
-    batches = [torch.stack(one.batch(number)) for number in range(3)]
-    assert torch.equal(torch.stack(other.batch(2)), batches[2]) and torch.equal(torch.stack(other.batch(0)), batches[0])
+    batches = [pictures(one, number) for number in range(3)]
+    assert torch.equal(pictures(other, 2), batches[2]) and torch.equal(pictures(other, 0), batches[0])
     assert not torch.equal(batches[0], batches[1])
 
 
@@ -65,7 +69,7 @@ def test_workers_stream_the_same_batches_from_any_number_on(tmp_path: Path) -> N
     )
 
     def both(number: int) -> tuple[Tensor, Tensor]:
-        return torch.stack(resident.batch(number)), torch.stack(streamed.batch(number))
+        return pictures(resident, number), pictures(streamed, number)
 
     for number in (3, 4, 5, 11, 12, 0):
         assert torch.equal(*both(number)), number
@@ -77,7 +81,7 @@ def test_the_configuration_chooses_streaming(make_config: MakeConfig) -> None:
     assert isinstance(streamed.frames, StreamedFrames)
     config = load_config(make_config())
     resident = pair_loader(read_clips(config.data.root, config), config, CPU)
-    assert torch.equal(torch.stack(streamed.batch(2)), torch.stack(resident.batch(2)))
+    assert torch.equal(pictures(streamed, 2), pictures(resident, 2))
 
 
 def test_short_and_static_clips_are_held_back(

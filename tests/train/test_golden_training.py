@@ -14,9 +14,10 @@ from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.talker import Talker
 from cbtalk.train.adversarial import discriminator_losses
 from cbtalk.train.config import LossConfig, TrainConfig
+from cbtalk.train.data import Batch
 from cbtalk.train.equivariance import ThinPlate
-from cbtalk.train.losses import Objective
-from cbtalk.train.perceptual import PerceptualLoss, VggFeatures
+from cbtalk.train.losses import Draws, Objective
+from cbtalk.train.perceptual import CENTRE, PerceptualLoss, VggFeatures
 from tests.golden import weights
 
 GOLDEN = Path(weights.__file__).parent
@@ -39,7 +40,7 @@ def training_step(dtype: torch.dtype) -> tuple[dict[str, float], dict[str, float
     source = weights.image("a.source.0").to(dtype).unsqueeze(0)
     driving = weights.image("a.driving.0").to(dtype).unsqueeze(0)
     with_gradients = dtype == torch.float64
-    losses = objective()(talker, source, driving, golden_transform(), discriminator)
+    losses = objective()(talker, Batch(source, driving, None), golden_draws(), discriminator)
     if with_gradients:
         losses.total.backward()
     figures = {name: value.item() for name, value in losses.terms.items()}
@@ -58,6 +59,10 @@ def objective() -> Objective:
 def golden_transform() -> ThinPlate:
     theta = torch.eye(2, 3, dtype=torch.float64) + 0.05 * torch.from_numpy(weights.normals("a.theta", (1, 2, 3)))
     return ThinPlate(theta, 0.005 * torch.from_numpy(weights.normals("a.control_params", (1, 25))))
+
+
+def golden_draws() -> Draws:
+    return Draws(golden_transform(), CENTRE)
 
 
 def assert_losses(figures: dict[str, float], tolerance: float) -> None:

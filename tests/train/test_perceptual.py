@@ -71,6 +71,19 @@ def test_gradient_reaches_the_picture_and_not_the_network(tmp_path: Path) -> Non
     assert all(parameter.grad is None for parameter in loss.parameters())
 
 
+def test_a_window_shows_a_part_of_large_levels_and_all_of_small_ones(tmp_path: Path) -> None:
+    save(tmp_path / "vgg.npz", narrow_vgg16())
+    whole, windowed = (load_perceptual(tmp_path / "vgg.npz", (1, 2), window) for window in (None, 32))
+    assert whole is not None and windowed is not None
+    picture = torch.rand(1, 3, 64, 64)
+    seen = windowed.features(picture, (0.5, 0.99))
+    torch.testing.assert_close(seen[0], whole.features(picture[:, :, 16:48, 32:])[0])
+    torch.testing.assert_close(seen[1], whole.features(picture)[1])
+    changed = picture.clone()
+    changed[:, :, :16] = 0
+    assert torch.equal(windowed.features(changed, (0.5, 0.99))[0][0], seen[0][0])
+
+
 def test_files_that_are_no_vgg(tmp_path: Path) -> None:
     save(tmp_path / "other.npz", {"0.weight": torch.zeros(4, 3, 3, 3), "0.bias": torch.zeros(4)})
     (tmp_path / "text.pth").write_text("not a checkpoint")

@@ -16,6 +16,7 @@ import cbtalk
 from cbtalk.errors import ConfigError, InputError, TrainingError, WeightsError
 from cbtalk.train import losses, run
 from cbtalk.train.config import OptimizerConfig, TrainConfig, parse_config
+from cbtalk.train.data import Batch
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
 from tests.train.conftest import MakeConfig
@@ -123,9 +124,9 @@ def test_one_bad_step_is_skipped(
         else:
             batch = self.loader.batch
 
-            def poisoned(number: int) -> tuple[Tensor, Tensor]:
-                source, driving = batch(number)
-                return source * float("nan"), driving
+            def poisoned(number: int) -> Batch:
+                drawn = batch(number)
+                return drawn._replace(source=drawn.source * float("nan"))
 
             self.loader.batch = poisoned  # type: ignore[method-assign]
         figures = step(self)
