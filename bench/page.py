@@ -100,7 +100,7 @@ def _model(model: Record, training: Record) -> Iterator[str]:
         rows.append((row["stage"], str(row["batch"]), words.duration(t), *figures))
     heads = ["stage", "batch", "a frame", "frames a second", "GFLOP", "share of the matrix rate", "MiB at the peak"]
     yield from _table(heads, rows)
-    kind = f"{training['config']}, batch {training['batch']}, {training['precision']}, synthetic clips"
+    kind = f"{words.training(training)}, synthetic clips. {words.training_speed(training)}."
     yield f"<h2>A training step</h2><p>{escape(kind)}</p>"
     parts = [*training["parts"].items(), ("in all", training["seconds"])]
     yield from _table(["part", "time"], [(name, words.duration(t)) for name, t in parts])

@@ -116,8 +116,7 @@ def stage_table(model: Record) -> Table:
 def training_line(training: Record) -> str:
     """A step and its parts."""
     parts = ", ".join(f"{name} {words.duration(seconds)}" for name, seconds in training["parts"].items())
-    kind = f"{training['config']}, batch {training['batch']}, {training['precision']}"
-    return f"training step ({kind}): {words.duration(training['seconds'])}: {parts}"
+    return f"training step ({words.training(training)}): {parts}\n{words.training_speed(training)}"
 
 
 def show_changes(changes: Sequence[Change]) -> None:

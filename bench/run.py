@@ -30,7 +30,7 @@ from bench.measure import Prepared, add_floor, gate, time_case
 from bench.model import add_shares, make_scene, measure_model
 from bench.page import page
 from bench.tracing import write_trace
-from bench.training import measure_training
+from bench.training import add_share, measure_training
 from cbtalk.allocator import keep_freed_memory
 from cbtalk.atomic import atomic_path
 
@@ -80,6 +80,7 @@ def _measure(arguments: argparse.Namespace, results: Results) -> None:
         results["training"] = measure_training(device)
         ceilings = ceilings.best(measure_ceilings(device, 2 * pace))
         add_shares(results["model"], device, ceilings)
+        add_share(results["training"], ceilings)
     for one, record in zip(prepared, results.get("ops", []), strict=True):
         add_floor(record, one.case, ceilings)
     results["ceilings"] = asdict(ceilings)

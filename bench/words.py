@@ -40,6 +40,21 @@ def ratio(record: Record, side: str) -> float:
     return record["ratios"][side]["median"]
 
 
+def training(record: Record) -> str:
+    """Which step was measured."""
+    return f"{record['config']}, batch {record['batch']}, {record['precision']}"
+
+
+def training_speed(record: Record) -> str:
+    """How fast it was."""
+    seconds = record["seconds"]
+    return (
+        f"{duration(seconds)} a step, {record['batch'] / seconds:.2f} samples a second, "
+        f"{record['eager'] / seconds:.2f} times as fast as in eager float32 with reference ops; "
+        f"{scaled(record['operations'])}FLOP of products, {record['share']:.0%} of the bfloat16 matrix rate"
+    )
+
+
 def verdict(record: Record) -> str:
     """A sentence: how far a case is from the limit, and what sets the limit."""
     if "fail" in record:
