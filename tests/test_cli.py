@@ -285,6 +285,20 @@ def test_what_is_not_the_users_fault_exits_1(
     assert names(folder) == before
 
 
+@pytest.mark.parametrize(("command", "policy"), [("render", "PASSIVE"), ("train", None)])
+def test_waiting_threads_sleep_but_in_training(
+    command: str, policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # what the user asks for stays
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"cbtalk {cbtalk.__version__}\n"
