@@ -174,12 +174,13 @@ PRESETS = MappingProxyType(
     {
         "paper": TalkerConfig(),
         "mini": TalkerConfig(
-            image_size=128,
+            keypoints=20,
             keypoint_expansion=16,
             dense_expansion=32,
             hourglass_blocks=4,
             hourglass_max=256,
-            nf=32,
+            nf=16,
+            ch_mult=(1, 2, 4, 4, 8),
             residual_blocks=1,
             norm_groups=8,
             motion_codes=256,
@@ -188,6 +189,7 @@ PRESETS = MappingProxyType(
             appearance_codes=256,
             appearance_dim=128,
             appearance_layers=1,
+            appearance_scales=4,
             discriminator_nf=32,
         ),
     }

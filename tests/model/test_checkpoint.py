@@ -95,4 +95,4 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_untrained_presets_load() -> None:
-    assert cbtalk.load("mini", pretrained=False).image_size == 128
+    assert cbtalk.load("mini", pretrained=False).image_size == 256
