@@ -5,5 +5,6 @@ MOUTH_CORNERS, LIPS = (468, 478), (503, 493)  # left and right in the picture; t
 UPPER_LIDS, LOWER_LIDS, PUPILS = (560, 631), (552, 623), (690, 695)
 NOSE, CHIN, BROWS, CHEEKS = 1, 152, (105, 334), (234, 454)
 PAIRS = (MOUTH_CORNERS, UPPER_LIDS, LOWER_LIDS, PUPILS, BROWS, CHEEKS)
+PAIRED = 2 * len(PAIRS)
 POINTS = (*(point for pair in PAIRS for point in pair), *LIPS, NOSE, CHIN)
-MIRRORED = (*(index for first in range(0, 2 * len(PAIRS), 2) for index in (first + 1, first)), 12, 13, 14, 15)
+MIRRORED = (*(index ^ 1 for index in range(PAIRED)), *range(PAIRED, len(POINTS)))

@@ -1,5 +1,6 @@
 """Points of faces that keypoints are guided to: found once in every frame by MediaPipe's mesh, and kept beside it."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cbtalk.evaluate.extractors.face_mesh import FaceMesh
 from cbtalk.train.draws import to_device
 from cbtalk.train.face_points import MIRRORED, POINTS
 from cbtalk.train.pairs import Pair, frame_numbers
+
+KEPT = f".points_{zlib.crc32(repr(POINTS).encode()):08x}.npy"  # other points, another file
 
 
 class Landmarks:
@@ -57,7 +60,7 @@ def find_landmarks(files: Sequence[Path], clips: Sequence[np.ndarray], model: Pa
         ) from error
     found = []
     for file, frames in tqdm(list(zip(files, clips, strict=True)), desc="finding faces", unit="clip", leave=False):
-        path = file.with_suffix(".points.npy")
+        path = file.with_suffix(KEPT)
         if not path.exists():
             points = np.stack([_points(mesh, frame) for frame in frames])
             with atomic_path(path) as temporary, temporary.open("wb") as target:
