@@ -73,6 +73,7 @@ class LossConfig:
 
     pixel: float = 1.0
     changed: float = 0.0  # pixels, each weighted by how much the driving frame differs from the source there
+    expression: float = 0.0  # pixels, each weighted by how near mouth and eyes it lies; needs guidance.model
     perceptual: float = 1.0
     low_resolution: float = 0.5
     motion_code: float = 1.0
@@ -198,8 +199,9 @@ def parse_config(values: Any) -> TrainConfig:
         raise ConfigError("guidance.steps needs loss.guidance: the keypoint detector has nothing else to learn from")
     if config.guidance.batches < 1:
         raise ConfigError(f"guidance.batches is {config.guidance.batches}; it must be 1 or more")
-    if config.loss.guidance and config.guidance.model is None:
-        raise ConfigError("loss.guidance needs guidance.model, MediaPipe's face mesh")
+    for name in ("guidance", "expression"):
+        if getattr(config.loss, name) and config.guidance.model is None:
+            raise ConfigError(f"loss.{name} needs guidance.model, MediaPipe's face mesh")
     if config.loss.guidance and config.model.keypoints < len(POINTS):
         raise ConfigError(f"loss.guidance needs model.keypoints of {len(POINTS)} or more")
     return config

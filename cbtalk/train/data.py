@@ -198,7 +198,7 @@ def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, de
     size, workers = config.run.batch_size // config.run.micro_batches, config.data.workers
     files, arrays = [Path(str(array.filename)) for _, array in clips], [array for _, array in clips]
     landmarks = None
-    if config.loss.guidance and config.guidance.model is not None:
+    if config.guidance.model is not None and (config.loss.guidance or config.loss.expression):
         landmarks = Landmarks(find_landmarks(files, arrays, config.guidance.model), device)
     frames: Frames
     frames = StreamedFrames(files, sampler, size, device, workers) if workers else ResidentFrames(arrays, device)

@@ -14,8 +14,9 @@ from cbtalk.train import landmarks as module
 from cbtalk.train import run
 from cbtalk.train.config import load_config
 from cbtalk.train.data import pair_loader, read_clips
-from cbtalk.train.face_points import MIRRORED, POINTS
+from cbtalk.train.face_points import EXPRESSIVE, MIRRORED, POINTS
 from cbtalk.train.landmarks import Landmarks, find_landmarks, guidance_loss
+from cbtalk.train.losses import expression_l1
 from cbtalk.train.pairs import Pair
 from tests.train.conftest import MakeConfig
 
@@ -88,6 +89,19 @@ def test_the_loss_counts_points_that_are_in_the_picture() -> None:
     (gradient,) = torch.autograd.grad(loss, keypoints)
     assert gradient.isfinite().all() and gradient.abs().sum() == 2 and gradient[0, 3].tolist() == [-1, 1]
     assert guidance_loss(keypoints, torch.full_like(points, torch.nan)).item() == 0
+
+
+def test_expression_counts_errors_near_mouth_and_eyes() -> None:
+    points = torch.full((1, len(POINTS), 2), torch.nan)
+    points[0, EXPRESSIVE[0]] = torch.tensor([0.5, -0.5])  # right and up
+    driving = torch.zeros(1, 3, 64, 64)
+    near, far = driving.clone(), driving.clone()
+    near[:, :, 14:18, 46:50] = 1.0
+    far[:, :, 46:50, 14:18] = 1.0
+    mean = near.mean().item()
+    assert expression_l1(near, driving, points).item() > 20 * mean
+    assert expression_l1(far, driving, points).item() < 1e-3 * mean
+    assert expression_l1(near, driving, torch.full_like(points, torch.nan)).item() == 0
 
 
 def test_batches_have_the_points_of_their_frames(make_config: MakeConfig, tmp_path: Path, model: Path) -> None:
