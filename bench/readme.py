@@ -56,6 +56,9 @@ def _lines(results: Results) -> Iterator[str]:
         yield from _rows(records[case], peers)
     yield ""
     yield from _model(results["model"])
+    yield ""
+    training = results["training"]
+    yield f"A training step ({words.training(training)}, without VGG and guidance): {words.training_speed(training)}."
 
 
 def _rows(record: Results, peers: tuple[str, ...]) -> Iterator[str]:

@@ -72,14 +72,17 @@ def run(
     newest = checkpoints(settings.run.output / "checkpoints")[-1:]
     if newest and not resume:
         raise ConfigError(f"{newest[0]}: the output folder holds a run already; resume it or choose another folder")
+    init = settings.run.init
+    if not newest and init is not None and not init.is_file():  # said before minutes of reading clips
+        raise ConfigError(f"{init}: no such file; train it first, or change run.init")
     device = _device(settings.run.device)
     training = hold_back(read_clips(settings.data.root, settings), settings)
     trainer = Trainer(settings, pair_loader(training, settings, device), device)
     if newest:
         trainer.load_state(load_checkpoint(newest[0]))
         tqdm.write(f"resuming from {newest[0]}", file=sys.stderr)
-    elif settings.run.init is not None:
-        tqdm.write(trainer.start_from(settings.run.init), file=sys.stderr)
+    elif init is not None:
+        tqdm.write(trainer.start_from(init), file=sys.stderr)
     watched = training if settings.data.validation is None else read_clips(settings.data.validation, settings)
     stride = math.ceil(len(watched) / preview.CLIPS)
     loop = Loop(trainer, Preview([frames for _, frames in watched[::stride]], device), shard_mb=shard_mb)

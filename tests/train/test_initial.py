@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cbtalk.errors import WeightsError
+from cbtalk.errors import ConfigError, WeightsError
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
 from cbtalk.train import run
@@ -88,3 +88,9 @@ def test_a_run_starts_from_a_file_once(
 def test_what_cannot_be_started_from(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file"):
         start_from(Talker(TINY), tmp_path / "absent.safetensors")
+
+
+def test_an_absent_file_is_named_before_clips_are_read(make_config: MakeConfig, tmp_path: Path) -> None:
+    path = make_config(data={"root": "nowhere"}, run={"init": str(tmp_path / "first.safetensors")})
+    with pytest.raises(ConfigError, match=r"first\.safetensors: no such file"):
+        run(path)
