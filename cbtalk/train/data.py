@@ -110,9 +110,12 @@ class Batch(NamedTuple):
 
 def joined(batches: Sequence[Batch]) -> Batch:
     """Several batches as one."""
-    source, driving = (torch.cat([batch[index] for batch in batches]) for index in (0, 1))
     points = [batch.points for batch in batches if batch.points is not None]
-    return Batch(source, driving, torch.cat(points, dim=1) if points else None)
+    return Batch(
+        torch.cat([batch.source for batch in batches]),
+        torch.cat([batch.driving for batch in batches]),
+        torch.cat(points, dim=1) if points else None,
+    )
 
 
 class PairLoader:

@@ -160,7 +160,7 @@ class Objective:
     def _keypoints(
         self, talker: Talker, source: Keypoints, driving: Keypoints, batch: Batch, transform: ThinPlate
     ) -> dict[str, Tensor]:
-        raw = {}
+        raw: dict[str, Tensor] = {}
         if self.weights.equivariance_value or self.weights.equivariance_jacobian:
             transform = transform.to(batch.driving)
             with without_autocast(batch.driving):
