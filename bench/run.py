@@ -35,7 +35,7 @@ from cbtalk.allocator import keep_freed_memory
 from cbtalk.atomic import atomic_path
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CASE_SECONDS, MODEL_SECONDS = 1.0, 12.0
+CASE_SECONDS, MODEL_SECONDS = 0.9, 10.0
 
 Results = dict[str, Any]
 

@@ -70,7 +70,8 @@ def _trainer(folder: Path, device: str, precision: str) -> Trainer:
     clips = folder / "clips"
     clips.mkdir(parents=True)
     values["data"] = {"root": str(clips), "cache": str(folder / "frames")}
-    values["loss"] |= {"perceptual": 0.0, "guidance": 0.0}
+    values["loss"] |= {"perceptual": 0.0, "guidance": 0.0, "expression": 0.0}
+    values["guidance"] = {}
     values["run"] |= {"output": str(folder / "run"), "device": device, "precision": precision, "init": None}
     config = parse_config(values)
     for number in range(2):
