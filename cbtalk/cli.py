@@ -249,8 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     # An OpenMP thread that waits by spinning takes the core from whoever it waits for: the encoder's and decoder's
     # threads, or another process. Rendering `mini` beside other work, two Xeon cores, November 2026: 0.13 s of CPU a
-    # frame instead of 0.8. Training has the machine to itself, and a thread that sleeps wakes late: a step of
-    # configs/mini.yaml took 2.0 s instead of 1.5.
+    # frame instead of 0.8. Training has the machine to itself, and a thread that sleeps wakes late: a step at
+    # 256 x 256, batch 4, took 2.0 s instead of 1.5 (two Xeon cores, November 2026).
     if arguments[:1] != ["train"]:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments

@@ -7,5 +7,5 @@ NOSE, CHIN, BROWS, CHEEKS = 1, 152, (105, 334), (234, 454)
 PAIRS = (MOUTH_CORNERS, UPPER_LIDS, LOWER_LIDS, PUPILS, BROWS, CHEEKS)
 PAIRED = 2 * len(PAIRS)
 POINTS = (*(point for pair in PAIRS for point in pair), *LIPS, NOSE, CHIN)
-EXPRESSIVE = (0, 1, 2, 3, 4, 5, 12, 13)  # indices into POINTS of mouth and lids
+EXPRESSIVE = (slice(0, 6), slice(12, 14))  # of POINTS: mouth and lids
 MIRRORED = (*(index ^ 1 for index in range(PAIRED)), *range(PAIRED, len(POINTS)))

@@ -70,7 +70,8 @@ def expression_l1(prediction: Tensor, driving: Tensor, points: Tensor) -> Tensor
         points: of the driving faces (B, P, 2); a point that was not found (NaN) weighs nothing.
     """
     line = coordinate_grid(driving.shape[-1], driving)[0, :, 0]
-    distance = (line - points[:, list(EXPRESSIVE)].unsqueeze(-1)) / EXPRESSION_RADIUS  # (B, P, 2, H)
+    chosen = torch.cat([points[:, part] for part in EXPRESSIVE], dim=1)  # an index would be copied there
+    distance = (line - chosen.unsqueeze(-1)) / EXPRESSION_RADIUS  # (B, P, 2, H)
     x, y = torch.exp(-0.5 * distance.square()).nan_to_num().unbind(2)
     with without_autocast(driving):
         weight = y.transpose(1, 2) @ x  # (B, H, H)
