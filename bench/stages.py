@@ -80,11 +80,13 @@ def stage_operations(thunk: Thunk) -> dict[str, float]:
     return operations
 
 
-def _conv3x3(x: Any, weight: Any, bias: Any, residual: Any, leak: float, upsample: bool, **_: Any) -> float:
-    """x (B, C, H, W), weight (points, panels, C, 16), bias (O,): shapes, as the counter gives them."""
+def _conv3x3(
+    x: Any, weight: Any, packed: Any, bias: Any, residual: Any, leak: float, upsample: bool, **_: Any
+) -> float:
+    """x (B, C, H, W), packed (points, panels, C, 16), bias (O,): shapes, as the counter gives them."""
     B, C, H, W = x
-    outputs = {36: 16, 16: 4, 9: 1}[weight[0]]  # pixels of x that share a product of each point
-    return 2 * (weight[0] / outputs) * B * H * W * C * bias[0]
+    outputs = {36: 16, 16: 4, 9: 1}[packed[0]]  # pixels of x that share a product of each point
+    return 2 * (packed[0] / outputs) * B * H * W * C * bias[0]
 
 
 def _attention(query: Any, key: Any, *_: Any, **__: Any) -> float:

@@ -1,12 +1,12 @@
-"""cbtalk: talking heads from one picture, with motion and appearance codebooks.
+"""cbtalk: talking heads from one image, with motion and appearance codebooks.
 
 The names below load on first use, so that importing the package (or `cbtalk --help`) does not wait for torch.
 """
 
-import importlib
-import importlib.util
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib as _importlib
+import importlib.util as _util
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from cbtalk.errors import (
     BackendError,
@@ -15,14 +15,22 @@ from cbtalk.errors import (
     InputError,
     OutputError,
     SystemFailure,
+    TrainingError,
     WeightsError,
 )
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from cbtalk.model.checkpoint import load
-    from cbtalk.ops.codebook_attention import codebook_attention, self_attention
-    from cbtalk.ops.flow_warp import flow_warp
-    from cbtalk.ops.nearest_code import nearest_code, vector_quantize
+    from cbtalk.ops import (
+        codebook_attention,
+        conv3x3,
+        flow_warp,
+        group_norm,
+        nearest_code,
+        self_attention,
+        vector_quantize,
+    )
+    from cbtalk.render import render_video
 
 __version__ = "0.1.0"
 
@@ -33,35 +41,46 @@ __all__ = [
     "InputError",
     "OutputError",
     "SystemFailure",
+    "TrainingError",
     "WeightsError",
     "__version__",
     "codebook_attention",
+    "conv3x3",
     "flow_warp",
+    "group_norm",
     "load",
     "nearest_code",
+    "render_video",
     "self_attention",
     "vector_quantize",
 ]
 
 _HOMES = {
     "codebook_attention": "cbtalk.ops",
+    "conv3x3": "cbtalk.ops",
     "flow_warp": "cbtalk.ops",
+    "group_norm": "cbtalk.ops",
     "load": "cbtalk.model.checkpoint",
     "nearest_code": "cbtalk.ops",
+    "render_video": "cbtalk.render",
     "self_attention": "cbtalk.ops",
     "vector_quantize": "cbtalk.ops",
 }
 
 
 # In a checkout that is not installed, the Triton kernels lie beside the package instead of in it.
-_CHECKOUT = Path(__file__).resolve().parents[1]
-if importlib.util.find_spec("cbtalk.kernels") is None and (_CHECKOUT / "kernels" / "__init__.py").exists():
+_CHECKOUT = _Path(__file__).resolve().parents[1]
+if _util.find_spec("cbtalk.kernels") is None and (_CHECKOUT / "kernels" / "__init__.py").exists():
     __path__.append(str(_CHECKOUT))
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'cbtalk' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(_importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

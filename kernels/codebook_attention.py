@@ -605,7 +605,7 @@ def _outer_strides(*tensors: Tensor) -> list[int]:
     return [stride for tensor in tensors for stride in tensor.stride()[:2]]
 
 
-def attention_forward(
+def codebook_attention(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, statistics: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """softmax(Q K^T / sqrt(d)) V per head.
@@ -643,7 +643,7 @@ def attention_forward(
     return out, maximum, total
 
 
-def attention_backward(
+def codebook_attention_backward(
     grad_out: Tensor,
     query: Tensor,
     key: Tensor,
@@ -656,7 +656,7 @@ def attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, in their dtype and contiguous; deterministic.
 
-    Args as for attention_forward, its results, and grad_out (B, T, heads * d) with adjacent columns.
+    Args as for codebook_attention, its results, and grad_out (B, T, heads * d) with adjacent columns.
     """
     batch, tokens, width = query.shape
     key_sets, keys, _ = key.shape

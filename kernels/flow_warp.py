@@ -426,7 +426,7 @@ KEYS_TILE = Tile(128, 32, 1)
 MAP_TILE = {"TILE_X": 16, "SPAN": 16}
 
 
-def forward(
+def flow_warp(
     feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool
 ) -> Tensor:
     """feature (B, C, H, W), flow (B, N, h, w, 2) and occlusion (B, 1, h', w') float32 -> (B*N, C, height, width)."""
@@ -458,7 +458,7 @@ def forward(
     return output
 
 
-def backward(
+def flow_warp_backward(
     grad_output: Tensor,
     feature: Tensor,
     flow: Tensor,

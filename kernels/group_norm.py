@@ -450,7 +450,7 @@ def _programs(x: Tensor, tile: dict[str, int], chunks: int) -> tuple[int]:
     return (x.shape[0] * chunks * triton.cdiv(x.shape[1], tile["TILE_C"]),)
 
 
-def group_norm_forward(
+def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op cbtalk::group_norm_triton.

@@ -1,43 +1,67 @@
-"""Which implementation of an op runs: the first one that has no reason against it."""
+"""Backend selection: the first backend that supports the arguments, or the one asked for by name."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from cbtalk.errors import BackendError
+
+# From a backend's name to a predicate over the op's arguments: the reason against the backend, or None.
+WhyNot = Mapping[str, Callable[..., str | None]]
+
+# The order on a GPU is a guess until it is measured there. On the CPU, Triton runs in its interpreter, for tests.
+_ON_CPU = ("cpp", "reference", "cuda", "triton")
+_ON_GPU = ("cuda", "triton", "reference", "cpp")
 
 _auto = "auto"
 
 
-def choose(requested: str, candidates: Sequence[tuple[str, str | None]]) -> str:
+def choose(requested: str, why_not: WhyNot, *arguments: Any) -> str:
     """The name of the backend that runs.
 
     Args:
-        requested: a backend's name, or "auto" for the first candidate without a reason against it.
-        candidates: (name, reason) in order of preference; the reason is None where the backend can run.
+        requested: a backend's name, or "auto" for the first in the device's order without a reason against it.
+        why_not: the reason against each backend but the reference, asked only until one can run.
+        arguments: those of the predicates; the first is a tensor, on the device that decides the order.
 
     Raises:
         BackendError: the backend asked for by name cannot run, or there is none of that name.
+        TypeError: an argument is a DTensor.
     """
+    _refuse_distributed(arguments)
     wanted = _auto if requested == "auto" else requested
-    for name, reason in candidates:
-        if wanted == name and reason is not None:
-            raise BackendError(f"backend {name!r} cannot run here: {reason}")
-        if wanted == name or (wanted == "auto" and reason is None):
-            return name
-    known = ", ".join(name for name, _ in candidates)
-    raise BackendError(f"no backend {wanted!r} for this op; known: auto, {known}")
+    order = _ON_CPU if arguments[0].device.type == "cpu" else _ON_GPU
+    if wanted == "auto":
+        return next(name for name in order if _reason(name, why_not, arguments) is None)
+    if wanted != "reference" and wanted not in why_not:
+        known = ", ".join(name for name in order if name == "reference" or name in why_not)
+        raise BackendError(f"no backend {wanted!r} for this op; known: auto, {known}")
+    if (reason := _reason(wanted, why_not, arguments)) is not None:
+        raise BackendError(f"backend {wanted!r} cannot run here: {reason}")
+    return wanted
 
 
-def in_order(tensor: Tensor, *, cpp: str | None, cuda: str | None, triton: str | None) -> list[tuple[str, str | None]]:
-    """The candidates for `choose`, each with the reason against it, in the order for the tensor's device.
+def _reason(name: str, why_not: WhyNot, arguments: tuple[Any, ...]) -> str | None:
+    if name == "reference":
+        return None
+    if name not in why_not:
+        return "this op has no such backend"
+    if forward_ad._current_level >= 0:
+        return "kernels have no forward-mode derivative"
+    return why_not[name](*arguments)
 
-    The order on a GPU is a guess until it is measured there. On the CPU, Triton runs in its interpreter, for tests.
-    """
-    if tensor.device.type == "cpu":
-        return [("cpp", cpp), ("reference", None), ("cuda", cuda), ("triton", triton)]
-    return [("cuda", cuda), ("triton", triton), ("reference", None), ("cpp", cpp)]
+
+def _refuse_distributed(arguments: tuple[Any, ...]) -> None:
+    for argument in arguments:
+        if isinstance(argument, Tensor) and type(argument) is not Tensor and type(argument) is not Parameter:
+            distributed = sys.modules.get("torch.distributed.tensor")
+            if distributed is not None and isinstance(argument, distributed.DTensor):
+                raise TypeError("the ops of cbtalk take local tensors, not DTensors: call to_local() first")
 
 
 @contextmanager

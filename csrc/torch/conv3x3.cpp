@@ -29,8 +29,9 @@ struct AlignedFloats {
   float* data;
 };
 
-Tensor conv3x3(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& residual,
-               double leak, bool upsample) {
+// The weight as it was before its transform is there for the derivative, which is not computed here.
+Tensor conv3x3(const Tensor& x, const Tensor& /*untransformed*/, const Tensor& weight, const Tensor& bias,
+               const std::optional<Tensor>& residual, double leak, bool upsample) {
   check_channels_last(x, "x");
   cbtalk::check_float32(weight, "weight");
   cbtalk::check_contiguous(weight, "weight");

@@ -43,14 +43,14 @@ def pytest_configure() -> None:
 
 
 def _restrict_heads() -> None:
-    attention: Any = importlib.import_module("cbtalk.ops.codebook_attention")
-    triton = attention.why_not_triton
+    attention: Any = importlib.import_module("cbtalk.ops._codebook_attention")
+    triton = attention.WHY_NOT["triton"]
 
     def why_not(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
         reason: str | None = triton(query, key, value, heads)
         return reason or (None if query.shape[-1] // heads in attention._CUDA_HEADS else _OTHER_HEADS)
 
-    attention.why_not_triton = why_not
+    attention.WHY_NOT["triton"] = why_not
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cbtalk.errors import BackendError
 from cbtalk.ops import flow_warp
-from cbtalk.ops.flow_warp import why_not_triton
+from cbtalk.ops._flow_warp import why_not_triton
 from cbtalk.reference import flow_warp as reference
 from tests.checks import assert_error_budget
 from tests.kernels.aot import compile_in_process

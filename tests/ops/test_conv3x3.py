@@ -123,7 +123,10 @@ def test_operator_is_registered_right(upsample: bool) -> None:
     x, weight, bias = make(2, 20, 24, 5, 6)
     packed = transform_weight(weight, 9 if upsample else 16)
     for residual in (None, residual_of(x, weight, upsample)):
-        torch.library.opcheck(torch.ops.cbtalk.conv3x3.default, (x, packed, bias, residual, 0.2, upsample))
+        for leaves in ((x, weight, bias), (x.detach().requires_grad_(), weight.detach().requires_grad_(), bias)):
+            x, weight, bias = leaves
+            arguments = (x, weight, packed, bias, residual, 0.2, upsample)
+            torch.library.opcheck(torch.ops.cbtalk.conv3x3.default, arguments)
 
 
 @needs_cpp

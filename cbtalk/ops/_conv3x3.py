@@ -1,7 +1,8 @@
-"""3 x 3 convolution of channels_last pictures, with the enlargement ahead of it and what follows it in one pass."""
+"""3 x 3 convolution fused with 2x upsampling before it and with leaky ReLU and residual after it."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,13 +10,9 @@ from torch import Tensor
 
 from cbtalk import _native, ranges
 from cbtalk.ops.backends import choose
+from cbtalk.ops.kernel_op import KernelOp
+from cbtalk.ops.layout import is_channels_last
 from cbtalk.reference import conv3x3 as reference
-
-# weight is transformed (`transform_weight`); y comes as (B, H, W, O).
-torch.library.define(
-    "cbtalk::conv3x3",
-    "(Tensor x, Tensor weight, Tensor bias, Tensor? residual, float leak, bool upsample) -> Tensor",
-)
 
 PANEL = 16  # Conv3x3Params::kPanel
 
@@ -32,19 +29,19 @@ def conv3x3(
     transformed: Callable[[int], Tensor] | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """3 x 3 convolution of stride 1, zero padding; optionally enlarged ahead, a leaky ReLU and a residual behind.
+    """3 x 3 convolution of stride 1 and zero padding, with optional upsampling before, leaky ReLU and residual after.
 
     The C++ backend is minimal filtering (Winograd; Lavin and Gray, 2016): 4 times fewer products, 2.25 times fewer for
-    small pictures, 4 times fewer behind an enlargement, which it never carries out. Float32 on the CPU, and without
-    gradients; torch's own convolution for the rest.
+    small images, 4 times fewer after an upsampling, which it never carries out. Float32 on the CPU where no gradient is
+    needed; torch's own convolution for the rest, with all its derivatives. Under autocast, torch's.
 
     Args:
         x: (B, C, H, W).
         weight: (O, C, 3, 3).
         bias: (O,).
         residual: (B, O, H', W'), added at the end.
-        leak: slope of the result below zero, ahead of the residual; 1 leaves it linear, 0 makes a ReLU.
-        upsample: enlarge x by two, nearest neighbour, ahead of the convolution.
+        leak: slope of the result below zero, before the residual; 1 leaves it linear, 0 makes a ReLU.
+        upsample: upsample x by two, nearest neighbour, before the convolution.
         transformed: gives `transform_weight(weight, points)`, for callers that keep it from call to call.
         backend: "auto", "cpp" or "reference".
 
@@ -60,15 +57,12 @@ def conv3x3(
             f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and bias {tuple(bias.shape)} are not "
             "(B, C, H, W), (O, C, 3, 3) and (O,)"
         )
-    tensors = (x, weight, bias) if residual is None else (x, weight, bias, residual)
-    reasons = [("cpp", why_not_cpp(*tensors)), ("reference", None)]
-    if backend == "auto" and not _pays(x, weight, upsample):
-        reasons.reverse()
-    if choose(backend, reasons) == "reference":
+    chosen = choose(backend, WHY_NOT, x, weight, bias, residual)
+    if chosen == "reference" or (backend == "auto" and not _pays(x, weight, upsample)):
         return reference.conv3x3(x, weight, bias, residual=residual, leak=leak, upsample=upsample)
     points = _points(x, upsample)
-    packed = transformed(points) if transformed else transform_weight(weight, points)
-    return torch.ops.cbtalk.conv3x3.default(x, packed, bias, residual, leak, upsample).permute(0, 3, 1, 2)
+    packed = transformed(points) if transformed else transform_weight(weight.detach(), points)
+    return _OP(chosen, x, weight, packed, bias, residual, leak, upsample).permute(0, 3, 1, 2)
 
 
 def transform_weight(weight: Tensor, points: int) -> Tensor:
@@ -117,26 +111,52 @@ def why_not_cpp(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None
     if torch.is_autocast_enabled("cpu"):
         return "autocast asks for another dtype"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return "it computes no gradients"
-    pictures = [x] if residual is None else [x, residual]
-    if not all(picture.is_contiguous(memory_format=torch.channels_last) for picture in pictures):
-        return "it takes channels_last pictures only"
+        return "it is for inference: torch's convolution keeps what gradients need"
+    if not all(is_channels_last(image) for image in ([x] if residual is None else [x, residual])):
+        return "it takes channels_last images only"
     return None
 
 
 def _pays(x: Tensor, weight: Tensor, upsample: bool) -> bool:
-    """Whether fewer products outweigh the transforms.
-
-    One thread of a Xeon with AVX-512, November 2026, against torch 2.13 with oneDNN: 1.7 to 2.3 times faster from 64
-    channels on, 1.1 to 1.5 times from 16 on; 1.5 to 3.3 times behind an enlargement. Below 8 x 8 the weight, which the
-    transform enlarges, is what the kernel waits for.
-    """
+    """Whether fewer products outweigh the transforms: not for few channels, nor below 8 x 8, where reading the weight,
+    which the transform enlarges, is what takes the time."""
     return upsample or (min(weight.shape[:2]) >= 16 and x.shape[2] * x.shape[3] >= 8 * 8)
 
 
-def _fake(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, leak: float, upsample: bool) -> Tensor:
+def _fake(
+    x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor, residual: Tensor | None, leak: float, upsample: bool
+) -> Tensor:
     scale = 2 if upsample else 1
     return x.new_empty((x.shape[0], x.shape[2] * scale, x.shape[3] * scale, bias.shape[0]))
 
 
-torch.library.register_fake("cbtalk::conv3x3", _fake)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _, bias, residual, ctx.leak, ctx.upsample = inputs
+    ctx.save_for_backward(x, weight, bias)
+    ctx.has_residual = residual is not None
+
+
+def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    """By torch's convolution, repeated: for graphs traced without gradients that come to be trained."""
+    x, weight, bias = ctx.saved_tensors
+    grad_y = grad_residual = grad_y.permute(0, 3, 1, 2)
+    upsampled = F.interpolate(x, scale_factor=2.0, mode="nearest") if ctx.upsample else x
+    if ctx.leak != 1:
+        grad_y = torch.where(F.conv2d(upsampled, weight, bias, padding=1) > 0, grad_y, grad_y * ctx.leak)
+    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        grad_y, upsampled, weight, bias.shape, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, True]
+    )
+    if ctx.upsample:
+        grad_x = F.avg_pool2d(grad_x, 2) * 4
+    return grad_x, grad_weight, None, grad_bias, grad_residual if ctx.has_residual else None, None, None
+
+
+WHY_NOT = {"cpp": why_not_cpp}
+# packed is `transform_weight(weight)`; weight itself is there for the derivative. The result is (B, H, W, O).
+_OP = KernelOp(
+    "conv3x3",
+    "(Tensor x, Tensor weight, Tensor packed, Tensor bias, Tensor? residual, float leak, bool upsample) -> Tensor",
+    _fake,
+    save=_save,
+    backward=_backward,
+)

@@ -4,36 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cbtalk import _native, _triton, ranges
-from cbtalk.ops.backends import choose, in_order
+from cbtalk.ops.backends import choose
+from cbtalk.ops.kernel_op import KernelOp, cast_as_autocast, needs_gradient
 from cbtalk.reference import codebook_attention as reference
 
-# The C++ of the CPU and of the GPU register under the first name, Triton's kernels under the second.
-# key and value are (G, K, heads * d): G = 1 is shared by the batch, G = B is one set of keys for each element.
-# maximum and total (heads, B, T) are the log-sum-exp in two parts: the largest q.k, and the sum over the keys of
-# exp((q.k - maximum) / sqrt(d)). In one float32, its rounding would be an error of every weight of the backward pass.
-# They are float32 whatever the dtype of the data. With `statistics`, they are outputs of the forward pass that the
-# backward pass reads; without, (0, B, T): beside the rest, they take a quarter of the memory at d = 4.
-for _suffix in ("", "_triton"):
-    torch.library.define(
-        f"cbtalk::codebook_attention{_suffix}",
-        "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, bool statistics)"
-        " -> (Tensor out, Tensor maximum, Tensor total)",
-    )
-    torch.library.define(
-        f"cbtalk::codebook_attention_backward{_suffix}",
-        "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, Tensor out,"
-        " Tensor maximum, Tensor total) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
-    )
-
-_COMPILED = (torch.ops.cbtalk.codebook_attention.default, torch.ops.cbtalk.codebook_attention_backward.default)
-_TRITON = (
-    torch.ops.cbtalk.codebook_attention_triton.default,
-    torch.ops.cbtalk.codebook_attention_backward_triton.default,
-)
-_OPS = {"cpp": _COMPILED, "cuda": _COMPILED, "triton": _TRITON}  # forward, backward
 _ON_GPU = (torch.float32, torch.float16, torch.bfloat16)
 _CUDA_HEADS = (4, 8, 16, 32)
 _WIDEST_TRITON_HEAD = 128
@@ -47,7 +23,8 @@ def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int,
     backward; the gradients of key and value are summed over batch and tokens in a fixed order, whatever the number of
     threads. C++ for float32 and bfloat16 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with
     float32 sums: CUDA C++ for heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128.
-    scaled_dot_product_attention for the rest.
+    scaled_dot_product_attention for the rest. Under autocast all three are cast to its dtype. The kernels have first
+    derivatives; forward mode and second derivatives are those of scaled_dot_product_attention (backend="reference").
 
     Args:
         query: (B, T, heads * d); head h owns the columns [h * d, (h + 1) * d). May be a slice of a wider tensor.
@@ -60,13 +37,14 @@ def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int,
         (B, T, heads * d), contiguous, in the dtype of query.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, or more than one dtype.
         BackendError: the backend asked for by name cannot run here.
     """
     if key.dim() != 2:
         raise ValueError(f"key must be (K, heads * d), not {tuple(key.shape)}")
-    _check_shapes(query, key[None], value[None], heads)
-    chosen = _choose(backend, query, key, value, heads)
+    query, key, value = cast_as_autocast(query, key, value)
+    _check(query, key[None], value[None], heads)
+    chosen = choose(backend, WHY_NOT, query, key, value, heads)
     if chosen == "reference":
         return reference.codebook_attention(query, key, value, heads=heads)
     return _attend(query, key[None], value[None], None, heads, chosen)
@@ -80,7 +58,7 @@ def self_attention(
 
     C++ for float32 and bfloat16 on the CPU, any head size. On a GPU, float32, float16 and bfloat16 with float32 sums:
     CUDA C++ for heads of 4, 8, 16 or 32 columns, Triton for heads of at most 128. scaled_dot_product_attention for the
-    rest. All but the last are deterministic.
+    rest. All but the last are deterministic. Dtypes under autocast and derivatives: as for `codebook_attention`.
 
     Args:
         query: (B, T, heads * d); head h owns the columns [h * d, (h + 1) * d). May be a slice of a wider tensor.
@@ -94,31 +72,29 @@ def self_attention(
         (B, T, heads * d), contiguous, in the dtype of query.
 
     Raises:
-        ValueError: shapes that do not fit together, or a mask that is not bool.
+        ValueError: shapes that do not fit together, more than one dtype, or a mask that is not bool.
         BackendError: the backend asked for by name cannot run here.
     """
-    _check_shapes(query, key, value, heads)
+    query, key, value = cast_as_autocast(query, key, value)
+    _check(query, key, value, heads)
     if key.shape[0] != query.shape[0]:
         raise ValueError(f"key has a batch of {key.shape[0]}, query of {query.shape[0]}")
     if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != key.shape[:2]):
         raise ValueError(f"key_mask must be bool {tuple(key.shape[:2])}, not {key_mask.dtype} {tuple(key_mask.shape)}")
-    chosen = _choose(backend, query, key, value, heads)
+    chosen = choose(backend, WHY_NOT, query, key, value, heads)
     if chosen == "reference":
         return reference.self_attention(query, key, value, heads=heads, key_mask=key_mask)
-    # torch.compile refuses a Function that is given one tensor twice.
-    key = key.view_as(key) if key is query else key
-    value = value.view_as(value) if value is query or value is key else value
     return _attend(query, key, value, key_mask, heads, chosen)
 
 
-def why_not_cpp(query: Tensor, key: Tensor, value: Tensor) -> str | None:
+def why_not_cpp(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
     """Why the C++ kernels cannot take these tensors, or None."""
     if reason := _native.why_not_cpp():
         return reason
     if any(x.device.type != "cpu" for x in (query, key, value)):
         return "it takes CPU tensors only"
-    if query.dtype not in (torch.float32, torch.bfloat16) or not query.dtype == key.dtype == value.dtype:
-        return "it takes float32 or bfloat16 only, query, key and value alike"
+    if query.dtype not in (torch.float32, torch.bfloat16):
+        return "it takes float32 or bfloat16 only"
     return None
 
 
@@ -143,26 +119,10 @@ def why_not_triton(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str
 def _why_not_on_gpu(query: Tensor, key: Tensor, value: Tensor) -> str | None:
     if query.dtype not in _ON_GPU:
         return "it takes float32, float16 and bfloat16 only"
-    if not query.dtype == key.dtype == value.dtype:
-        return "it takes query, key and value of one dtype"
     return None
 
 
-def _choose(backend: str, query: Tensor, key: Tensor, value: Tensor, heads: int) -> str:
-    # Processor time on a Xeon with AVX-512, November 2026, 8 heads, 1024 x 1024: the reference takes 2.5x ours at d = 4
-    # and 1.1x at d = 32.
-    # On a GPU, CUDA C++ first: it alone multiplies float32 on tensor cores, and for narrow heads it keeps more rows in
-    # registers. Neither it nor Triton has been timed on one yet.
-    candidates = in_order(
-        query,
-        cpp=why_not_cpp(query, key, value),
-        cuda=why_not_cuda(query, key, value, heads),
-        triton=why_not_triton(query, key, value, heads),
-    )
-    return choose(backend, candidates)
-
-
-def _check_shapes(query: Tensor, key: Tensor, value: Tensor, heads: int) -> None:
+def _check(query: Tensor, key: Tensor, value: Tensor, heads: int) -> None:
     if query.dim() != 3 or key.dim() != 3:
         raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.shape)} must be rows of heads * d columns")
     width = query.shape[-1]
@@ -172,6 +132,8 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor, heads: int) -> None
         raise ValueError(f"key {tuple(key.shape)} and value {tuple(value.shape)} must match, with {width} columns")
     if key.shape[1] < 1:
         raise ValueError("there must be at least one key")
+    if not query.dtype == key.dtype == value.dtype:
+        raise ValueError(f"query, key and value must have one dtype, not {query.dtype}, {key.dtype} and {value.dtype}")
 
 
 def _adjacent(x: Tensor) -> Tensor:
@@ -181,40 +143,14 @@ def _adjacent(x: Tensor) -> Tensor:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, backend: str) -> Tensor:
     if backend == "cpp" and query.dtype == torch.bfloat16:
-        # The C++ kernels compute in float32. With the casts, forward and backward take 0.2 to 0.9 of the time of
-        # scaled_dot_product_attention in bfloat16: 0.2 to 0.6 at the sizes of `mini` (one thread of a Xeon with AMX,
-        # November 2026).
+        # The C++ kernels compute in float32; with the casts they are still faster than torch in bfloat16.
         return _attend(query.float(), key.float(), value.float(), key_mask, heads, backend).to(query.dtype)
     query, key, value = _adjacent(query), _adjacent(key), _adjacent(value)
     key_mask = None if key_mask is None else key_mask.contiguous()
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
-        return _Attention.apply(query, key, value, key_mask, heads, backend)
-    out, _, _ = _OPS[backend][0](query, key, value, key_mask, heads, False)
+    out, _, _ = _OP(backend, query, key, value, key_mask, heads, needs_gradient(query, key, value))
     return out
 
 
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, backend: str
-    ) -> Tensor:
-        out, maximum, total = _OPS[backend][0](query, key, value, key_mask, heads, True)
-        ctx.save_for_backward(query, key, value, key_mask, out, maximum, total)
-        ctx.heads, ctx.backend = heads, backend
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, key_mask, out, maximum, total = ctx.saved_tensors
-        gradients = _OPS[ctx.backend][1](
-            _adjacent(grad_out), query, key, value, key_mask, ctx.heads, out, maximum, total
-        )
-        return *gradients, None, None, None
-
-
-@torch.library.register_fake("cbtalk::codebook_attention")
-@torch.library.register_fake("cbtalk::codebook_attention_triton")
 def _fake_forward(
     query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, statistics: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,8 +158,6 @@ def _fake_forward(
     return query.new_empty(query.shape), statistic, torch.empty_like(statistic)
 
 
-@torch.library.register_fake("cbtalk::codebook_attention_backward")
-@torch.library.register_fake("cbtalk::codebook_attention_backward_triton")
 def _fake_backward(
     grad_out: Tensor,
     query: Tensor,
@@ -238,28 +172,43 @@ def _fake_backward(
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
-# Triton is imported by the first call: it need not be installed.
-@torch.library.impl("cbtalk::codebook_attention_triton", ("cpu", "cuda"))
-def _triton_forward(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, heads: int, statistics: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    from cbtalk.kernels.codebook_attention import attention_forward
-
-    return attention_forward(query, key, value, key_mask, heads, statistics)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    query, key, value, key_mask, heads, ctx.statistics = inputs
+    out, maximum, total = output
+    ctx.mark_non_differentiable(maximum, total)
+    ctx.save_for_backward(query, key, value, key_mask, out, maximum, total)
+    ctx.heads = heads
 
 
-@torch.library.impl("cbtalk::codebook_attention_backward_triton", ("cpu", "cuda"))
-def _triton_backward(
-    grad_out: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_mask: Tensor | None,
-    heads: int,
-    out: Tensor,
-    maximum: Tensor,
-    total: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    from cbtalk.kernels.codebook_attention import attention_backward
+def _backward(ctx: Any, grad_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if not ctx.statistics:
+        raise RuntimeError("codebook_attention was traced without gradients: trace it with inputs that require them")
+    query, key, value, key_mask, out, maximum, total = ctx.saved_tensors
+    gradients = _BACKWARD_OP(
+        ctx.backend, _adjacent(grad_out), query, key, value, key_mask, ctx.heads, out, maximum, total
+    )
+    return *gradients, None, None, None
 
-    return attention_backward(grad_out, query, key, value, key_mask, heads, out, maximum, total)
+
+WHY_NOT = {"cpp": why_not_cpp, "cuda": why_not_cuda, "triton": why_not_triton}
+# key and value are (G, K, heads * d): G = 1 is shared by the batch, G = B is one set of keys for each element.
+# maximum and total (heads, B, T) are the log-sum-exp in two parts: the largest q.k, and the sum over the keys of
+# exp((q.k - maximum) / sqrt(d)). In one float32, its rounding would be an error of every weight of the backward pass.
+# They are float32 whatever the dtype of the data. With `statistics`, they are outputs of the forward pass that the
+# backward pass reads; without, (0, B, T): beside the rest, they take a quarter of the memory at d = 4.
+_OP = KernelOp(
+    "codebook_attention",
+    "(Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, bool statistics)"
+    " -> (Tensor out, Tensor maximum, Tensor total)",
+    _fake_forward,
+    module="codebook_attention",
+    save=_save,
+    backward=_backward,
+)
+_BACKWARD_OP = KernelOp(
+    "codebook_attention_backward",
+    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor? key_mask, int heads, Tensor out,"
+    " Tensor maximum, Tensor total) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
+    _fake_backward,
+    module="codebook_attention",
+)

@@ -4,17 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cbtalk import _native, _triton, ranges
-from cbtalk.ops.backends import choose, in_order
+from cbtalk.ops.backends import choose
+from cbtalk.ops.kernel_op import KernelOp
+from cbtalk.ops.layout import in_layout_of
 from cbtalk.reference import flow_warp as reference
-
-_FORWARD = "(Tensor feature, Tensor flow, Tensor? occlusion, SymInt height, SymInt width, bool align_corners) -> Tensor"
-_BACKWARD = (
-    "(Tensor grad_output, Tensor feature, Tensor flow, Tensor? occlusion, bool align_corners, "
-    "bool need_feature, bool need_flow, bool need_occlusion, bool deterministic) -> (Tensor, Tensor, Tensor)"
-)
 
 # The kernels address a picture with 32-bit offsets.
 _MAX_EXTENT = 2**31
@@ -45,6 +40,7 @@ def flow_warp(
         align_corners: whether -1 and 1 are the centres of the feature's corner pixels, or their outer edges.
         backend: "auto", "cpp", "cuda", "triton" or "reference". "cpp" takes float32 and bfloat16 on the CPU, "cuda"
             and "triton" those and float16 on a GPU, each with the rows or the channels of the feature contiguous.
+            First derivatives only; forward mode and second derivatives are what torch has for the reference.
 
     Returns:
         (B, C, Ho, Wo), or (B, N, C, Ho, Wo), in the dtype of the feature. In its memory format too: for a
@@ -56,19 +52,13 @@ def flow_warp(
     """
     height, width = feature.shape[-2:] if size is None else size
     _check(feature, flow, occlusion, height, width)
-    candidates = in_order(
-        feature,
-        cpp=why_not_cpp(feature, flow, occlusion),
-        cuda=why_not_cuda(feature, flow, occlusion),
-        triton=why_not_triton(feature, flow, occlusion),
-    )
-    name = choose(backend, candidates)
-    if name == "reference":
+    chosen = choose(backend, WHY_NOT, feature, flow, occlusion)
+    if chosen == "reference":
         return reference.flow_warp(feature, flow, occlusion, size=(height, width), align_corners=align_corners)
     flows = flow if flow.dim() == 5 else flow[:, None]
     if occlusion is not None:
         occlusion = occlusion.float()
-    warped: Tensor = _FlowWarp.apply(feature, flows.float(), occlusion, height, width, align_corners, name)
+    warped: Tensor = _OP(chosen, feature, flows.float(), occlusion, height, width, align_corners)
     return warped.unflatten(0, flow.shape[:2]) if flow.dim() == 5 else warped
 
 
@@ -164,72 +154,42 @@ def _fake_backward(
     )
 
 
-for _name in ("flow_warp", "flow_warp_triton"):
-    torch.library.define(f"cbtalk::{_name}", _FORWARD)
-    torch.library.register_fake(f"cbtalk::{_name}", _fake_forward)
-for _name in ("flow_warp_backward", "flow_warp_backward_triton"):
-    torch.library.define(f"cbtalk::{_name}", _BACKWARD)
-    torch.library.register_fake(f"cbtalk::{_name}", _fake_backward)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    feature, flow, occlusion, _, _, align_corners = inputs
+    ctx.save_for_backward(feature, flow, occlusion)
+    ctx.align_corners = align_corners
 
 
-@torch.library.impl("cbtalk::flow_warp_triton", ("cpu", "cuda"))
-def _forward_triton(*arguments: Any) -> Tensor:
-    from cbtalk.kernels import flow_warp as kernels
-
-    return kernels.forward(*arguments)
-
-
-@torch.library.impl("cbtalk::flow_warp_backward_triton", ("cpu", "cuda"))
-def _backward_triton(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    from cbtalk.kernels import flow_warp as kernels
-
-    return kernels.backward(*arguments)
-
-
-# The forward and the backward op of each backend; the dispatcher tells "cpp" from "cuda" by the device.
-_native_ops = (torch.ops.cbtalk.flow_warp.default, torch.ops.cbtalk.flow_warp_backward.default)
-_triton_ops = (torch.ops.cbtalk.flow_warp_triton.default, torch.ops.cbtalk.flow_warp_backward_triton.default)
-_OPS = {"cpp": _native_ops, "cuda": _native_ops, "triton": _triton_ops}
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    feature, flow, occlusion = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:3]
+    grad_output = in_layout_of(feature, grad_output)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    gradients = _BACKWARD_OP(
+        ctx.backend, grad_output, feature, flow, occlusion, ctx.align_corners, *needed, deterministic
+    )
+    grad_feature, grad_flow, grad_occlusion = (
+        gradient if is_needed else None for gradient, is_needed in zip(gradients, needed, strict=True)
+    )
+    # Feature gradients are summed in float32 whatever the feature is, and rounded once.
+    grad_feature = None if grad_feature is None else grad_feature.to(feature.dtype)
+    return grad_feature, grad_flow, grad_occlusion, None, None, None
 
 
-class _FlowWarp(torch.autograd.Function):
-    """feature (B, C, H, W), flow (B, N, h, w, 2) float32, occlusion (B, 1, h', w') float32 -> (B*N, C, Ho, Wo)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        feature: Tensor,
-        flow: Tensor,
-        occlusion: Tensor | None,
-        height: int,
-        width: int,
-        align_corners: bool,
-        backend: str,
-    ) -> Tensor:
-        ctx.save_for_backward(feature, flow, occlusion)
-        ctx.align_corners = align_corners
-        ctx.backend = backend
-        return _OPS[backend][0](feature, flow, occlusion, height, width, align_corners)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        feature, flow, occlusion = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:3]
-        grad_output = grad_output.contiguous(memory_format=reference.memory_format(feature))
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        backward = _OPS[ctx.backend][1]
-        grads = backward(grad_output, feature, flow, occlusion, ctx.align_corners, *needed, deterministic)
-        grad_feature, grad_flow, grad_occlusion = (
-            grad if is_needed else None for grad, is_needed in zip(grads, needed, strict=True)
-        )
-        # Feature gradients are summed in float32 whatever the feature is, and rounded once.
-        return (
-            grad_feature.to(feature.dtype) if grad_feature is not None else None,
-            grad_flow,
-            grad_occlusion,
-            None,
-            None,
-            None,
-            None,
-        )
+WHY_NOT = {"cpp": why_not_cpp, "cuda": why_not_cuda, "triton": why_not_triton}
+# feature (B, C, H, W), flow (B, N, h, w, 2) float32, occlusion (B, 1, h', w') float32 -> (B*N, C, Ho, Wo)
+_OP = KernelOp(
+    "flow_warp",
+    "(Tensor feature, Tensor flow, Tensor? occlusion, SymInt height, SymInt width, bool align_corners) -> Tensor",
+    _fake_forward,
+    module="flow_warp",
+    save=_save,
+    backward=_backward,
+)
+_BACKWARD_OP = KernelOp(
+    "flow_warp_backward",
+    "(Tensor grad_output, Tensor feature, Tensor flow, Tensor? occlusion, bool align_corners, "
+    "bool need_feature, bool need_flow, bool need_occlusion, bool deterministic) -> (Tensor, Tensor, Tensor)",
+    _fake_backward,
+    module="flow_warp",
+)

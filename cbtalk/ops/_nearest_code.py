@@ -4,27 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cbtalk import _native, _triton, ranges
-from cbtalk.ops.backends import choose, in_order
+from cbtalk.ops.backends import choose
+from cbtalk.ops.kernel_op import KernelOp
 from cbtalk.reference import nearest_code as reference
 from cbtalk.reference.nearest_code import NearestCode as NearestCode
 from cbtalk.reference.nearest_code import Quantized as Quantized
-
-_SCHEMAS = {
-    "nearest_code": "(Tensor z, Tensor codebook) -> (Tensor indices, Tensor distances)",
-    "nearest_code_backward": "(Tensor grad_distances, Tensor z, Tensor codebook, Tensor indices)"
-    " -> (Tensor grad_z, Tensor grad_codebook)",
-    "vector_quantize": "(Tensor z, Tensor codebook, float beta)"
-    " -> (Tensor codes, Tensor loss, Tensor indices, Tensor counts)",
-    "vector_quantize_backward": "(Tensor? grad_codes, Tensor grad_loss, Tensor z, Tensor codebook, Tensor indices,"
-    " float beta) -> (Tensor grad_z, Tensor grad_codebook)",
-}
-# The C++ op serves the CPU and, in CUDA C++, the GPU; Triton's is its twin.
-for _name, _schema in _SCHEMAS.items():
-    torch.library.define(f"cbtalk::{_name}", _schema)
-    torch.library.define(f"cbtalk::{_name}_triton", _schema)
 
 # The kernels number codes with 32 bits and fill up the last group of 32.
 _MAX_CODES = 2**31 - 33
@@ -58,10 +44,10 @@ def nearest_code(z: Tensor, codebook: Tensor, *, backend: str = "auto") -> Neare
         BackendError: the backend asked for cannot run; the message is the reason.
     """
     _check(z, codebook)
-    chosen = _choose(backend, z, codebook)
+    chosen = choose(backend, WHY_NOT, z, codebook)
     if chosen == "reference":
         return reference.nearest_code(z, codebook)
-    return NearestCode(*_NearestCode.apply(z, codebook, chosen))
+    return NearestCode(*_SEARCH(chosen, z, codebook))
 
 
 @ranges.ranged("vector_quantize")
@@ -92,10 +78,10 @@ def vector_quantize(z: Tensor, codebook: Tensor, beta: float = 0.25, *, backend:
         BackendError: the backend asked for cannot run; the message is the reason.
     """
     _check(z, codebook)
-    chosen = _choose(backend, z, codebook)
+    chosen = choose(backend, WHY_NOT, z, codebook)
     if chosen == "reference":
         return reference.vector_quantize(z, codebook, beta)
-    return Quantized(*_VectorQuantize.apply(z, codebook, beta, chosen))
+    return Quantized(*_QUANTIZE(chosen, z, codebook, beta))
 
 
 def why_not_cpp(z: Tensor, codebook: Tensor) -> str | None:
@@ -131,64 +117,11 @@ def _why_not_gpu(z: Tensor, codebook: Tensor) -> str | None:
     return None
 
 
-def _choose(backend: str, z: Tensor, codebook: Tensor) -> str:
-    # One core of a Xeon with AVX-512, November 2026, 8192 x (1024, 32) and x (1024, 256): 9.2x and 2.2x.
-    reasons = {
-        "cpp": why_not_cpp(z, codebook),
-        "cuda": why_not_cuda(z, codebook),
-        "triton": why_not_triton(z, codebook),
-    }
-    return choose(backend, in_order(z, **reasons))
-
-
 def _check(z: Tensor, codebook: Tensor) -> None:
     if z.dim() != 2 or codebook.dim() != 2 or z.shape[1] != codebook.shape[1] or codebook.shape[0] < 1:
         raise ValueError(f"z {tuple(z.shape)} must be (N, D) and codebook {tuple(codebook.shape)} (K, D), K >= 1")
     if not (z.is_floating_point() and codebook.is_floating_point()):
         raise ValueError(f"z and codebook must be floating point, not {z.dtype} and {codebook.dtype}")
-
-
-def _op(name: str, backend: str) -> Any:
-    return getattr(torch.ops.cbtalk, f"{name}_triton" if backend == "triton" else name).default
-
-
-class _NearestCode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, codebook: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-        indices, distances = _op("nearest_code", backend)(z, codebook)
-        ctx.mark_non_differentiable(indices)
-        ctx.save_for_backward(z, codebook, indices)
-        ctx.backend = backend
-        return indices, distances
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, _: Tensor, grad_distances: Tensor) -> tuple[Tensor, Tensor, None]:
-        return *_op("nearest_code_backward", ctx.backend)(grad_distances, *ctx.saved_tensors), None
-
-
-class _VectorQuantize(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, codebook: Tensor, beta: float, backend: str
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        codes, loss, indices, counts = _op("vector_quantize", backend)(z, codebook, beta)
-        ctx.mark_non_differentiable(indices, counts)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(z, codebook, indices)
-        ctx.beta, ctx.backend = beta, backend
-        return codes, loss, indices, counts
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, grad_codes: Tensor | None, grad_loss: Tensor | None, *_: Tensor | None
-    ) -> tuple[Tensor, Tensor, None, None]:
-        z, codebook, indices = ctx.saved_tensors
-        grad_codes = None if grad_codes is None else grad_codes.contiguous()
-        grad_loss = z.new_zeros((), dtype=_wide(z, codebook)) if grad_loss is None else grad_loss
-        gradients = _op("vector_quantize_backward", ctx.backend)(grad_codes, grad_loss, z, codebook, indices, ctx.beta)
-        return *gradients, None, None
 
 
 def _wide(z: Tensor, codebook: Tensor) -> torch.dtype:
@@ -217,42 +150,59 @@ def _fake_vector_quantize_backward(
     return z.new_empty(z.shape), codebook.new_empty(codebook.shape)
 
 
-for _name, _fake in (
-    ("nearest_code", _fake_nearest_code),
-    ("nearest_code_backward", _fake_nearest_code_backward),
-    ("vector_quantize", _fake_vector_quantize),
-    ("vector_quantize_backward", _fake_vector_quantize_backward),
-):
-    torch.library.register_fake(f"cbtalk::{_name}", _fake)
-    torch.library.register_fake(f"cbtalk::{_name}_triton", _fake)
+def _save_search(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[0])
+    ctx.save_for_backward(*inputs, output[0])
 
 
-def _kernels() -> Any:
-    # Imported at the first call: triton need not be installed.
-    from cbtalk.kernels import nearest_code as kernels
-
-    return kernels
+def _backward_search(ctx: Any, _: Tensor, grad_distances: Tensor) -> tuple[Tensor, Tensor]:
+    gradients: tuple[Tensor, Tensor] = _SEARCH_BACKWARD(ctx.backend, grad_distances, *ctx.saved_tensors)
+    return gradients
 
 
-@torch.library.impl("cbtalk::nearest_code_triton", ("cpu", "cuda"))
-def _nearest_code_triton(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    return _kernels().nearest_code(z, codebook)
+def _save_quantize(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    z, codebook, ctx.beta = inputs
+    ctx.mark_non_differentiable(output[2], output[3])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(z, codebook, output[2])
 
 
-@torch.library.impl("cbtalk::nearest_code_backward_triton", ("cpu", "cuda"))
-def _nearest_code_backward_triton(
-    grad_distances: Tensor, z: Tensor, codebook: Tensor, indices: Tensor
-) -> tuple[Tensor, Tensor]:
-    return _kernels().nearest_code_backward(grad_distances, z, codebook, indices)
+def _backward_quantize(
+    ctx: Any, grad_codes: Tensor | None, grad_loss: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor, Tensor, None]:
+    z, codebook, indices = ctx.saved_tensors
+    grad_codes = None if grad_codes is None else grad_codes.contiguous()
+    grad_loss = z.new_zeros((), dtype=_wide(z, codebook)) if grad_loss is None else grad_loss
+    return *_QUANTIZE_BACKWARD(ctx.backend, grad_codes, grad_loss, z, codebook, indices, ctx.beta), None
 
 
-@torch.library.impl("cbtalk::vector_quantize_triton", ("cpu", "cuda"))
-def _vector_quantize_triton(z: Tensor, codebook: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _kernels().vector_quantize(z, codebook, beta)
-
-
-@torch.library.impl("cbtalk::vector_quantize_backward_triton", ("cpu", "cuda"))
-def _vector_quantize_backward_triton(
-    grad_codes: Tensor | None, grad_loss: Tensor, z: Tensor, codebook: Tensor, indices: Tensor, beta: float
-) -> tuple[Tensor, Tensor]:
-    return _kernels().vector_quantize_backward(grad_codes, grad_loss, z, codebook, indices, beta)
+WHY_NOT = {"cpp": why_not_cpp, "cuda": why_not_cuda, "triton": why_not_triton}
+_SEARCH = KernelOp(
+    "nearest_code",
+    "(Tensor z, Tensor codebook) -> (Tensor indices, Tensor distances)",
+    _fake_nearest_code,
+    module="nearest_code",
+    save=_save_search,
+    backward=_backward_search,
+)
+_SEARCH_BACKWARD = KernelOp(
+    "nearest_code_backward",
+    "(Tensor grad_distances, Tensor z, Tensor codebook, Tensor indices) -> (Tensor grad_z, Tensor grad_codebook)",
+    _fake_nearest_code_backward,
+    module="nearest_code",
+)
+_QUANTIZE = KernelOp(
+    "vector_quantize",
+    "(Tensor z, Tensor codebook, float beta) -> (Tensor codes, Tensor loss, Tensor indices, Tensor counts)",
+    _fake_vector_quantize,
+    module="nearest_code",
+    save=_save_quantize,
+    backward=_backward_quantize,
+)
+_QUANTIZE_BACKWARD = KernelOp(
+    "vector_quantize_backward",
+    "(Tensor? grad_codes, Tensor grad_loss, Tensor z, Tensor codebook, Tensor indices, float beta)"
+    " -> (Tensor grad_z, Tensor grad_codebook)",
+    _fake_vector_quantize_backward,
+    module="nearest_code",
+)
