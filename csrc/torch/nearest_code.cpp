@@ -1,21 +1,16 @@
 #include "cbtalk/nearest_code.h"
 
 #include <limits>
-#include <memory>
 #include <optional>
 #include <tuple>
 
 #include "nearest_code_check.h"
+#include "scratch.h"
 
 namespace cbtalk {
 namespace {
 
 constexpr int64_t kElementsPerThread = 1 << 15;  // of memory-bound work, below which a second thread costs more
-
-// The vectors of the search are loaded from whole cache lines.
-struct alignas(64) CacheLine {
-  float values[16];
-};
 
 void check_arguments(const Tensor& z, const Tensor& codebook) {
   check_float32(z, "z");
@@ -45,9 +40,9 @@ void search(const Tensor& z, const Tensor& codebook, const Tensor& indices, cons
                               [&](int64_t begin, int64_t end) { pack(p, begin, end); });
   const int64_t blocks = (p.N + kNearestCodeRowBlock - 1) / kNearestCodeRowBlock;
   torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<CacheLine[]> scratch(new CacheLine[nearest_code_scratch_floats(p.D) / 16]);
+    const Scratch scratch(nearest_code_scratch_floats(p.D));
     const int64_t last = end * kNearestCodeRowBlock;
-    search_rows(p, scratch[0].values, begin * kNearestCodeRowBlock, last < p.N ? last : p.N);
+    search_rows(p, scratch.data(), begin * kNearestCodeRowBlock, last < p.N ? last : p.N);
   });
 }
 

@@ -15,13 +15,7 @@ constexpr int64_t kMaxCodes = (int64_t{1} << 31) - 1024;
 
 StridedMatrix matrix_of(const Tensor& tensor, const char* name) {
   check_dim(tensor, 2, name);
-  const ScalarType type = tensor.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Half || type == ScalarType::BFloat16, name,
-                  " must be float32, float16 or bfloat16");
-  const Storage storage = type == ScalarType::Float  ? Storage::float32
-                          : type == ScalarType::Half ? Storage::float16
-                                                     : Storage::bfloat16;
-  return {tensor.const_data_ptr(), storage, tensor.stride(0), tensor.stride(1)};
+  return {tensor.const_data_ptr(), storage_of(tensor, name), tensor.stride(0), tensor.stride(1)};
 }
 
 void check_arguments(const Tensor& z, const Tensor& codebook) {
