@@ -33,12 +33,13 @@ def test_group_norm(name: str) -> None:
 @slices
 def test_conv3x3(name: str) -> None:
     x = SLICES[name]
-    packed = transform_weight(torch.randn(x.shape[1], x.shape[1], 3, 3), 16)
+    weight, bias = torch.randn(x.shape[1], x.shape[1], 3, 3), torch.zeros(x.shape[1])
+    packed = transform_weight(weight, 16)
     with pytest.raises(RuntimeError, match="x must be channels_last"):
-        torch.ops.cbtalk.conv3x3(x, packed, torch.zeros(x.shape[1]), None, 1.0, False)
+        torch.ops.cbtalk.conv3x3(x, weight, packed, bias, None, 1.0, False)
     dense = x.clone(memory_format=torch.channels_last)
     with pytest.raises(RuntimeError, match="residual must be channels_last"):
-        torch.ops.cbtalk.conv3x3(dense, packed, torch.zeros(x.shape[1]), x, 1.0, False)
+        torch.ops.cbtalk.conv3x3(dense, weight, packed, bias, x, 1.0, False)
 
 
 @slices
