@@ -148,6 +148,15 @@ def test_any_rank_with_and_without_affine_parameters(shape: tuple[int, ...], aff
             torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["channels", "columns", "rows"])
+def test_slices_are_normalised_as_dense_tensors_are(name: str) -> None:
+    x, weight, bias = make(2, 16, 6, 8)
+    part = {"channels": x[:, :8], "columns": x[:, :8, :, ::2], "rows": x[:, 8:, 1:5]}[name]
+    options: dict[str, Any] = {"groups": 2, "eps": 1e-5}
+    expected = reference.group_norm(part.contiguous(), weight[:8], bias[:8], **options)
+    torch.testing.assert_close(group_norm(part, weight[:8], bias[:8], **options), expected)
+
+
 @needs_cpp
 def test_a_tensor_of_any_rank_is_never_copied_into_the_layout_of_the_kernel() -> None:
     gaps = torch.randn(2, 6, 5, 16)[..., ::2].movedim(-1, 1)  # channels innermost, but not dense
