@@ -19,7 +19,7 @@ _POINTERS = {
     "weights": "*fp32",
 }
 _SCALARS = [*kernels._SIZES, "nowhere", "pictures", "h", "w", "sources", "out_plane"]
-_MAPS = {"ALIGN_CORNERS": True, "SAME_FLOW": False, "SAME_OCCLUSION": False, "HAS_OCCLUSION": True}
+_MAPS = {"ALIGN_CORNERS": True, "PADDING": 0, "SAME_FLOW": False, "SAME_OCCLUSION": False, "HAS_OCCLUSION": True}
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
