@@ -24,7 +24,7 @@ inline void check_map(const Tensor& map, int64_t dim, int64_t batch, const char*
 
 // The devices are the business of each binding.
 inline FlowWarpParams fill_flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion,
-                                     int64_t height, int64_t width, bool align_corners) {
+                                     int64_t height, int64_t width, bool align_corners, int64_t padding) {
   check_dim(feature, 4, "feature");
   const int64_t unit_stride = has_adjacent_channels(feature) ? feature.stride(1) : feature.stride(3);
   STD_TORCH_CHECK(unit_stride == 1, "feature must be contiguous along its rows or its channels");
@@ -57,6 +57,8 @@ inline FlowWarpParams fill_flow_warp(const Tensor& feature, const Tensor& flow, 
   }
   params.channels_last = has_adjacent_channels(feature);
   params.align_corners = align_corners;
+  STD_TORCH_CHECK(0 <= padding && padding <= 2, "padding must be 0 (zeros), 1 (border) or 2 (reflection)");
+  params.padding = static_cast<Padding>(padding);
   return params;
 }
 

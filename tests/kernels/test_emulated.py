@@ -21,6 +21,12 @@ SELECTION = "interpreted and not compile and not model and not graph"
 
 FAULTS = {
     "x and y swapped": ("flow_warp", "cuda/flow_warp_backward.cu", "2 * pixel] = grad.x", "2 * pixel] = grad.y"),
+    "a border that is zeros": (
+        "flow_warp",
+        "include/cbtalk/cuda/flow_warp_pixel.h",
+        "return padded_position<Padding::border>(",
+        "return padded_position<Padding::zeros>(",
+    ),
     "a dropped last pixel": (
         "flow_warp",
         "include/cbtalk/geometry.h",

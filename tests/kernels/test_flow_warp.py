@@ -71,6 +71,22 @@ def test_sums_in_a_fixed_order_are_within_the_error_budget(
         assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
 
 
+@everywhere
+@layouts
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", ["border", "reflection"])
+def test_padding_is_within_the_error_budget(
+    place: Place, align_corners: bool, padding: str, layout: str, deterministic: None
+) -> None:
+    for case in (CASES[1], CASES[4]):
+        feature, flow, occlusion = make_inputs(*case[:4], layout)
+        inputs = [feature, flow * 3, occlusion]
+        # With sums in a fixed order, and without: they are different kernels.
+        for is_fixed in (True, False):
+            torch.use_deterministic_algorithms(is_fixed)
+            assert_within_budget(place, inputs, size=case[4], align_corners=align_corners, padding=padding)
+
+
 def assert_rounded_once(place: Place, dtype: torch.dtype, flow_dtype: torch.dtype, layout: str) -> None:
     feature, flow, occlusion = make_inputs((1, 2, 24), (12, 9), (5, 4), (3, 6), layout)
     inputs = [feature.to(dtype), flow.to(flow_dtype), occlusion.to(flow_dtype)]
@@ -155,6 +171,24 @@ def test_wild_coordinates_give_zeros_and_no_gradient(
 
 @everywhere
 @layouts
+@pytest.mark.parametrize("padding", ["border", "reflection"])
+def test_what_is_not_finite_is_not_padded_and_what_is_large_is(
+    place: Place, deterministic: None, layout: str, padding: str
+) -> None:
+    feature = torch.randn(1, 16, 11, 13).contiguous(memory_format=LAYOUTS[layout])
+    flow = identity(11, 13).clone() * 0.9
+    for i, value in enumerate([float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e10, -7.3, 16777218.0]):
+        flow[0, i, i, i % 2] = value
+    wild = ~flow.isfinite().all(-1)[0]
+    actual = with_gradients(flow_warp, place.put(feature, flow), backend=place.backend, padding=padding)
+    out, grad_feature, grad_flow = (x.cpu() for x in actual)
+    assert wild.sum() == 3 and not out[..., wild].any() and not grad_flow[0, wild].any()
+    assert grad_feature.isfinite().all()
+    assert_within_budget(place, [feature, flow], padding=padding)
+
+
+@everywhere
+@layouts
 def test_pixels_outside_do_not_see_what_is_not_finite(place: Place, layout: str) -> None:
     feature = torch.full((1, 8, 8, 8), float("nan")).contiguous(memory_format=LAYOUTS[layout])
     flow, occlusion = torch.full((1, 6, 6, 2), -1.9), torch.full((1, 1, 3, 3), float("inf"))
@@ -224,9 +258,9 @@ def test_opcheck(place: Place) -> None:
     feature, flow, occlusion = place.put(*make_inputs((1, 2, 5), (4, 5), (4, 5), (2, 3), "channels_last"))
     half = feature.contiguous().half()[:, 1:, 2:]
     for one, map_, *needed in ((feature, occlusion, False, True, True, False), (half, None, True, False, False, True)):
-        out = forward(one, flow, map_, 4, 5, True)
-        torch.library.opcheck(forward, (one, flow, map_, 4, 5, True))
-        torch.library.opcheck(backward, (out, one, flow, map_, True, *needed))
+        out = forward(one, flow, map_, 4, 5, True, 1)
+        torch.library.opcheck(forward, (one, flow, map_, 4, 5, True, 1))
+        torch.library.opcheck(backward, (out, one, flow, map_, True, 1, *needed))
 
 
 @everywhere

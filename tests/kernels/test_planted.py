@@ -21,6 +21,7 @@ FAULTS = {
         "scale = 0.5 * (size - 1).to(tl.float32)",
         "scale = 0.5 * size.to(tl.float32)",
     ),
+    "a border that is zeros": ("flow_warp", "tl.minimum(tl.maximum(position, 0.0), last)", "position"),
     "a dropped last row": ("flow_warp", "(y < height) & (x < width)", "(y < height - 1) & (x < width)"),
     "<= for <": ("nearest_code", "code_mask & (score < best)", "code_mask & (score <= best)"),
     "a dropped tail of codes": (
