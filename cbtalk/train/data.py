@@ -15,8 +15,9 @@ from cbtalk.errors import InputError
 from cbtalk.media.clips import Clip, decode_clip, find_clips, mean_change
 from cbtalk.model.pictures import to_pictures
 from cbtalk.train.augment import augment, draw, move_points
-from cbtalk.train.config import AugmentConfig, TrainConfig
+from cbtalk.train.config import AugmentConfig, TrainConfig, face_users
 from cbtalk.train.draws import batch_generator, to_device
+from cbtalk.train.face_points import openings
 from cbtalk.train.landmarks import Landmarks, find_landmarks
 from cbtalk.train.pairs import Pair, PairSampler, frame_numbers
 
@@ -197,12 +198,18 @@ def _some(clips: list[tuple[Clip, np.memmap]], root: Path) -> list[tuple[Clip, n
 
 def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, device: torch.device) -> PairLoader:
     """Batches from these clips and their frames, for one part of a step."""
-    sampler = PairSampler([(clip.identity, len(frames)) for clip, frames in clips], config.data, seed=config.run.seed)
     size, workers = config.run.batch_size // config.run.micro_batches, config.data.workers
     files, arrays = [Path(str(array.filename)) for _, array in clips], [array for _, array in clips]
-    landmarks = None
-    if config.guidance.model is not None and (config.loss.guidance or config.loss.expression):
-        landmarks = Landmarks(find_landmarks(files, arrays, config.guidance.model), device)
+    points = None
+    if config.guidance.model is not None and face_users(config):
+        points = find_landmarks(files, arrays, config.guidance.model)
+    sampler = PairSampler(
+        [(clip.identity, len(frames)) for clip, frames in clips],
+        config.data,
+        seed=config.run.seed,
+        openings=None if points is None else [openings(clip) for clip in points],
+    )
+    landmarks = None if points is None else Landmarks(points, device)
     frames: Frames
     frames = StreamedFrames(files, sampler, size, device, workers) if workers else ResidentFrames(arrays, device)
     return PairLoader(frames, sampler, size, config.augment, landmarks)

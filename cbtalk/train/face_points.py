@@ -1,4 +1,8 @@
-"""Which points of a face the first keypoints are guided to."""
+"""Which points of a face the first keypoints are guided to, and what they tell of its expression."""
+
+import numpy as np
+import torch
+from torch import Tensor
 
 # Points of `FaceMesh`, and beside each the one that a mirrored picture has in its place.
 MOUTH_CORNERS, LIPS = (468, 478), (503, 493)  # left and right in the picture; the inner edges, upper and lower
@@ -9,3 +13,21 @@ PAIRED = 2 * len(PAIRS)
 POINTS = (*(point for pair in PAIRS for point in pair), *LIPS, NOSE, CHIN)
 EXPRESSIVE = (slice(0, 6), slice(12, 14))  # of POINTS: mouth and lids
 MIRRORED = (*(index ^ 1 for index in range(PAIRED)), *range(PAIRED, len(POINTS)))
+_AT = {point: position for position, point in enumerate(POINTS)}
+
+
+def openings(points: np.ndarray) -> np.ndarray:
+    """How far mouth and eyes are open (T, 2), in distances of the pupils, by points (T, P, 2); NaN as these are."""
+
+    def distance(one: int, other: int) -> np.ndarray:
+        return np.linalg.norm(points[:, _AT[one]] - points[:, _AT[other]], axis=-1)
+
+    eyes = sum(distance(upper, lower) for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True)) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):  # pupils in one place: no face that counts
+        return np.stack([distance(*LIPS), eyes], axis=1) / distance(*PUPILS)[:, None]
+
+
+def expressive_places(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The middle (B, 2) of the mouth, of the left and of the right eye, by points (B, P, 2); NaN as these are."""
+    lids, lips = points[:, 2:6], torch.cat([points[:, 0:2], points[:, 12:14]], dim=1)
+    return lips.mean(1), lids[:, 0::2].mean(1), lids[:, 1::2].mean(1)
