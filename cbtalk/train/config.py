@@ -23,7 +23,7 @@ class DataConfig:
     root: Path = Path("data/train")
     validation: Path | None = None  # clips that are only looked at
     cache: Path | None = None  # decoded frames; default: <output>/frames
-    workers: int = 0  # 0: all frames are kept on the device; otherwise processes that stream them to it
+    workers: int = 0  # 0: all frames are kept on the device (mapped on the CPU); else processes that stream them to it
     horizontal_flip: float = 0.5  # probability
     time_flip: float = 0.5
     far_pairs: float = 0.0  # share of pairs at least half a clip apart

@@ -53,6 +53,21 @@ class ResidentFrames:
         return self.frames[to_device(frame_numbers(self.first, pairs), self.frames.device)]
 
 
+class MappedFrames:
+    """Frames read from the files they are mapped from, for the CPU: what is in memory once needs no copy there.
+
+    Args:
+        clips: for each clip, uint8 (T, H, W, 3).
+    """
+
+    def __init__(self, clips: Sequence[np.ndarray]) -> None:
+        self.clips = clips
+
+    def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
+        """As `Frames.read`."""
+        return _gathered([self.clips[pair.clip] for pair in pairs], pairs)
+
+
 class StreamedFrames:
     """Frames read by worker processes ahead of their batch, for sets too large for the device.
 
@@ -95,10 +110,14 @@ class _FileBatches(Dataset[Tensor]):
 
     def __getitem__(self, number: int) -> Tensor:
         pairs = self.sampler.batch(number, self.size)
-        clips = [np.load(self.files[pair.clip], mmap_mode="r") for pair in pairs]
-        sources = [clip[pair.source] for clip, pair in zip(clips, pairs, strict=True)]
-        driving = [clip[pair.driving] for clip, pair in zip(clips, pairs, strict=True)]
-        return torch.from_numpy(np.stack([np.stack(sources), np.stack(driving)]))
+        return _gathered([np.load(self.files[pair.clip], mmap_mode="r") for pair in pairs], pairs)
+
+
+def _gathered(clips: Sequence[np.ndarray], pairs: Sequence[Pair]) -> Tensor:
+    """The frames (2, B, H, W, 3) of pairs, each of its own clip."""
+    sources = [clip[pair.source] for clip, pair in zip(clips, pairs, strict=True)]
+    driving = [clip[pair.driving] for clip, pair in zip(clips, pairs, strict=True)]
+    return torch.from_numpy(np.stack([np.stack(sources), np.stack(driving)]))
 
 
 class Batch(NamedTuple):
@@ -211,5 +230,8 @@ def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, de
     )
     landmarks = None if points is None else Landmarks(points, device)
     frames: Frames
-    frames = StreamedFrames(files, sampler, size, device, workers) if workers else ResidentFrames(arrays, device)
+    if workers:
+        frames = StreamedFrames(files, sampler, size, device, workers)
+    else:
+        frames = MappedFrames(arrays) if device.type == "cpu" else ResidentFrames(arrays, device)
     return PairLoader(frames, sampler, size, config.augment, landmarks)
