@@ -17,7 +17,7 @@ from cbtalk.model.pictures import to_pictures
 from cbtalk.train.augment import augment, draw, move_points
 from cbtalk.train.config import AugmentConfig, TrainConfig, face_users
 from cbtalk.train.draws import batch_generator, to_device
-from cbtalk.train.face_points import openings
+from cbtalk.train.face_points import openings_of
 from cbtalk.train.landmarks import Landmarks, find_landmarks
 from cbtalk.train.pairs import Pair, PairSampler, frame_numbers
 
@@ -226,7 +226,7 @@ def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, de
         [(clip.identity, len(frames)) for clip, frames in clips],
         config.data,
         seed=config.run.seed,
-        openings=None if points is None else [openings(clip) for clip in points],
+        openings=None if points is None else [openings_of(clip) for clip in points],
     )
     landmarks = None if points is None else Landmarks(points, device)
     frames: Frames

@@ -4,27 +4,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cbtalk.evaluate.extractors.face_mesh import LIPS, LOWER_LIDS, PUPILS, UPPER_LIDS, openings
+
 # Points of `FaceMesh`, and beside each the one that a mirrored picture has in its place.
-MOUTH_CORNERS, LIPS = (468, 478), (503, 493)  # left and right in the picture; the inner edges, upper and lower
-UPPER_LIDS, LOWER_LIDS, PUPILS = (560, 631), (552, 623), (690, 695)
+MOUTH_CORNERS = (468, 478)  # left and right in the picture
 NOSE, CHIN, BROWS, CHEEKS = 1, 152, (105, 334), (234, 454)
 PAIRS = (MOUTH_CORNERS, UPPER_LIDS, LOWER_LIDS, PUPILS, BROWS, CHEEKS)
 PAIRED = 2 * len(PAIRS)
 POINTS = (*(point for pair in PAIRS for point in pair), *LIPS, NOSE, CHIN)
 EXPRESSIVE = (slice(0, 6), slice(12, 14))  # of POINTS: mouth and lids
 MIRRORED = (*(index ^ 1 for index in range(PAIRED)), *range(PAIRED, len(POINTS)))
-_AT = {point: position for position, point in enumerate(POINTS)}
 
 
-def openings(points: np.ndarray) -> np.ndarray:
+def openings_of(points: np.ndarray) -> np.ndarray:
     """How far mouth and eyes are open (T, 2), in distances of the pupils, by points (T, P, 2); NaN as these are."""
-
-    def distance(one: int, other: int) -> np.ndarray:
-        return np.linalg.norm(points[:, _AT[one]] - points[:, _AT[other]], axis=-1)
-
-    eyes = sum(distance(upper, lower) for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True)) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):  # pupils in one place: no face that counts
-        return np.stack([distance(*LIPS), eyes], axis=1) / distance(*PUPILS)[:, None]
+    return openings(lambda number: points[:, POINTS.index(number)])
 
 
 def expressive_places(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,13 +8,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cbtalk.errors import ConfigError
-from cbtalk.evaluate.extractors.face_mesh import FaceMesh
+from cbtalk.evaluate.extractors.face_mesh import LIPS, PUPILS, UPPER_LIDS, FaceMesh
 from cbtalk.media.images import read_image
 from cbtalk.train import landmarks as module
 from cbtalk.train import run
 from cbtalk.train.config import load_config
 from cbtalk.train.data import pair_loader, read_clips
-from cbtalk.train.face_points import EXPRESSIVE, LIPS, MIRRORED, POINTS, PUPILS, UPPER_LIDS, expressive_places, openings
+from cbtalk.train.face_points import EXPRESSIVE, MIRRORED, POINTS, expressive_places, openings_of
 from cbtalk.train.landmarks import Landmarks, find_landmarks, guidance_loss
 from cbtalk.train.losses import expression_l1
 from cbtalk.train.pairs import Pair
@@ -112,7 +112,7 @@ def test_openings_are_those_of_lips_and_lids_in_distances_of_the_pupils() -> Non
     points[1, at[UPPER_LIDS[0]], 1] = -0.1  # of one eye
     points[2] = np.nan
     expected = np.array([[0, 0], [0.5, 0.1], [np.nan, np.nan]])
-    np.testing.assert_allclose(openings(points), expected, atol=1e-6)
+    np.testing.assert_allclose(openings_of(points), expected, atol=1e-6)
 
 
 def test_the_middle_of_mouth_and_eyes(shared: Path) -> None:
