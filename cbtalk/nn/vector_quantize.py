@@ -127,11 +127,17 @@ class VectorQuantize(nn.Module):
             ValueError: shapes or dtypes that do not fit together.
             BackendError: the backend asked for cannot run; the message is the reason.
         """
-        rows, shape = self._rows(features)
+        channels_last = self._with_channels_last(features)
+        shape = channels_last.shape[:-1]
+        rows = channels_last.reshape(-1, self.heads, self.dim // self.heads).transpose(0, 1)  # (H, N, D / H)
         if ignored is not None:
             if ignored.dtype != torch.bool or ignored.shape != shape:
                 raise ValueError(f"ignored must be bool {tuple(shape)}, not {ignored.dtype} {tuple(ignored.shape)}")
             ignored = ignored.flatten()
+        if self.cosine:
+            # The derivative of the length of a row that is not finite would not be zero.
+            counted = rows if ignored is None else rows.masked_fill(ignored[:, None], 0.0)
+            rows = F.normalize(counted, dim=-1)
         found = self._quantize(rows, ignored)
         quantized = found.codes.transpose(0, 1).reshape(*shape, self.dim).to(features.dtype)
         if features.dim() > 3:
@@ -154,15 +160,13 @@ class VectorQuantize(nn.Module):
         names = ("dim", "codes", "heads", "ema", "cosine", "beta", "kmeans_steps", "revive_below", "backend")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
-    def _rows(self, features: Tensor) -> tuple[Tensor, torch.Size]:
-        """The features as rows of each head (H, N, D / H), and the shape of what they are rows of."""
+    def _with_channels_last(self, features: Tensor) -> Tensor:
         if features.dim() > 3:
             features = features.movedim(1, -1)
         if features.dim() < 2 or features.shape[-1] != self.dim:
             expected = f"(N, {self.dim}), (B, N, {self.dim}) or (B, {self.dim}, H, W)"
             raise ValueError(f"features must be {expected}, not {tuple(features.shape)} with the channels last")
-        rows = features.reshape(-1, self.heads, self.dim // self.heads).transpose(0, 1)
-        return (F.normalize(rows, dim=-1) if self.cosine else rows), features.shape[:-1]
+        return features
 
     def _quantize(self, rows: Tensor, ignored: Tensor | None) -> Quantized | QuantizedSums:
         again = _in_backward()
