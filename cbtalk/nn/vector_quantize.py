@@ -225,7 +225,7 @@ class VectorQuantize(nn.Module):
     def _count(self, counts: Tensor) -> None:
         """The moving average takes in how many rows (H, K, 1) chose each code."""
         self.counts.lerp_(counts.squeeze(-1).to(self.counts.dtype), 1 - self._decay)
-        share = self.counts / self.counts.sum(1, keepdim=True)
+        share = self.counts / self.counts.sum(1, keepdim=True).clamp(min=_LEAST_COUNT)
         self.perplexity.copy_(torch.special.entr(share).sum(1).exp())
 
     @torch.no_grad()

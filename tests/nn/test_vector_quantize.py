@@ -260,11 +260,15 @@ def test_perplexity_is_the_number_of_codes_in_use() -> None:
     torch.testing.assert_close(quantize.perplexity, torch.tensor([4.0]))
 
 
-def test_an_empty_batch_is_no_error() -> None:
-    quantize = module({"revive_below": 1.0})
-    found = quantize(torch.randn(0, 12))
-    assert found.quantized.shape == (0, 12) and not found.counts.any()
-    assert quantize.codebook.isfinite().all()
+@kinds
+@pytest.mark.parametrize("rows", [0, 5])
+def test_a_batch_of_which_nothing_counts_leaves_the_codebook_alone(options: dict[str, Any], rows: int) -> None:
+    quantize = module({**options, "revive_below": 1.0, "ema": options.get("ema", 0.0)})
+    before = quantize.codebook.detach().clone()
+    found = quantize(torch.full((rows, 12), float("nan")), torch.ones(rows, dtype=torch.bool))
+    assert found.quantized.shape == (rows, 12) and not found.counts.any()
+    torch.testing.assert_close(quantize.codebook.detach(), before, rtol=0, atol=0)
+    assert all(value.isfinite().all() for value in quantize.state_dict().values())
 
 
 @kinds
