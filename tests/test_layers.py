@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "reference": set(),
     "kernels": set(),
     "ops": FOUNDATION | {"reference", "kernels", "_native", "_triton", "_vector_math"},
+    "nn": FOUNDATION | {"ops"},
     "model": FOUNDATION | {"ops"},
     "media": FOUNDATION,
     "render": FOUNDATION | {"model", "media"},
