@@ -4,7 +4,7 @@
 #include "cbtalk/cuda/nearest_code_doubt.h"
 #include "elements.cuh"
 
-// What the kernels of nearest_code share: elements of any storage, in float32, the workspace, and what warps do together.
+// What the kernels of nearest_code share: elements of any storage, in float32, heads, and what warps do together.
 
 namespace cbtalk::nearest_code {
 
@@ -14,7 +14,7 @@ __device__ inline float load(const void* data, Storage storage, int64_t offset) 
   return static_cast<const float*>(data)[offset];
 }
 
-__device__ inline float load(const StridedMatrix& matrix, int64_t row, int64_t column) {
+__device__ inline float load(const StridedMatrices& matrix, int64_t row, int64_t column) {
   return load(matrix.data, matrix.storage, row * matrix.row_stride + column * matrix.column_stride);
 }
 
@@ -28,20 +28,24 @@ __device__ inline void store(void* data, Storage storage, int64_t offset, float 
   }
 }
 
-// The parts of the workspace of a search.
-struct Workspace {
-  double* partials;       // (winner_blocks(N),) sums of distances
-  float* squared_length;  // () of the longest code
-  float* packed;          // panels(K) of panel_floats(D)
-};
-
-inline Workspace workspace_of(const NearestCodeCudaParams& p) {
-  double* partials = static_cast<double*>(p.workspace);
-  auto* squared_length = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + partial_bytes(p.N));
-  return {partials, squared_length, squared_length + 4};
+// A tensor from an element on.
+template <class Data>
+__device__ inline Data* advance(Data* data, Storage storage, int64_t elements) {
+  using Byte = std::conditional_t<std::is_const_v<Data>, const char, char>;
+  return data == nullptr ? data : static_cast<Byte*>(data) + elements * (storage == Storage::float32 ? 4 : 2);
 }
 
-__device__ inline float warp_sum(float value) {
+__device__ inline StridedMatrices at_head(StridedMatrices matrices, int64_t head) {
+  matrices.data = advance(matrices.data, matrices.storage, head * matrices.head_stride);
+  return matrices;
+}
+
+__device__ inline float load(const RowWeights& weight, int64_t head, int64_t row) {
+  return weight.data[head * weight.head_stride + row * weight.row_stride];
+}
+
+template <class T>
+__device__ T warp_sum(T value) {
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);
   return value;

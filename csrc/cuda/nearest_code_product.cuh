@@ -147,7 +147,7 @@ struct Prefetch {
       }
       z[half] = four;
       const int place = threadIdx.x + half * kThreads;
-      e[half] = load_four(panel + (1 + column + place / 32) * kPanel + place % 32 * 4);
+      e[half] = load_four(panel + (column + place / 32) * kPanel + place % 32 * 4);
     }
   }
 
