@@ -242,7 +242,8 @@ def nearest_code_winners_kernel(
     kept = inside
     if ignored is not None:
         kept &= tl.load(ignored + outputs, mask=inside, other=1) == 0
-    index = tl.load(indices + outputs, mask=kept, other=0)
+    # Beyond all codes where a row does not count.
+    index = tl.load(indices + outputs, mask=kept, other=K)
     while tl.min(index, axis=0) < 0:
         place = tl.argmin(index, axis=0)
         z_row = z + (first + place) * z_stride_n
@@ -250,6 +251,7 @@ def nearest_code_winners_kernel(
             z_row, codebook, K, D, z_stride_d, codebook_stride_k, codebook_stride_d, BLOCK_K, BLOCK_D
         )
         index = tl.where(places == place, found.to(tl.int64), index)
+    kept = index < K
     tl.store(indices + outputs, tl.where(kept, index, -1), mask=inside)
 
     distance = tl.zeros((BLOCK_N,), tl.float32)
@@ -297,7 +299,8 @@ def quantization_loss_kernel(
         rows += tl.load(partials + count + start + lanes, mask=mask, other=0.0).to(tl.float64)
     # Both terms of the loss have the same value: they differ in where the gradient goes.
     mean = tl.sum(total, axis=0) / (tl.sum(rows, axis=0) * D)
-    tl.store(loss, (beta * mean + gamma * mean).to(tl.float32))
+    weight = tl.full((), 0.0, tl.float64) + beta + gamma
+    tl.store(loss, (weight * mean).to(tl.float32))
 
 
 @triton.jit
@@ -370,9 +373,7 @@ def search_config(D: int, z_dtype: torch.dtype, codebook_dtype: torch.dtype) -> 
 WINNERS_CONFIG = {"BLOCK_N": 32, "BLOCK_K": 64, "BLOCK_D": 32, "num_warps": 8}
 
 
-def nearest_code(
-    z: Tensor, codebook: Tensor, ignored: Tensor | None, keep_rows: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def nearest_code(z: Tensor, codebook: Tensor, ignored: Tensor | None, keep_rows: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The search of (N, D) rows among (K, D) codes, or of (H, N, D) among (H, K, D).
 
     Returns:

@@ -16,12 +16,11 @@ namespace {
 
 // vectors: four columns of a row that begin at a multiple of four are all there, side by side and aligned.
 template <class T, bool kSplitRows>
-__global__ __launch_bounds__(kThreads) void nearest_code_search_kernel(NearestCodeCudaParams all, Workspace workspaces,
+__global__ __launch_bounds__(kThreads) void nearest_code_search_kernel(NearestCodeCudaParams p, Workspace workspaces,
                                                                        bool vectors) {
   static_assert(kRowTile * kDepth == 8 * kThreads && kPanel * kDepth == 8 * kThreads);
   __shared__ Tiles tiles[2];
-  const NearestCodeCudaParams p = at_head(all, blockIdx.z);
-  const Workspace workspace = at_head(workspaces, all, blockIdx.z);
+  const Workspace workspace = at_head(workspaces, p, blockIdx.z);
   const float* packed = workspace.packed;
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRowTile;
   const int64_t depth = padded_depth(p.D);

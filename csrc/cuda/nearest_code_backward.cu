@@ -8,7 +8,6 @@ namespace {
 
 __global__ __launch_bounds__(kThreads) void nearest_code_bwd_rows_kernel(NearestCodeGradRowsCudaParams p) {
   const int64_t head = blockIdx.z;
-  const StridedMatrices z = at_head(p.z, head), rows = at_head(p.rows, head);
   const int lane = threadIdx.x % 32;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (row >= p.N) return;
@@ -19,10 +18,10 @@ __global__ __launch_bounds__(kThreads) void nearest_code_bwd_rows_kernel(Nearest
     const int64_t element = (head * p.N + row) * p.D + d;
     float gradient = 0.0f;
     if (kept) {
-      const float carried = p.grad_codes == nullptr ? 0.0f : load(p.grad_codes, z.storage, element);
-      gradient = carried + factor * (load(z, row, d) - load(rows, row, d));
+      const float carried = p.grad_codes == nullptr ? 0.0f : load(p.grad_codes, p.z.storage, element);
+      gradient = carried + factor * (load(p.z, head, row, d) - load(p.rows, head, row, d));
     }
-    store(p.grad_z, z.storage, element, gradient);
+    store(p.grad_z, p.z.storage, element, gradient);
   }
 }
 

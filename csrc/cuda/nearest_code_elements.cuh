@@ -14,8 +14,13 @@ __device__ inline float load(const void* data, Storage storage, int64_t offset) 
   return static_cast<const float*>(data)[offset];
 }
 
-__device__ inline float load(const StridedMatrices& matrix, int64_t row, int64_t column) {
-  return load(matrix.data, matrix.storage, row * matrix.row_stride + column * matrix.column_stride);
+__device__ inline float load(const StridedMatrices& matrices, int64_t head, int64_t row, int64_t column) {
+  const int64_t offset = head * matrices.head_stride + row * matrices.row_stride;
+  return load(matrices.data, matrices.storage, offset + column * matrices.column_stride);
+}
+
+__device__ inline float load(const RowWeights& weight, int64_t head, int64_t row) {
+  return weight.data[head * weight.head_stride + row * weight.row_stride];
 }
 
 __device__ inline void store(void* data, Storage storage, int64_t offset, float value) {
@@ -26,22 +31,6 @@ __device__ inline void store(void* data, Storage storage, int64_t offset, float 
   } else {
     static_cast<float*>(data)[offset] = value;
   }
-}
-
-// A tensor from an element on.
-template <class Data>
-__device__ inline Data* advance(Data* data, Storage storage, int64_t elements) {
-  using Byte = std::conditional_t<std::is_const_v<Data>, const char, char>;
-  return data == nullptr ? data : static_cast<Byte*>(data) + elements * (storage == Storage::float32 ? 4 : 2);
-}
-
-__device__ inline StridedMatrices at_head(StridedMatrices matrices, int64_t head) {
-  matrices.data = advance(matrices.data, matrices.storage, head * matrices.head_stride);
-  return matrices;
-}
-
-__device__ inline float load(const RowWeights& weight, int64_t head, int64_t row) {
-  return weight.data[head * weight.head_stride + row * weight.row_stride];
 }
 
 template <class T>

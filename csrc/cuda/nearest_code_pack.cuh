@@ -16,10 +16,10 @@ constexpr unsigned kNotANumber = 0x7fc00000u;  // larger than the bits of any fl
 __device__ void raise_float(float* target, unsigned bits) { atomicMax(reinterpret_cast<unsigned*>(target), bits); }
 
 // Whether two codes are equal, as a warp finds.
-__device__ bool same_code(const StridedMatrices& codebook, int32_t one, int32_t other, int64_t D) {
+__device__ bool same_code(const NearestCodeCudaParams& p, int32_t one, int32_t other) {
   float differences = 0.0f;
-  for (int64_t d = threadIdx.x % 32; d < D; d += 32) {
-    differences += load(codebook, one, d) == load(codebook, other, d) ? 0.0f : 1.0f;
+  for (int64_t d = threadIdx.x % 32; d < p.D; d += 32) {
+    differences += load(p.codebook, blockIdx.z, one, d) == load(p.codebook, blockIdx.z, other, d) ? 0.0f : 1.0f;
   }
   return warp_sum(differences) == 0.0f;
 }
@@ -35,7 +35,7 @@ __device__ void measure_codes(const NearestCodeCudaParams& p, const Workspace& w
     float norm = 0.0f;
     uint32_t hash = 0;
     for (int64_t d = lane; d < p.D; d += 32) {
-      const float element = load(p.codebook, first + i, d);
+      const float element = load(p.codebook, blockIdx.z, first + i, d);
       norm = fmaf(element, element, norm);
       hash += mix(element, static_cast<uint32_t>(d));
     }
@@ -43,7 +43,7 @@ __device__ void measure_codes(const NearestCodeCudaParams& p, const Workspace& w
     hash = warp_sum(hash);
     longest = fmaxf(longest, norm);  // without a NaN, which is never nearest
     if (lane == 0) {
-      raise_float(workspace.norms + first + i, isnan(norm) ? kNotANumber : __float_as_uint(norm));
+      raise_float(workspace.norms + first + i, norm >= 0.0f ? __float_as_uint(norm) : kNotANumber);
       hashes[i] = hash;
     }
   }
@@ -58,36 +58,37 @@ __device__ void measure_codes(const NearestCodeCudaParams& p, const Workspace& w
   __syncthreads();
   for (int i = warp; i < count; i += kPackWarps) {
     const SameHash pair = met[i];
-    if (pair.later < 0 || !same_code(p.codebook, pair.first, pair.later, p.D)) continue;
+    if (pair.later < 0 || !same_code(p, pair.first, pair.later)) continue;
     if (lane == 0) raise_float(workspace.norms + pair.later, kNotANumber);
   }
 }
 
 // A warp packs 32 codes by 32 columns at a time, transposed.
-__global__ __launch_bounds__(kThreads) void nearest_code_pack_kernel(NearestCodeCudaParams all, Workspace workspaces) {
+__global__ __launch_bounds__(kThreads) void nearest_code_pack_kernel(NearestCodeCudaParams p, Workspace workspaces) {
   __shared__ float tile[32][33];
-  const NearestCodeCudaParams p = at_head(all, blockIdx.z);
-  const Workspace workspace = at_head(workspaces, all, blockIdx.z);
+  const Workspace workspace = at_head(workspaces, p, blockIdx.z);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * 32;
   const int64_t column = static_cast<int64_t>(blockIdx.y) * 32;
   float* panel = workspace.packed + first / kPanel * panel_floats(p.D) + first % kPanel;
   for (int i = warp; i < 32; i += kPackWarps) {
     const bool inside = first + i < p.K && column + lane < p.D;
-    tile[i][lane] = inside ? load(p.codebook, first + i, column + lane) : 0.0f;
+    tile[i][lane] = inside ? load(p.codebook, blockIdx.z, first + i, column + lane) : 0.0f;
   }
   __syncthreads();
   for (int i = warp; i < 32 && column + i < padded_depth(p.D); i += kPackWarps) {
     panel[(column + i) * kPanel + lane] = tile[lane][i];
   }
   if (blockIdx.y == 0) measure_codes(p, workspace, first);
-  const int64_t threads = static_cast<int64_t>(gridDim.x) * gridDim.y * kThreads;
-  const int64_t thread = (blockIdx.x + static_cast<int64_t>(blockIdx.y) * gridDim.x) * kThreads + threadIdx.x;
-  for (int64_t row = thread; row < p.N; row += threads) {
+  // What all heads begin with, by all threads.
+  const int64_t block = blockIdx.x + gridDim.x * (blockIdx.y + static_cast<int64_t>(gridDim.y) * blockIdx.z);
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z * kThreads;
+  for (int64_t row = block * kThreads + threadIdx.x; row < p.H * p.N; row += threads) {
     p.indices[row] = -1;  // the largest key, and the largest score
     reinterpret_cast<uint32_t*>(p.distances)[row] = 0xffffffffu;
   }
-  for (int64_t k = thread; p.codes != nullptr && k < p.K; k += threads) p.counts[k] = 0;
+  if (p.codes == nullptr) return;
+  for (int64_t k = block * kThreads + threadIdx.x; k < p.H * p.K; k += threads) p.counts[k] = 0;
 }
 
 }  // namespace

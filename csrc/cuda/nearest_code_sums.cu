@@ -21,13 +21,12 @@ __global__ __launch_bounds__(kThreads) void code_keys_kernel(CodeKeysCudaParams 
 
 // This warp's part of the sum over the places [begin, end), all of rows of one code.
 __device__ float sum_of_places(const SumByCodeCudaParams& p, int64_t head, int64_t begin, int64_t end, int64_t d) {
-  const StridedMatrices z = at_head(p.z, head), rows = at_head(p.rows, head);
   float total = 0.0f;
 #pragma unroll 4
   for (int64_t place = begin + threadIdx.y; place < end; place += kWarps) {
     const int64_t row = p.order[place] - head * p.N;
-    const float element = load(z, row, d);
-    total += rows.data == nullptr ? element : load(p.weight, head, row) * (load(rows, row, d) - element);
+    const float element = load(p.z, head, row, d);
+    total += p.rows.data == nullptr ? element : load(p.weight, head, row) * (load(p.rows, head, row, d) - element);
   }
   return total;
 }

@@ -2,7 +2,7 @@
 
 #include "nearest_code_elements.cuh"
 
-// What the kernels of a search read and write of one head.
+// The memory in which the kernels of a search hand on what they find.
 
 namespace cbtalk::nearest_code {
 
@@ -11,7 +11,7 @@ struct Workspace {
   float* norms;               // (H, padded_codes(K)) zeros at first: |e|^2, NaN for a code that is not to win
   float* longest;             // (H,) zeros at first: the largest of them
   unsigned* blocks_done;      // () zero at first
-  Partial* partials;          // (H * winner_blocks(N),)
+  double* partials;           // (H * winner_blocks(N),) sums of distances
   float* packed;              // (H, panels(K)) of panel_floats(D)
 };
 
@@ -22,7 +22,7 @@ inline Workspace workspace_of(const NearestCodeCudaParams& p) {
   workspace.norms = reinterpret_cast<float*>(workspace.table + p.H * table_slots(p.K));
   workspace.longest = workspace.norms + p.H * padded_codes(p.K);
   workspace.blocks_done = reinterpret_cast<unsigned*>(workspace.longest + p.H);
-  workspace.partials = reinterpret_cast<Partial*>(place + zero_bytes(p.H, p.K));
+  workspace.partials = reinterpret_cast<double*>(place + zero_bytes(p.H, p.K));
   workspace.packed = reinterpret_cast<float*>(place + zero_bytes(p.H, p.K) + partial_bytes(p.H, p.N));
   return workspace;
 }
@@ -33,17 +33,6 @@ __device__ inline Workspace at_head(Workspace workspace, const NearestCodeCudaPa
   workspace.longest += head;
   workspace.packed += head * panels(p.K) * panel_floats(p.D);
   return workspace;
-}
-
-__device__ inline NearestCodeCudaParams at_head(NearestCodeCudaParams p, int64_t head) {
-  const int64_t rows = head * p.N;
-  p.z = at_head(p.z, head), p.codebook = at_head(p.codebook, head);
-  if (p.ignored != nullptr) p.ignored += rows;
-  p.indices += rows, p.distances += rows;
-  p.rows = advance(p.rows, p.codebook.storage, rows * p.D);
-  p.codes = advance(p.codes, p.z.storage, rows * p.D);
-  if (p.counts != nullptr) p.counts += head * p.K;
-  return p;
 }
 
 }  // namespace cbtalk::nearest_code

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
 
-OPS = ("flow_warp", "group_norm", "codebook_attention", "nearest_code")
+OPS = ("flow_warp", "group_norm", "codebook_attention", "nearest_code", "vector_quantize", "nearest_code_sums")
 
 # The shapes of the model take minutes; the graphs are CUDA's.
 SELECTION = "interpreted and not compile and not model and not graph"
@@ -33,6 +33,24 @@ FAULTS = {
         "cuda/nearest_code_winners.cuh",
         "return !(second - best > gap);",
         "return false;",
+    ),
+    "the offset of a head left out": (
+        "nearest_code",
+        "cuda/nearest_code_elements.cuh",
+        "head * matrices.head_stride",
+        "0",
+    ),
+    "a mask of rows left out": (
+        "nearest_code",
+        "cuda/nearest_code_winners.cuh",
+        "(p.ignored == nullptr || !p.ignored[out])",
+        "true",
+    ),
+    "rows of the first head summed for all": (
+        "nearest_code_sums",
+        "cuda/nearest_code_sums.cu",
+        "sum_of_places(p, head,",
+        "sum_of_places(p, 0,",
     ),
     "a missing barrier": (
         "codebook_attention",
@@ -85,6 +103,15 @@ def test_several_queries_to_a_thread_or_warp() -> None:
     selection = f"{SELECTION} and (self_attention or slices or one_query)"
     result = run_tests("codebook_attention", plant, selection)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_copies_of_codes_need_no_second_search() -> None:
+    """With a second search that is wrong, rows between copies are right, and those between other codes are not."""
+    plant = ("cuda/nearest_code_winners.cuh", "return nearest.index;", "return -2;")
+    result = run_tests("nearest_code", plant, f"{SELECTION} and no_second_search")
+    assert result.returncode == 0, result.stdout + result.stderr
+    result = run_tests("nearest_code", plant, f"{SELECTION} and cannot_decide")
+    assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -49,20 +49,12 @@ constexpr int64_t winner_blocks(int64_t N) {
   return blocks < 1024 ? blocks : 1024;
 }
 
-// What a block of winners adds to the loss.
-struct Partial {
-  double distances;
-  int64_t rows;  // that count
-};
-
 // The workspace: what is zeros at first, then the blocks' partial sums, then the packed codebooks. The zeros are of each
 // head a hash table, the squared lengths of the codes and that of the longest; and how many blocks of winners are done.
 constexpr int64_t zero_bytes(int64_t H, int64_t K) {
   return H * (table_slots(K) * 8 + padded_codes(K) * 4) + ceil_div(H + 1, 4) * 16;
 }
-constexpr int64_t partial_bytes(int64_t H, int64_t N) {
-  return H * winner_blocks(N) * static_cast<int64_t>(sizeof(Partial));
-}
+constexpr int64_t partial_bytes(int64_t H, int64_t N) { return ceil_div(H * winner_blocks(N), 2) * 16; }
 constexpr int64_t workspace_bytes(int64_t H, int64_t N, int64_t K, int64_t D) {
   return zero_bytes(H, K) + partial_bytes(H, N) + H * panels(K) * panel_floats(D) * static_cast<int64_t>(sizeof(float));
 }
