@@ -175,7 +175,12 @@ def test_no_rows(place: Place) -> None:
 
 @everywhere
 def test_reasons(place: Place) -> None:
-    for wrong, reason in ((torch.randn(4, 3).double(), "float32"), (torch.randn(4, 0), "at least one element")):
+    for wrong, reason in (
+        (torch.randn(4, 3).double(), "float32"),
+        (torch.randn(4, 0), "at least one element"),
+        (torch.randn(1, 1, 1).expand(2**16, 1, 1), "codebooks"),
+        (torch.randn(1, 1, 1).expand(2, 2**30, 1), "codes"),
+    ):
         (tensor,) = place.put(wrong)
         with pytest.raises(BackendError, match=reason):
             nearest_code(tensor, tensor, backend=place.backend)
