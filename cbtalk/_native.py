@@ -1,6 +1,10 @@
-"""The compiled libraries: each loaded once, and the reason kept when it is absent."""
+"""The compiled libraries: each loaded once, and the reason kept when it is absent.
+
+They lie beside the package; the environment variable CBTALK_LIBRARIES names another folder, of a debug build say.
+"""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_FOLDER = Path(__file__).parent / "_lib"
+_FOLDER = Path(os.environ.get("CBTALK_LIBRARIES") or Path(__file__).parent / "_lib")
 
 
 def _load(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
     if not path.exists():
-        return None, f"the compiled library {path.name} is not beside the package: run `make build` or `pip install .`"
+        return None, f"the compiled library {path.name} is not in {path.parent}: run `make build` or `pip install .`"
     try:
         torch.ops.load_library(path)
         return ctypes.CDLL(str(path)), None
@@ -32,7 +36,7 @@ def _load_cpu(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
 
 def _load_cuda(path: Path) -> str | None:
     if not path.exists():
-        return f"no {path.name} beside the package: CMake found no nvcc where it was built, or CBTALK_CUDA was OFF"
+        return f"no {path.name} in {path.parent}: CMake found no nvcc where it was built, or CBTALK_CUDA was OFF"
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
     return _load(path)[1]

@@ -1,6 +1,9 @@
+import json
 import os
+import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,9 @@ import torch
 from cbtalk import _build_info, _native
 
 LEVELS = ["baseline", "avx2", "avx512"]
-OBJECTS = Path(__file__).parents[1] / "build" / "cmake" / "CMakeFiles"
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build" / "cmake"
+OBJECTS = BUILD / "CMakeFiles"
 
 
 def test_the_library_is_built_and_loads() -> None:
@@ -57,6 +62,17 @@ def test_a_missing_or_damaged_library_has_a_reason(tmp_path: Path) -> None:
     assert library is None and reason is not None and "cannot be loaded" in reason
 
 
+def test_the_environment_names_the_folder_of_the_libraries(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from cbtalk import _native; print(_native.why_not_cpp())"],
+        env={**os.environ, "CBTALK_LIBRARIES": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert f"libcbtalk_cpu.so is not in {tmp_path}" in result.stdout
+
+
 def test_a_missing_cuda_library_has_a_reason(tmp_path: Path) -> None:
     reason = _native._load_cuda(tmp_path / "libcbtalk_cuda.so")
     assert reason is not None and "nvcc" in reason
@@ -78,3 +94,38 @@ def test_no_function_is_shared_between_the_levels(level: str) -> None:
     symbols = [line.split()[1:] for line in listing.stdout.splitlines() if len(line.split()) == 3]
     assert any(kind == "T" for kind, _ in symbols)
     assert [name for kind, name in symbols if kind in "TWVu" and level not in name] == []
+
+
+def compile_again(options: list[str], folder: Path) -> list[Path]:
+    """The objects of the libraries' C++, each source once, compiled as in the build but for `options` at the end."""
+    database = BUILD / "compile_commands.json"
+    if not database.exists():
+        pytest.skip(f"no {database}: the library was built elsewhere")
+    objects = {}
+    for entry in json.loads(database.read_text()):
+        source = Path(entry["file"])
+        if source.suffix != ".cpp" or source.parent not in (ROOT / "csrc" / "cpu", ROOT / "csrc" / "torch"):
+            continue
+        command = shlex.split(entry["command"])
+        if source in objects:
+            continue
+        objects[source] = folder / f"{source.parent.name}_{source.stem}.o"
+        command[command.index("-o") + 1] = str(objects[source])
+        subprocess.run([*command, *options], check=True, cwd=entry["directory"])
+    return list(objects.values())
+
+
+def test_a_function_of_one_name_has_one_body(tmp_path: Path) -> None:
+    """The linker keeps one of several inline functions of a name: all objects must have it from the same line."""
+    # Without optimisation nothing is inlined away, and debug information names the line. nm misreads some of DWARF 5.
+    objects = compile_again(["-O0", "-gdwarf-4"], tmp_path)
+    listing = subprocess.run(
+        ["nm", "-l", "--defined-only", *map(str, objects)], check=True, capture_output=True, text=True
+    )
+    lines = defaultdict(set)
+    for row in listing.stdout.splitlines():
+        symbol, _, line = row.partition("\t")
+        if (fields := symbol.split())[1:2] and fields[1] in "WVu" and "cbtalk" in symbol and line:
+            lines[fields[2]].add(line)
+    assert len(lines) > 40, listing.stdout
+    assert {name: found for name, found in lines.items() if len(found) > 1} == {}

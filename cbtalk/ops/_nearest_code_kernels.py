@@ -83,12 +83,12 @@ def _backward_search(
 
 
 def _save_quantize(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    z, codebook, ctx.ignored, ctx.beta, ctx.gamma, _, ctx.has_rows = inputs
+    z, codebook, ignored, ctx.beta, ctx.gamma, _, ctx.has_rows = inputs
     _, _, indices, counts, sums, rows = output
     ctx.mark_non_differentiable(indices, counts, sums)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(z, indices, rows)
-    ctx.ignored = ctx.ignored is not None
+    ctx.ignored = ignored is not None
     ctx.codes = codebook.shape[-2]
 
 

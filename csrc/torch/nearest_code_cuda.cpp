@@ -14,13 +14,8 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
-Storage storage_of(const Tensor& tensor) {
-  const ScalarType type = tensor.scalar_type();
-  return type == ScalarType::Float ? Storage::float32 : type == ScalarType::Half ? Storage::float16 : Storage::bfloat16;
-}
-
 StridedMatrices matrices_of(const Tensor& tensor) {
-  return {tensor.const_data_ptr(), storage_of(tensor), tensor.dim() == 3 ? tensor.stride(0) : 0, tensor.stride(-2),
+  return {tensor.const_data_ptr(), storage_of(tensor, "rows and codes"), tensor.dim() == 3 ? tensor.stride(0) : 0, tensor.stride(-2),
           tensor.stride(-1)};
 }
 
@@ -92,7 +87,7 @@ void sum_by_code(const CodeSizes& sizes, const Tensor& z, const Tensor* rows, co
   p.code_end = p.code_begin + codes;
   p.partials = partials.mutable_data_ptr<float>();
   p.sums = sums.mutable_data_ptr();
-  p.sums_storage = storage_of(sums);
+  p.sums_storage = storage_of(sums, "sums");
   p.scale = static_cast<float>(scale);
   p.H = sizes.H, p.N = sizes.N, p.K = sizes.K, p.D = sizes.D;
   check_launch(sum_by_code_cuda(p, stream), "sum_by_code");
