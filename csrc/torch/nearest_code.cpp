@@ -78,7 +78,7 @@ void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, con
   auto* find_centre = nearest_code_centre();
   auto* pack = nearest_code_pack();
   auto* search_rows = nearest_code_search();
-  for (const NearestCodeParams& head : heads) find_centre(head, scratch_of(nearest_code_row_floats(D))[0].values);
+  for (const NearestCodeParams& head : heads) find_centre(head, Scratch(nearest_code_row_floats(D)).data());
   const int64_t groups_at_least = kElementsPerThread / (kNearestCodeGroup * (D + 1)) + 1;
   parallel_over_heads(H, nearest_code_groups(K), groups_at_least, [&](int64_t head, int64_t begin, int64_t end) {
     pack(heads[head], Scratch(nearest_code_row_floats(D)).data(), begin, end);
