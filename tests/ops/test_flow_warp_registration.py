@@ -89,8 +89,8 @@ def test_exports_as_one_node_with_any_batch() -> None:
     )
 
 
-def loss(padding: str, **backend: str) -> Callable[..., Tensor]:
-    return lambda *x: flow_warp(*x, size=(7, 8), padding=padding, **backend).square().sum()
+def loss(padding: str, backend: str = "auto") -> Callable[..., Tensor]:
+    return lambda *x: flow_warp(*x, size=(7, 8), padding=padding, backend=backend).square().sum()
 
 
 def make_samples(*batch: int) -> tuple[Tensor, ...]:
