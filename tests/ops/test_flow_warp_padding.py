@@ -1,5 +1,6 @@
 """flow_warp outside the feature: the padding modes of grid_sample, with its gradients."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,9 +30,9 @@ corners = pytest.mark.parametrize("align_corners", [True, False])
 
 def wide_inputs(case: Any, layout: str) -> list[Tensor]:
     """A flow that reaches up to four pictures away; so many pictures that the reference's largest error is no luck."""
-    (B, N, C), *sizes, out_size = case
+    (B, N, C), size, flow_size, occlusion_size, out_size = case
     pictures = B * max(1, 2000 // (out_size[0] * out_size[1]))
-    feature, flow, *occlusion = make_inputs((pictures, N, C), *sizes, layout)
+    feature, flow, *occlusion = make_inputs((pictures, N, C), size, flow_size, occlusion_size, layout)
     return [feature, flow * 3, *occlusion]
 
 
@@ -41,10 +42,13 @@ def test_the_reference_is_grid_sample(padding: str, align_corners: bool) -> None
     feature, flow = (x.double() for x in wide_inputs(((2, 1, 4), (9, 12), (7, 8), None, (7, 8)), "contiguous"))
     grad = torch.randn(len(feature), 4, 7, 8, dtype=torch.float64)
     results = []
-    for padding_mode, op in ((None, reference.flow_warp), (padding, F.grid_sample)):
+    ops: list[tuple[Callable[..., Tensor], dict[str, Any]]] = [
+        (reference.flow_warp, {"padding": padding, "size": (7, 8)}),
+        (F.grid_sample, {"padding_mode": padding}),
+    ]
+    for op, modes in ops:
         leaves = [feature.clone().requires_grad_(), flow[:, 0].clone().requires_grad_()]
-        modes: dict[str, Any] = {"padding_mode": padding} if padding_mode else {"padding": padding, "size": (7, 8)}
-        out = op(*leaves, align_corners=align_corners, **modes)  # type: ignore[operator]
+        out = op(*leaves, align_corners=align_corners, **modes)
         results.append([out, *torch.autograd.grad(out, leaves, grad)])
     torch.testing.assert_close(results[0], results[1])
 
