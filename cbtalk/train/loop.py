@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cbtalk.errors import ConfigError
 from cbtalk.model.checkpoint import save_weights
+from cbtalk.precision import float32_convolutions
 from cbtalk.train import preview
 from cbtalk.train.config import load_config
 from cbtalk.train.data import hold_back, pair_loader, read_clips
@@ -32,6 +33,7 @@ WEIGHTS_NAME = "weights.safetensors"
 SHOWN = ("total", "pixel", "perceptual")
 
 
+@float32_convolutions()
 def run(
     config: Path,
     *,
