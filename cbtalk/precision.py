@@ -16,8 +16,12 @@ def float32_convolutions(precision: Literal["ieee", "tf32"] = "ieee") -> Iterato
     torch takes TF32 where nobody says otherwise, and the picture of a talker then differs from the CPU's. `cbtalk
     render`, `motion`, `train` and `evaluate` compute in float32, and the keypoint detector does so always: its softmax
     amplifies errors tenfold. For all other use of a `Talker` torch's setting holds, unless this is around it. It
-    concerns cuDNN in all threads of the process; it also works as a decorator.
+    concerns cuDNN in all threads of the process; it also works as a decorator. A compiled graph does not change the
+    setting: put this around its call.
     """
+    if torch.compiler.is_compiling():
+        yield
+        return
     before = _cudnn.conv.fp32_precision, _cudnn.rnn.fp32_precision
     _set(precision, precision)
     try:

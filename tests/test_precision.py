@@ -37,3 +37,12 @@ def test_the_keypoint_detector_is_exact_whatever_is_set(before: tuple[str, str])
     detector(torch.zeros(1, 3, 64, 64))
     assert seen == ["ieee"]
     assert (CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision) == before
+
+
+def test_the_keypoint_detector_is_compiled_whole() -> None:
+    torch._dynamo.reset()
+    detector = KeypointDetector(PRESETS["mini"]).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        compiled = torch.compile(detector, fullgraph=True, backend="eager")(image)
+        torch.testing.assert_close(compiled.value, detector(image).value)
