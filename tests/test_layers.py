@@ -8,10 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "ranges"}
+FOUNDATION = {"errors", "atomic", "precision", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
+    "precision": set(),
     "ranges": set(),
     "allocator": set(),
     "_build_info": set(),

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cbtalk import _build_info, _native
 
@@ -74,14 +76,61 @@ def test_the_environment_names_the_folder_of_the_libraries(tmp_path: Path) -> No
 
 
 def test_a_missing_cuda_library_has_a_reason(tmp_path: Path) -> None:
-    reason = _native._load_cuda(tmp_path / "libcbtalk_cuda.so")
-    assert reason is not None and "nvcc" in reason
+    library, reason = _native._load_cuda(tmp_path / "libcbtalk_cuda.so")
+    assert library is None and reason is not None and "nvcc" in reason
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is built with CUDA")
 def test_the_cuda_library_is_left_alone_on_a_torch_without_cuda(tmp_path: Path) -> None:
     (tmp_path / "libcbtalk_cuda.so").write_bytes(b"never loaded")
-    assert _native._load_cuda(tmp_path / "libcbtalk_cuda.so") == "this torch is built without CUDA"
+    assert _native._load_cuda(tmp_path / "libcbtalk_cuda.so") == (None, "this torch is built without CUDA")
+
+
+@pytest.mark.parametrize(
+    ("capability", "archs", "runs"),
+    [
+        ((8, 0), "80-real 90a-real 100", True),
+        ((8, 9), "80-real 90a-real 100", True),
+        ((9, 0), "80-real 90a-real 100", True),
+        ((12, 0), "80-real 90a-real 100", True),  # from the PTX
+        ((7, 5), "80-real 90a-real 100", False),
+        ((10, 0), "80-real 90a-real", False),
+        ((9, 1), "90a-real", False),
+        ((8, 0), "86", False),
+        ((9, 0), "86-virtual", True),
+        ((9, 0), "", False),
+    ],
+)
+def test_a_gpu_that_the_cuda_kernels_were_not_compiled_for_has_a_reason(
+    capability: tuple[int, int], archs: str, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = SimpleNamespace(cbtalk_cuda_archs=archs.encode)
+    monkeypatch.setattr(_native, "_cuda_library", library)
+    monkeypatch.setattr(_native, "_cuda_reason", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        reason = _native.why_not_cuda(torch.empty(2, device="cuda:0"))
+    assert (reason is None) == runs
+    assert runs or f"compute capability {capability[0]}.{capability[1]}" in str(reason)
+
+
+def test_the_check_of_a_gpu_is_no_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "_cuda_library", SimpleNamespace(cbtalk_cuda_archs=lambda: b"80-real"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return x if _native._why_not_gpu(0) is None else x + 1
+
+    compiled = torch.compile(step, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.zeros(2)), torch.ones(2))
+
+
+def test_the_cuda_library_names_its_architectures() -> None:
+    path = _native._FOLDER / "libcbtalk_cuda.so"
+    if not path.exists():
+        pytest.skip("the CUDA C++ kernels were not built here: there is no nvcc")
+    strings = path.read_bytes()
+    assert b"80-real 90a-real 100\0" in strings and b"cbtalk_cuda_archs\0" in strings
 
 
 @pytest.mark.parametrize("level", _build_info.levels.split())

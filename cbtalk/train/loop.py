@@ -19,6 +19,7 @@ from tqdm import tqdm
 from cbtalk.errors import ConfigError
 from cbtalk.media.clips import Clip
 from cbtalk.model.checkpoint import save_weights
+from cbtalk.precision import float32_convolutions
 from cbtalk.train import preview
 from cbtalk.train.config import TrainConfig, face_users, load_config
 from cbtalk.train.data import hold_back, pair_loader, read_clips
@@ -35,6 +36,7 @@ WEIGHTS_NAME, BEST_NAME = "weights.safetensors", "best.safetensors"  # the newes
 SHOWN = ("total", "pixel", "perceptual")
 
 
+@float32_convolutions()
 def run(
     config: Path,
     *,

@@ -11,6 +11,13 @@ namespace cbtalk {
 
 using torch::headeronly::MemoryFormat;
 
+// The kernels address the elements of one picture by 32 bits.
+inline void check_extent(const Tensor& feature) {
+  int64_t last = 0;
+  for (int i = 1; i < 4; ++i) last += (feature.size(i) - 1) * feature.stride(i);
+  STD_TORCH_CHECK(last < int64_t{1} << 31, "one picture of feature spans 2^31 elements or more");
+}
+
 inline MemoryFormat memory_format(const FlowWarpParams& params) {
   return params.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
@@ -29,6 +36,7 @@ inline FlowWarpParams fill_flow_warp(const Tensor& feature, const Tensor& flow, 
   const int64_t unit_stride = has_adjacent_channels(feature) ? feature.stride(1) : feature.stride(3);
   STD_TORCH_CHECK(unit_stride == 1, "feature must be contiguous along its rows or its channels");
   STD_TORCH_CHECK(feature.size(2) > 0 && feature.size(3) > 0, "feature must have at least one pixel");
+  check_extent(feature);
   STD_TORCH_CHECK(height > 0 && width > 0, "the output must have at least one pixel");
   check_map(flow, 5, feature.size(0), "flow");
   check_size(flow, 4, 2, "flow");

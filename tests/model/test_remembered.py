@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ def test_the_model_is_traced_whole(how: str, warm: bool) -> None:
     layer = Layer().eval()
     with torch.no_grad():
         expected = layer(TOKENS) if warm else None
+        traced: Any
         if how == "export":
             traced = torch.export.export(layer, (TOKENS,)).module()
         else:

@@ -53,7 +53,7 @@ def with_gradients(op: Callable[..., Tensor], inputs: list[Tensor], **arguments:
     """[output, gradient of each input] for a fixed, uneven gradient of the output."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     out = op(*leaves, **arguments)
-    grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(7).sin().to(out.dtype)
+    grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(7).sin().to(out)
     return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
 
 

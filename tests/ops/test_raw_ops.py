@@ -51,6 +51,17 @@ def test_the_gradient_of_flow_warp(name: str) -> None:
         torch.ops.cbtalk.flow_warp_backward(grad, feature, flow, None, True, True, True, False, False)
 
 
+def test_flow_warp_of_a_picture_that_32_bits_do_not_address() -> None:
+    memory = torch.empty(2**31 + 2, dtype=torch.bfloat16)  # none of it is touched
+    feature = memory.as_strided((1, 1, 2, 2), (0, 0, 2**31, 1))
+    flow = torch.zeros(1, 1, 2, 2, 2)
+    with pytest.raises(RuntimeError, match=r"2\^31 elements"):
+        torch.ops.cbtalk.flow_warp(feature, flow, None, 2, 2, True)
+    grad = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match=r"2\^31 elements"):
+        torch.ops.cbtalk.flow_warp_backward(grad, feature, flow, None, True, True, True, False, False)
+
+
 def test_a_single_channel_is_dense_in_every_memory_format() -> None:
     x, one = torch.randn(2, 1, 8, 8), torch.ones(1)
     for memory_format in (torch.contiguous_format, torch.channels_last):
