@@ -3,8 +3,8 @@
 #include "cbtalk/cuda/nearest_code_table.h"
 #include "nearest_code_workspace.cuh"
 
-// What comes before the search: the codebook packed for it, and which codes cannot win, for an earlier code is the same.
-// Those would tie with it, and each row between them would be searched again.
+// What comes before the search: the codebook packed for it, and which codes cannot win, for an earlier code is the
+// same. Those would tie with it, and each row between them would be searched again.
 
 namespace cbtalk::nearest_code {
 namespace {
@@ -50,7 +50,9 @@ __device__ void measure_codes(const NearestCodeCudaParams& p, const Workspace& w
   if (lane == 0) raise_float(workspace.longest, __float_as_uint(longest));
   __syncthreads();
   if (warp == 0 && lane < count) {
-    const auto raise = [&](uint64_t slot, unsigned long long entry) { return atomicMax(workspace.table + slot, entry); };
+    const auto raise = [&](uint64_t slot, uint64_t entry) {
+      return atomicMax(workspace.table + slot, static_cast<unsigned long long>(entry));
+    };
     met[lane] = enter(hashes[lane], static_cast<int32_t>(first + lane), table_slots(p.K), raise);
   } else if (warp == 0) {
     raise_float(workspace.norms + first + lane, kNotANumber);  // what fills up the last panel

@@ -1,9 +1,9 @@
 #include "cbtalk/cuda/nearest_code.h"
 #include "nearest_code_elements.cuh"
 
-// Sums over the rows of each code, always in the same order: no atomics. The rows of all heads are sorted by code. So that
-// a code which takes most rows does not hold up the others, the sorted rows are cut into chunks; those that one code fills
-// are summed first, by blocks of their own.
+// Sums over the rows of each code, always in the same order: no atomics. The rows of all heads are sorted by code. So
+// that a code which takes most rows does not hold up the others, the sorted rows are cut into chunks; those that one
+// code fills are summed first, by blocks of their own.
 
 namespace cbtalk::nearest_code {
 namespace {

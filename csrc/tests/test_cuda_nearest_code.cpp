@@ -189,7 +189,7 @@ void test_mix() {
   CHECK(std::adjacent_find(hashes.begin(), hashes.end()) == hashes.end());
 }
 
-// The table that codes of these hashes leave, entered in this order; `later` collects those found to come after another.
+// The table that codes of these hashes leave, entered in this order; `later` collects those that came after another.
 std::vector<uint64_t> table_of(const std::vector<uint32_t>& hashes, const std::vector<int32_t>& order,
                                std::vector<int32_t>& later) {
   using namespace nearest_code;

@@ -14,9 +14,9 @@ namespace {
 
 using Shape = std::vector<int64_t>;
 
-StridedMatrices matrices_of(const Tensor& tensor) {
-  return {tensor.const_data_ptr(), storage_of(tensor, "rows and codes"), tensor.dim() == 3 ? tensor.stride(0) : 0, tensor.stride(-2),
-          tensor.stride(-1)};
+StridedMatrices matrices_of(const Tensor& tensor, const char* name) {
+  const int64_t head_stride = tensor.dim() == 3 ? tensor.stride(0) : 0;
+  return {tensor.const_data_ptr(), storage_of(tensor, name), head_stride, tensor.stride(-2), tensor.stride(-1)};
 }
 
 RowWeights weights_of(const Tensor& weight) {
@@ -51,7 +51,7 @@ NearestCodeCudaParams params_of(const CodeSizes& sizes, const Tensor& z, const T
                                 const std::optional<Tensor>& ignored, const Tensor& indices, const Tensor& distances,
                                 void* rows) {
   NearestCodeCudaParams p{};
-  p.z = matrices_of(z), p.codebook = matrices_of(codebook);
+  p.z = matrices_of(z, "z"), p.codebook = matrices_of(codebook, "codebook");
   if (ignored.has_value()) p.ignored = ignored->const_data_ptr<bool>();
   p.indices = indices.mutable_data_ptr<int64_t>();
   p.distances = distances.mutable_data_ptr<float>();
@@ -73,14 +73,14 @@ void sum_by_code(const CodeSizes& sizes, const Tensor& z, const Tensor* rows, co
   const int64_t count = sizes.H * sizes.N, codes = sizes.H * sizes.K;
   const bool narrow = nearest_code::key_bytes(sizes.H, sizes.K) == 2;
   const Tensor keys = torch::stable::new_empty(indices, {count}, narrow ? ScalarType::Short : ScalarType::Int);
-  const CodeKeysCudaParams of_keys{indices.const_data_ptr<int64_t>(), keys.mutable_data_ptr(), sizes.H, sizes.N, sizes.K};
-  check_launch(code_keys_cuda(of_keys, stream), "code_keys");
+  const int64_t* indices_data = indices.const_data_ptr<int64_t>();
+  check_launch(code_keys_cuda({indices_data, keys.mutable_data_ptr(), sizes.H, sizes.N, sizes.K}, stream), "code_keys");
   const auto [sorted_keys, order] = stable_sort(keys);
   const Tensor ranges = torch::stable::new_zeros(indices, {2, codes});
   const Tensor partials = torch::stable::new_empty(z, {nearest_code::chunks(count), sizes.D}, ScalarType::Float);
   SumByCodeCudaParams p{};
-  p.z = matrices_of(z);
-  if (rows != nullptr) p.rows = matrices_of(*rows), p.weight = weights_of(*weight);
+  p.z = matrices_of(z, "z");
+  if (rows != nullptr) p.rows = matrices_of(*rows, "rows"), p.weight = weights_of(*weight);
   p.keys = sorted_keys.const_data_ptr();
   p.order = order.const_data_ptr<int64_t>();
   p.code_begin = ranges.mutable_data_ptr<int64_t>();
@@ -156,7 +156,7 @@ std::tuple<Tensor, Tensor> nearest_code_backward_cuda(const std::optional<Tensor
   }
   if (need_z) {
     NearestCodeGradRowsCudaParams p{};
-    p.z = matrices_of(z), p.rows = matrices_of(rows), p.weight = weights_of(weight);
+    p.z = matrices_of(z, "z"), p.rows = matrices_of(rows, "rows"), p.weight = weights_of(weight);
     p.indices = indices.const_data_ptr<int64_t>();
     if (grad_codes.has_value()) p.grad_codes = grad_codes->const_data_ptr();
     p.grad_z = grad_z.mutable_data_ptr();

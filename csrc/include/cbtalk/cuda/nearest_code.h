@@ -7,8 +7,8 @@
 #include "cbtalk/cuda/nearest_code_sizes.h"
 #include "cbtalk/storage.h"
 
-// Nearest code by squared Euclidean distance on a GPU, and the gradients of what is built on it, for H codebooks at once.
-// Strides are in elements.
+// Nearest code by squared Euclidean distance on a GPU, and the gradients of what is built on it, for H codebooks at
+// once. Strides are in elements.
 
 namespace cbtalk {
 

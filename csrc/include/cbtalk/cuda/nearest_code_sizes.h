@@ -19,7 +19,8 @@ constexpr int64_t kBlocksWanted = 132;
 // Sorted rows that are summed together where they all belong to one code.
 constexpr int64_t kChunk = 64;
 
-// Heads lie along the third dimension of a grid, and the codes of all heads are numbered with 32 bits, filled up to panels.
+// Heads lie along the third dimension of a grid, and the codes of all heads are numbered with 32 bits, filled up to
+// panels.
 constexpr int64_t kMaxHeads = 65535;
 constexpr int64_t kMaxCodes = (int64_t{1} << 31) - 1024;
 
@@ -49,8 +50,9 @@ constexpr int64_t winner_blocks(int64_t N) {
   return blocks < 1024 ? blocks : 1024;
 }
 
-// The workspace: what is zeros at first, then the blocks' partial sums, then the packed codebooks. The zeros are of each
-// head a hash table, the squared lengths of the codes and that of the longest; and how many blocks of winners are done.
+// The workspace: what is zeros at first, then the blocks' partial sums, then the packed codebooks. The zeros are of
+// each head a hash table, the squared lengths of the codes and that of the longest; and how many blocks of winners are
+// done.
 constexpr int64_t zero_bytes(int64_t H, int64_t K) {
   return H * (table_slots(K) * 8 + padded_codes(K) * 4) + ceil_div(H + 1, 4) * 16;
 }

@@ -6,12 +6,13 @@
 #include "cbtalk/host_device.h"
 
 // A hash table of codes that finds those which equal an earlier one. A slot is 0, or a hash with the first code of it.
-// Of two hashes that meet in a slot the larger stays and the other goes on to the next slot: so the table depends on what
-// is entered alone, not on the order, and the codes of one hash meet in one slot.
+// Of two hashes that meet in a slot the larger stays and the other goes on to the next slot: so the table depends on
+// what is entered alone, not on the order, and the codes of one hash meet in one slot.
 
 namespace cbtalk::nearest_code {
 
-// The hash of a code is the sum of these over its columns (MurmurHash3's last step). Equal numbers mix alike, 0 and -0 too.
+// The hash of a code is the sum of these over its columns (MurmurHash3's last step). Equal numbers mix alike, 0 and -0
+// too.
 CBTALK_HOST_DEVICE static inline uint32_t mix(float element, uint32_t column) {
   element += 0.0f;
   uint32_t bits;
@@ -35,8 +36,8 @@ struct SameHash {
   int32_t first, later;  // two codes; later is -1 where none have met
 };
 
-// Enters a code; two codes of one hash that have met on the way. raise(slot, entry) makes a slot the larger of itself and
-// entry in one step, and gives what it was.
+// Enters a code; two codes of one hash that have met on the way. raise(slot, entry) makes a slot the larger of itself
+// and entry in one step, and gives what it was.
 #ifdef __CUDACC__
 #pragma nv_exec_check_disable
 #endif
