@@ -90,8 +90,9 @@ inline void search_tile(const float* z, const float* panel, int64_t D, int32_t f
     for (int v = 0; v < kVectors; ++v) {
       // Codes come in ascending order, so that strictly less keeps the smallest index of equals.
       const Vi nearer = score[row][v] < best_score;
-      second = min(select(nearer, best_score, score[row][v]), second);  // min passes a NaN over
-      best_score = select(nearer, score[row][v], best_score);
+      // Of a score and a NaN, in this order, max gives the NaN, and min then passes it over.
+      second = min(max(best_score, score[row][v]), second);
+      best_score = min(score[row][v], best_score);
       best_index = select(nearer, iota() + (first + v * kWidth), best_index);
     }
     store(best.score + row * kWidth, best_score);
@@ -100,20 +101,42 @@ inline void search_tile(const float* z, const float* panel, int64_t D, int32_t f
   }
 }
 
-// The best of a row: its lane.
-int nearest_lane(const float* score, const int32_t* index) {
-  int lane = 0;
-  for (int other = 1; other < kWidth; ++other) {
-    if (is_nearer(score[other], index[other], score[lane], index[lane])) lane = other;
+// The lanes meet in halves; score and index (kWidth,) are overwritten.
+void nearest_lane(float* score, int32_t* index) {
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      const bool other = is_nearer(score[lane + half], index[lane + half], score[lane], index[lane]);
+      score[lane] = other ? score[lane + half] : score[lane];
+      index[lane] = other ? index[lane + half] : index[lane];
+    }
   }
-  return lane;
 }
 
-// Whether a score of the row but that of its best code, in `lane`, is at most `bound`.
-bool has_rival(Best best, int lane, float bound) {
-  best.score[lane] = __builtin_inff();
-  const Vf smallest = min(load(best.score), load(best.second));
-  return reduce_min(smallest) <= bound;
+float smallest_lane(Vf values) {
+  float lanes[kWidth];
+  store(lanes, values);
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      lanes[lane] = lanes[lane + half] < lanes[lane] ? lanes[lane + half] : lanes[lane];
+    }
+  }
+  return lanes[0];
+}
+
+// The code of the smallest score of a row, that score, and the smallest score of all other codes.
+struct Winner {
+  int32_t index;
+  float score, second;
+};
+
+Winner winner_of(Best best) {
+  const Vf scores = load(best.score), seconds = load(best.second);
+  const Vi indices = load(best.index);
+  nearest_lane(best.score, best.index);
+  const Vi won = (scores == broadcast(best.score[0])) & (indices == broadcast(best.index[0]));
+  return {best.index[0], best.score[0], smallest_lane(select(won, seconds, scores))};
 }
 
 double exact_distance(const float* z, const float* code, int64_t D) {
@@ -174,16 +197,15 @@ float squared_distance(const float* z, const float* code, int64_t D) {
 void finish_row(const NearestCodeParams& p, int64_t row, const float* packed, float length, float longest, Best best,
                 float* scratch) {
   const float* z = float32_row(p.z, row, p.D, scratch);
-  const int lane = nearest_lane(best.score, best.index);
-  const float score = best.score[lane];
-  int32_t index = best.index[lane];
+  const Winner winner = winner_of(best);
+  int32_t index = winner.index;
   const float* code = float32_row(p.codebook, index, p.D, scratch + p.D);
   float distance = squared_distance(z, code, p.D);
   if (length == length) {  // a row with a NaN keeps index 0
     const float reach = length + __builtin_sqrtf(distance);
-    const float bound = score + nearest_code_gap(length, reach < longest ? reach : longest, p.D);
-    if (!(bound < __builtin_inff()) || has_rival(best, lane, bound)) {
-      index = settle(p, z, packed, bound < __builtin_inff() ? bound : __builtin_inff(), scratch + p.D);
+    const float bound = winner.score + nearest_code_gap(length, reach < longest ? reach : longest, p.D);
+    if (!(winner.second > bound)) {
+      index = settle(p, z, packed, bound, scratch + p.D);
       code = float32_row(p.codebook, index, p.D, scratch + p.D);
       distance = squared_distance(z, code, p.D);
     }

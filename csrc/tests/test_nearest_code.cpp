@@ -80,6 +80,22 @@ void test_sizes() {
   }
 }
 
+// Codes so close that float32 scores have them in the wrong order, and far from the origin.
+void test_exact() {
+  for (const float offset : {0.0f, 1000.0f}) {
+    Search search(97, 4000, 1);
+    for (float& value : search.z) value += offset;
+    for (float& value : search.codebook) value += offset;
+    search.run(search.N);
+    for (int64_t row = 0; row < search.N; ++row) {
+      const double chosen = search.distance(row, search.indices[row]);
+      for (int64_t k = 0; k < search.K; ++k) {
+        CHECK(chosen < search.distance(row, k) || (chosen == search.distance(row, k) && search.indices[row] <= k));
+      }
+    }
+  }
+}
+
 // Every code twice, the second time at every distance from the first that lanes and panels can make.
 void test_duplicates() {
   const int64_t K = 70, D = 5;
@@ -121,6 +137,7 @@ int main() {
   for (const char* level : {"baseline", "avx2", "avx512"}) {
     CHECK(set_level(level));
     test_sizes();
+    test_exact();
     test_duplicates();
     test_not_a_number();
   }

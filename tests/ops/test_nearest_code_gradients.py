@@ -1,11 +1,13 @@
 """First and second derivatives of nearest_code and vector_quantize."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from cbtalk.ops import _nearest_code_kernels as kernels
 from cbtalk.ops import nearest_code, vector_quantize
 from tests.checks import assert_error_budget
 from tests.ops.test_nearest_code import backends, leaves_of, needs_cpp, trained
@@ -98,6 +100,25 @@ def test_backward_uses_the_codes_of_the_forward_pass(update: Callable[[Tensor, T
     still = gradient_around(None, backend)
     torch.manual_seed(1)
     assert torch.equal(gradient_around(update, backend), still)
+
+
+@needs_cpp
+def test_a_codebook_saved_by_reference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted fault: the backward pass reads the codebook as it is by then."""
+    save = kernels.QUANTIZE._save
+
+    def save_codebook(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        save(ctx, inputs, output)
+        ctx.codebook = inputs[1]
+
+    def saved(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
+        z, indices, rows = ctx.saved_tensors
+        return z, indices, ctx.codebook[indices] if hasattr(ctx, "codebook") else rows
+
+    monkeypatch.setattr(kernels.QUANTIZE, "_save", save_codebook)
+    monkeypatch.setattr(kernels, "_saved", saved)
+    with pytest.raises(AssertionError):
+        test_backward_uses_the_codes_of_the_forward_pass(UPDATES["data"], "cpp")
 
 
 @backends
