@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compil
 LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
 LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 # What a test is linked with: sources compiled for each level, and once.
-KERNELS = {"test_nearest_code": (["nearest_code"], ["dispatch", "code_counts"])}
+KERNELS = {"test_nearest_code": (["nearest_code", "nearest_code_pack"], ["dispatch", "code_counts"])}
 
 
 def build_kernels(folder: Path, test: str, include: list[str]) -> list[str]:

@@ -67,3 +67,18 @@ def test_smallest_index_where_different_codes_are_equally_near(offset: float, le
         indices = nearest_code(z, codebook, backend="cpp").indices
     distances = torch.stack([(row - codebook.double()).square().sum(1) for row in z.double()])
     assert torch.equal(indices, distances.argmin(1))
+
+
+@needs_cpp
+@pytest.mark.parametrize("level", LEVELS)
+def test_repeated_codes_change_nothing_but_who_may_win(level: str) -> None:
+    codes = torch.randn(70, 9)
+    codes[3, 4], codes[8], codes[20] = torch.nan, 0.0, 1e30
+    z = torch.cat([torch.randn(200, 9), 0.01 * torch.randn(20, 9), codes[20:21]])
+    repeated = torch.cat([codes, codes.flip(0), codes])
+    repeated[70 + 61] = -0.0  # equal to the zeros of code 8
+    with _native.use_cpu_level(level):
+        alone = nearest_code(z, codes, backend="cpp")
+        assert torch.equal(nearest_code(z, repeated, backend="cpp").indices, alone.indices)
+        zeros = nearest_code(z, torch.zeros(100, 9), backend="cpp").indices
+    assert zeros.eq(0).all()
