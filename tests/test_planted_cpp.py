@@ -1,5 +1,6 @@
 """Tests of the C++ tests: a fault planted in a formula that every backend shares turns them red."""
 
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,29 @@ COMPILER = shutil.which("g++") or shutil.which("c++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
 
 
+# As CMakeLists.txt has them.
+LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
+LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+# What a test is linked with: sources compiled for each level, and once.
+KERNELS = {"test_nearest_code": (["nearest_code", "nearest_code_pack"], ["dispatch", "code_counts"])}
+
+
+def build_kernels(folder: Path, test: str, include: list[str]) -> list[str]:
+    """The object files of the kernels that the test calls."""
+    each_level, once = KERNELS.get(test, ([], []))
+    levels = LEVELS if platform.machine() in ("x86_64", "AMD64") else {"baseline": []}
+    builds = [
+        (name, level, [f"-DCBTALK_ISA={level}", *flags]) for name in each_level for level, flags in levels.items()
+    ]
+    builds += [(name, "once", []) for name in once]
+    objects = []
+    for name, level, flags in builds:
+        objects.append(str(folder / f"{name}_{level}.o"))
+        command = [str(COMPILER), "-std=c++20", "-O1", "-ffp-contract=off", *flags, *include]
+        subprocess.run([*command, "-c", str(CSRC / "cpu" / f"{name}.cpp"), "-o", objects[-1]], check=True)
+    return objects
+
+
 def run_test(folder: Path, test: str, header: str, before: str, after: str) -> int:
     """The exit code of csrc/tests/<test>.cpp, built with `before` in a header replaced by `after`."""
     headers = folder / "include" / "cbtalk"
@@ -22,7 +46,8 @@ def run_test(folder: Path, test: str, header: str, before: str, after: str) -> i
     program = folder / test
     include = [f"-I{folder / 'include'}", f"-I{CSRC / 'cpu'}"]
     source = CSRC / "tests" / f"{test}.cpp"
-    subprocess.run([str(COMPILER), "-std=c++20", "-O1", *include, str(source), "-o", str(program)], check=True)
+    parts = [str(source), *build_kernels(folder, test, include)]
+    subprocess.run([str(COMPILER), "-std=c++20", "-O1", *include, *parts, "-o", str(program)], check=True)
     return subprocess.run([program], capture_output=True).returncode
 
 
@@ -41,6 +66,7 @@ def run_test(folder: Path, test: str, header: str, before: str, after: str) -> i
         ("test_geometry", "geometry.h", "turned ? -one : one", "one"),
         ("test_ordering", "ordering.h", "(score < best_score)", "(score <= best_score)"),
         ("test_ordering", "ordering.h", "index < best_index", "index > best_index"),
+        ("test_nearest_code", "nearest_code_doubt.h", "return 0x1p-23f *", "return 0.0f *"),
         ("test_cuda_nearest_code", "cuda/nearest_code_doubt.h", "fmin(second, nearer ? best : score)", "best"),
         ("test_cuda_nearest_code", "cuda/nearest_code_doubt.h", "0.125f * e_length", "0.0f"),
         ("test_cuda_nearest_code", "cuda/nearest_code_table.h", "entry = smaller;", ""),

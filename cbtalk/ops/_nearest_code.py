@@ -27,12 +27,13 @@ def nearest_code(z: Tensor, codebook: Tensor, *, ignored: Tensor | None = None, 
     """The code nearest to each row, by squared Euclidean distance.
 
     Codes are compared by |e|^2 - 2 z.e in float32 or wider, under autocast too: the same order as the distances
-    without the rounding of |z|^2, which is large beside the differences between codes. On a GPU a row for which float32
-    cannot tell the nearest code for certain is searched again in float64. Of equally near codes the smallest index
-    wins. A code with a NaN never wins; a row of NaN takes index 0 at distance NaN. The distance is that
-    of the winner, computed as sum (z - e)^2, and carries gradients to both arguments: those of the codes as they were
-    here, whatever becomes of the codebook before the backward pass. The C++ kernels allocate one packed copy of the
-    codebook; an answer for a row depends on neither the other rows nor the number of threads.
+    without the rounding of |z|^2, which is large beside the differences between codes. The kernels compare again in
+    float64 where float32 cannot tell the nearest code for certain, so that far from the origin theirs is the nearest
+    too. Of equally near codes the smallest index wins. A code with a NaN never wins; a row of NaN takes index 0 at
+    distance NaN. The distance is that of the winner, computed as sum (z - e)^2, and carries gradients to both
+    arguments: those of the codes as they were here, whatever becomes of the codebook before the backward pass. The C++
+    kernels allocate one packed copy of the codebook; an answer for a row depends on neither the other rows nor the
+    number of threads.
 
     Args:
         z: (N, D) floating, N >= 0, any strides; or (H, N, D), rows of H codebooks.

@@ -45,10 +45,17 @@ static inline const float* float32_row(const StridedMatrix& matrix, int64_t row,
   return scratch;
 }
 
+// Where to compute row `row` of target (., D), contiguous, in float32: in place if it is stored so, else in `scratch`;
+// store_row then stores it.
+static inline float* float32_target(void* target, Storage storage, int64_t row, int64_t D, float* scratch) {
+  return storage == Storage::float32 ? static_cast<float*>(target) + row * D : scratch;
+}
+
 // Writes values (D,) as row `row` of target (., D), contiguous.
 static inline void store_row(const float* values, void* target, Storage storage, int64_t row, int64_t D) {
   if (storage == Storage::float32) {
-    narrow_row(values, D, static_cast<float*>(target) + row * D);
+    float* place = static_cast<float*>(target) + row * D;
+    if (values != place) narrow_row(values, D, place);
   } else if (storage == Storage::float16) {
     narrow_row(values, D, static_cast<Float16*>(target) + row * D);
   } else {

@@ -3,6 +3,7 @@
 #include "cbtalk/nearest_code_doubt.h"
 #include "cbtalk/ordering.h"
 #include "float32_rows.h"
+#include "nearest_code_panels.h"
 
 // The search is a matrix product that never stores its result. Score = |e|^2 - 2 z.e, with rows and codes given from a
 // centre amid the codes; a tile of kRows rows times kPanel codes is accumulated in registers, starting from |e|^2, over
@@ -10,17 +11,15 @@
 // smallest score of the other codes. Lanes meet only once a row, at the end; where the best score is not ahead of all
 // others by more than the rounding, the codes that may be the nearest are compared in float64.
 //
-// packed codebook: panel after panel, each |e|^2 (kPanel) and then -2e as (D, kPanel)
+// packed codebook: that of nearest_code_panels.h
 // packed rows:     tile after tile, each z as (D, kRows)
 
 namespace cbtalk::CBTALK_ISA {
 namespace {
 
-constexpr int kVectors = 2;
-constexpr int kPanel = kVectors * kWidth;
 // As many accumulators (kRows * kVectors) as leave registers for the codes and the broadcast row element: of 32 or 16.
 constexpr int kRows = kWidth == 16 ? 12 : 6;
-static_assert(kNearestCodeGroup % kPanel == 0 && kNearestCodeRowBlock % kRows == 0);
+static_assert(kNearestCodeRowBlock % kRows == 0);
 
 // What is known of a row block while its panels go by; each (rows, kWidth).
 struct Best {
@@ -90,8 +89,9 @@ inline void search_tile(const float* z, const float* panel, int64_t D, int32_t f
     for (int v = 0; v < kVectors; ++v) {
       // Codes come in ascending order, so that strictly less keeps the smallest index of equals.
       const Vi nearer = score[row][v] < best_score;
-      second = min(select(nearer, best_score, score[row][v]), second);  // min passes a NaN over
-      best_score = select(nearer, score[row][v], best_score);
+      // Of a score and a NaN, in this order, max gives the NaN, and min then passes it over.
+      second = min(max(best_score, score[row][v]), second);
+      best_score = min(score[row][v], best_score);
       best_index = select(nearer, iota() + (first + v * kWidth), best_index);
     }
     store(best.score + row * kWidth, best_score);
@@ -100,20 +100,42 @@ inline void search_tile(const float* z, const float* panel, int64_t D, int32_t f
   }
 }
 
-// The best of a row: its lane.
-int nearest_lane(const float* score, const int32_t* index) {
-  int lane = 0;
-  for (int other = 1; other < kWidth; ++other) {
-    if (is_nearer(score[other], index[other], score[lane], index[lane])) lane = other;
+// The lanes meet in halves; score and index (kWidth,) are overwritten.
+void nearest_lane(float* score, int32_t* index) {
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      const bool other = is_nearer(score[lane + half], index[lane + half], score[lane], index[lane]);
+      score[lane] = other ? score[lane + half] : score[lane];
+      index[lane] = other ? index[lane + half] : index[lane];
+    }
   }
-  return lane;
 }
 
-// Whether a score of the row but that of its best code, in `lane`, is at most `bound`.
-bool has_rival(Best best, int lane, float bound) {
-  best.score[lane] = __builtin_inff();
-  const Vf smallest = min(load(best.score), load(best.second));
-  return reduce_min(smallest) <= bound;
+float smallest_lane(Vf values) {
+  float lanes[kWidth];
+  store(lanes, values);
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) {
+      lanes[lane] = lanes[lane + half] < lanes[lane] ? lanes[lane + half] : lanes[lane];
+    }
+  }
+  return lanes[0];
+}
+
+// The code of the smallest score of a row, that score, and the smallest score of all other codes.
+struct Winner {
+  int32_t index;
+  float score, second;
+};
+
+Winner winner_of(Best best) {
+  const Vf scores = load(best.score), seconds = load(best.second);
+  const Vi indices = load(best.index);
+  nearest_lane(best.score, best.index);
+  const Vi won = (scores == broadcast(best.score[0])) & (indices == broadcast(best.index[0]));
+  return {best.index[0], best.score[0], smallest_lane(select(won, seconds, scores))};
 }
 
 double exact_distance(const float* z, const float* code, int64_t D) {
@@ -174,16 +196,15 @@ float squared_distance(const float* z, const float* code, int64_t D) {
 void finish_row(const NearestCodeParams& p, int64_t row, const float* packed, float length, float longest, Best best,
                 float* scratch) {
   const float* z = float32_row(p.z, row, p.D, scratch);
-  const int lane = nearest_lane(best.score, best.index);
-  const float score = best.score[lane];
-  int32_t index = best.index[lane];
+  const Winner winner = winner_of(best);
+  int32_t index = winner.index;
   const float* code = float32_row(p.codebook, index, p.D, scratch + p.D);
   float distance = squared_distance(z, code, p.D);
   if (length == length) {  // a row with a NaN keeps index 0
     const float reach = length + __builtin_sqrtf(distance);
-    const float bound = score + nearest_code_gap(length, reach < longest ? reach : longest, p.D);
-    if (!(bound < __builtin_inff()) || has_rival(best, lane, bound)) {
-      index = settle(p, z, packed, bound < __builtin_inff() ? bound : __builtin_inff(), scratch + p.D);
+    const float bound = winner.score + nearest_code_gap(length, reach < longest ? reach : longest, p.D);
+    if (!(winner.second > bound)) {
+      index = settle(p, z, packed, bound, scratch + p.D);
       code = float32_row(p.codebook, index, p.D, scratch + p.D);
       distance = squared_distance(z, code, p.D);
     }
@@ -206,7 +227,7 @@ void ignore_row(const NearestCodeParams& p, int64_t row, float* scratch) {
 float longest_code(const NearestCodeParams& p) {
   float squared = 0.0f;
   for (int64_t k = 0; k < p.K; ++k) {
-    const float norm = p.panels[k / kPanel * kPanel * (p.D + 1) + k % kPanel];
+    const float norm = *packed_element(p, k, -1);
     if (norm > squared) squared = norm;
   }
   return __builtin_sqrtf(squared);
@@ -246,50 +267,7 @@ void search_block(const NearestCodeParams& p, float longest, float* scratch, int
   }
 }
 
-void pack_panel(const NearestCodeParams& p, int64_t first, float* panel, float* scratch) {
-  double norm[kPanel] = {};
-  for (int64_t lane = 0; lane < kPanel; ++lane) {
-    const bool exists = first + lane < p.K;
-    const float* code = exists ? float32_row(p.codebook, first + lane, p.D, scratch) : nullptr;
-    for (int64_t d = 0; d < p.D; ++d) panel[(1 + d) * kPanel + lane] = exists ? -2.0f * (code[d] - p.centre[d]) : 0.0f;
-  }
-  for (int64_t d = 0; d < p.D; ++d) {
-    const float* elements = panel + (1 + d) * kPanel;  // -2e, exact
-    for (int64_t lane = 0; lane < kPanel; ++lane) {
-      norm[lane] += 0.25 * static_cast<double>(elements[lane]) * static_cast<double>(elements[lane]);
-    }
-  }
-  // What fills up the last panel is never nearer than anything.
-  for (int64_t lane = 0; lane < kPanel; ++lane) {
-    panel[lane] = first + lane < p.K ? static_cast<float>(norm[lane]) : __builtin_inff();
-  }
-}
-
 }  // namespace
-
-void nearest_code_centre(const NearestCodeParams& params, float* scratch) {
-  // The mean of some of the codes: any point amid them will do.
-  constexpr int64_t kSamples = 64;
-  const auto& p = params;
-  double* sum = reinterpret_cast<double*>(scratch);  // (D,)
-  for (int64_t d = 0; d < p.D; ++d) sum[d] = 0.0;
-  int64_t count = 0;
-  for (int64_t k = 0; k < p.K; k += p.K / kSamples + 1) {
-    const float* code = float32_row(p.codebook, k, p.D, scratch + 2 * p.D);
-    float finite = 0.0f;  // and NaN where an element is not
-    for (int64_t d = 0; d < p.D; ++d) finite += 0.0f * code[d];
-    if (finite != 0.0f) continue;
-    for (int64_t d = 0; d < p.D; ++d) sum[d] += static_cast<double>(code[d]);
-    ++count;
-  }
-  for (int64_t d = 0; d < p.D; ++d) p.centre[d] = count == 0 ? 0.0f : static_cast<float>(sum[d] / count);
-}
-
-void nearest_code_pack(const NearestCodeParams& params, float* scratch, int64_t begin, int64_t end) {
-  for (int64_t first = begin * kNearestCodeGroup; first < end * kNearestCodeGroup; first += kPanel) {
-    pack_panel(params, first, params.panels + first * (params.D + 1), scratch);
-  }
-}
 
 void nearest_code_search(const NearestCodeParams& params, float* scratch, int64_t begin, int64_t end) {
   const float longest = longest_code(params);

@@ -22,11 +22,12 @@ struct Numbers {
 struct Search {
   int64_t N, K, D;
   std::vector<float> z, codebook, centre, panels, scratch, distances, codes;
+  std::vector<int32_t> table;
   std::vector<int64_t> indices;
 
   Search(int64_t rows, int64_t code_count, int64_t dim)
       : N(rows), K(code_count), D(dim), z(N * D), codebook(K * D), centre(D), panels(nearest_code_panel_floats(K, D)),
-        scratch(nearest_code_scratch_floats(D)), distances(N), codes(N * D), indices(N) {
+        scratch(nearest_code_scratch_floats(D)), distances(N), codes(N * D), table(nearest_code_table_size(K)), indices(N) {
     Numbers numbers;
     for (float& value : z) value = numbers.next();
     for (float& value : codebook) value = numbers.next();
@@ -35,11 +36,12 @@ struct Search {
   void run(int64_t division) {
     NearestCodeParams p{};
     p.z = {z.data(), Storage::float32, D, 1}, p.codebook = {codebook.data(), Storage::float32, D, 1};
-    p.centre = centre.data(), p.panels = panels.data();
+    p.centre = centre.data(), p.table = table.data(), p.panels = panels.data();
     p.indices = indices.data(), p.distances = distances.data(), p.codes = codes.data();
     p.N = N, p.K = K, p.D = D;
     nearest_code_centre()(p, scratch.data());
     nearest_code_pack()(p, scratch.data(), 0, nearest_code_groups(K));
+    nearest_code_drop_repeated()(p, scratch.data());
     for (int64_t begin = 0; begin < N; begin += division) {
       nearest_code_search()(p, scratch.data(), begin, begin + division < N ? begin + division : N);
     }
@@ -75,6 +77,22 @@ void test_sizes() {
         const std::vector<int64_t> whole = search.indices;
         search.run(7);
         CHECK(search.indices == whole);
+      }
+    }
+  }
+}
+
+// Codes so close that float32 scores have them in the wrong order, and far from the origin.
+void test_exact() {
+  for (const float offset : {0.0f, 1000.0f}) {
+    Search search(97, 4000, 1);
+    for (float& value : search.z) value += offset;
+    for (float& value : search.codebook) value += offset;
+    search.run(search.N);
+    for (int64_t row = 0; row < search.N; ++row) {
+      const double chosen = search.distance(row, search.indices[row]);
+      for (int64_t k = 0; k < search.K; ++k) {
+        CHECK(chosen < search.distance(row, k) || (chosen == search.distance(row, k) && search.indices[row] <= k));
       }
     }
   }
@@ -121,6 +139,7 @@ int main() {
   for (const char* level : {"baseline", "avx2", "avx512"}) {
     CHECK(set_level(level));
     test_sizes();
+    test_exact();
     test_duplicates();
     test_not_a_number();
   }

@@ -1,11 +1,13 @@
 """First and second derivatives of nearest_code and vector_quantize."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from cbtalk.ops import _nearest_code_kernels as kernels
 from cbtalk.ops import nearest_code, vector_quantize
 from tests.checks import assert_error_budget
 from tests.ops.test_nearest_code import backends, leaves_of, needs_cpp, trained
@@ -100,6 +102,25 @@ def test_backward_uses_the_codes_of_the_forward_pass(update: Callable[[Tensor, T
     assert torch.equal(gradient_around(update, backend), still)
 
 
+@needs_cpp
+def test_a_codebook_saved_by_reference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted fault: the backward pass reads the codebook as it is by then."""
+    save = kernels.QUANTIZE._save
+
+    def save_codebook(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        save(ctx, inputs, output)
+        ctx.codebook = inputs[1]
+
+    def saved(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:
+        z, indices, rows = ctx.saved_tensors
+        return z, indices, ctx.codebook[indices] if hasattr(ctx, "codebook") else rows
+
+    monkeypatch.setattr(kernels.QUANTIZE, "_save", save_codebook)
+    monkeypatch.setattr(kernels, "_saved", saved)
+    with pytest.raises(AssertionError):
+        test_backward_uses_the_codes_of_the_forward_pass(UPDATES["data"], "cpp")
+
+
 @backends
 def test_codebook_gradient_is_of_the_codes_of_the_forward_pass(backend: str) -> None:
     z, codebook = trained(64, 16, 4)
@@ -186,7 +207,7 @@ def test_hessian_vector_products(of: str) -> None:
             found = vector_quantize(*leaves, gamma=0.5, backend=name)
             value = (found.codes * weight.to(dtype)).sin().sum() if of == "codes" else found.loss.square()
         gradients = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
-        along = sum((g * v.to(dtype)).sum() for g, v in zip(gradients, vectors, strict=True))
+        along = torch.stack([(g * v.to(dtype)).sum() for g, v in zip(gradients, vectors, strict=True)]).sum()
         results.append(torch.autograd.grad(along, leaves, allow_unused=True, materialize_grads=True))
     for ours, plain, exact in zip(*results, strict=True):
         assert_error_budget(ours, plain, exact)
@@ -265,7 +286,7 @@ def test_functional_call_of_a_module() -> None:
 def test_forward_mode_is_that_of_the_reference() -> None:
     z, codebook = trained(30, 8, 4)
     tangents = torch.randn_like(z), torch.randn_like(codebook)
-    _, ours = torch.func.jvp(lambda z, e: nearest_code(z, e).distances, (z, codebook), tangents)
+    ours = torch.func.jvp(lambda z, e: nearest_code(z, e).distances, (z, codebook), tangents)[1]
     chosen = nearest_code(z, codebook).indices
     expected = 2 * ((z - codebook[chosen]) * (tangents[0] - tangents[1][chosen])).sum(1)
     torch.testing.assert_close(ours, expected)

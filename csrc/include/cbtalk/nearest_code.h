@@ -22,6 +22,7 @@ struct NearestCodeParams {
   const bool* ignored;     // (N,) true for a row that gets index -1, distance 0 and codes 0; or null
   float* centre;           // (D,) written by nearest_code_centre
   float* panels;           // nearest_code_panel_floats(K, D): written by nearest_code_pack
+  int32_t* table;          // (nearest_code_table_size(K),) working memory of nearest_code_drop_repeated
   int64_t* indices;        // (N,)
   float* distances;        // (N,)
   void* codes;             // (N, D) the chosen codes, stored as z is; or null
@@ -54,6 +55,13 @@ constexpr int64_t nearest_code_panel_floats(int64_t K, int64_t D) {
   return nearest_code_groups(K) * kNearestCodeGroup * (D + 1);
 }
 
+// Slots of the hash table of the codes: a power of two, at most half of them used.
+constexpr int64_t nearest_code_table_size(int64_t K) {
+  int64_t size = 2;
+  while (size < 2 * K) size *= 2;
+  return size;
+}
+
 // Rows that are searched together; work is best divided into multiples of it.
 constexpr int64_t kNearestCodeRowBlock = 96;
 
@@ -70,6 +78,10 @@ CBTALK_CPU_KERNEL(nearest_code_centre, (const NearestCodeParams& params, float* 
 
 // Packs the codebook for the search, groups [begin, end) of nearest_code_groups(K).
 CBTALK_CPU_KERNEL(nearest_code_pack, (const NearestCodeParams& params, float* scratch, int64_t begin, int64_t end))
+
+// Takes codes that equal one before them, which can never win, out of the packed codebook: they would leave every row
+// that is nearest to them in doubt.
+CBTALK_CPU_KERNEL(nearest_code_drop_repeated, (const NearestCodeParams& params, float* scratch))
 
 // Searches the packed codebook for rows [begin, end); a row's answer does not depend on how the rows are divided.
 CBTALK_CPU_KERNEL(nearest_code_search, (const NearestCodeParams& params, float* scratch, int64_t begin, int64_t end))
