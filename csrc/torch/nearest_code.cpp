@@ -75,11 +75,13 @@ void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, con
   if (H * N == 0) return;
   const int64_t panel_floats = nearest_code_panel_floats(K, D);
   const Tensor panels = empty(z, {H * panel_floats}, ScalarType::Float);
+  const Tensor centres = empty(z, {H * D}, ScalarType::Float);
   std::vector<NearestCodeParams> heads(H);
   for (int64_t head = 0; head < H; ++head) {
     NearestCodeParams& p = heads[head];
     p.z = matrix_of(z, head), p.codebook = matrix_of(codebook, head);
     p.ignored = ignored.has_value() ? ignored->const_data_ptr<bool>() + head * N : nullptr;
+    p.centre = centres.mutable_data_ptr<float>() + head * D;
     p.panels = panels.mutable_data_ptr<float>() + head * panel_floats;
     p.indices = indices.mutable_data_ptr<int64_t>() + head * N;
     p.distances = distances.mutable_data_ptr<float>() + head * N;
@@ -87,8 +89,10 @@ void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, con
     p.N = N, p.K = K, p.D = D;
   }
 
+  auto* find_centre = nearest_code_centre();
   auto* pack = nearest_code_pack();
   auto* search_rows = nearest_code_search();
+  for (const NearestCodeParams& head : heads) find_centre(head, scratch_of(nearest_code_row_floats(D))[0].values);
   const int64_t groups_at_least = kElementsPerThread / (kNearestCodeGroup * (D + 1)) + 1;
   parallel_over_heads(H, nearest_code_groups(K), groups_at_least, [&](int64_t head, int64_t begin, int64_t end) {
     pack(heads[head], scratch_of(nearest_code_row_floats(D))[0].values, begin, end);
