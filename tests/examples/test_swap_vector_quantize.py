@@ -147,10 +147,11 @@ def test_indices_that_are_given_get_their_cross_entropy() -> None:
     torch.testing.assert_close(module(x, indices=indices), expected)
 
 
-def failures_of_their_tests(report: Path, *plugins: str) -> set[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=no", *plugins, str(THEIR_TESTS)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CBTALK_VQ_CALLS": str(report)}
-    result = subprocess.run(command, cwd=report.parent, env=environment, capture_output=True, text=True)
+def failures_of_their_tests(folder: Path, report: str) -> set[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=no", "-p", "tests.examples.swapping"]
+    command.append(str(THEIR_TESTS))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CBTALK_VQ_CALLS": report}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert " passed" in result.stdout, result.stdout + result.stderr
     print(result.stdout[result.stdout.index("= short test summary") :] if result.returncode else result.stdout[-200:])
     lines = result.stdout.splitlines()
@@ -177,7 +178,7 @@ def test_an_update_with_codes_that_were_chosen_before(options: dict[str, Any]) -
 @pytest.mark.skipif(THEIR_TESTS is None, reason="CBTALK_VQ_TESTS names no folder with the package's own tests")
 def test_the_packages_own_tests_that_pass_still_do(tmp_path: Path) -> None:
     report = tmp_path / "calls.json"
-    assert failures_of_their_tests(report, "-p", "tests.examples.swapping") <= failures_of_their_tests(report)
+    assert failures_of_their_tests(tmp_path, str(report)) <= failures_of_their_tests(tmp_path, "")
     calls = json.loads(report.read_text())
     print(calls)
     assert calls["cbtalk"] > 0 and set(calls) <= {"cbtalk", "sampling", "top-k", "codebook transform"}
