@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "ops": FOUNDATION | {"reference", "kernels", "_native", "_triton", "_vector_math"},
     "model": FOUNDATION | {"ops"},
     "media": FOUNDATION,
+    "faces": FOUNDATION,
     "render": FOUNDATION | {"model", "media"},
     "evaluate": FOUNDATION | {"model", "media"},
     "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
