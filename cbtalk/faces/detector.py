@@ -73,12 +73,12 @@ def _suppress(boxes: Tensor, scores: Tensor) -> list[int]:
     """Indices of the boxes that no better one overlaps, the best score first."""
     kept: list[int] = []
     for i in scores.argsort(descending=True, stable=True).tolist():
-        if all(_overlap(boxes[i], boxes[j]) <= _MOST_OVERLAP for j in kept):
+        if all(overlap(boxes[i], boxes[j]) <= _MOST_OVERLAP for j in kept):
             kept.append(i)
     return kept
 
 
-def _overlap(a: Tensor, b: Tensor) -> float:
+def overlap(a: Tensor, b: Tensor) -> float:
     """Intersection over union of two boxes (4,)."""
     inner = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp_min(0).prod()
     areas = (a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()
