@@ -129,6 +129,24 @@ def motion(
     _tell(report, quiet)
 
 
+def crop(
+    source: Positional[Path],
+    output: Annotated[Path, arg(aliases=["-o"])],
+    face: str = "largest",
+) -> None:
+    """Draw what `cbtalk render` finds in a portrait: faces, their numbers and the square that it animates.
+
+    Args:
+        source: The portrait: a picture.
+        output: The picture to write (.png).
+        face: Which face to animate: largest, its number from left to right, or x,y near it.
+    """
+    from cbtalk.faces import parse_choice
+    from cbtalk.render.crop_preview import crop_preview
+
+    print(crop_preview(source, output, parse_choice(face)))
+
+
 def convert(
     net_g: Path,
     motion: Path,
@@ -242,6 +260,7 @@ def doctor() -> int:
 COMMANDS: dict[str, Callable[..., Any]] = {
     "render": render,
     "motion": motion,
+    "crop": crop,
     "convert": convert,
     "train": train,
     "evaluate": evaluate,

@@ -11,6 +11,7 @@ from PIL import Image
 from cbtalk.errors import InputError
 from cbtalk.media.crop import CropBox
 from cbtalk.render import DrivingOptions, RenderOptions
+from cbtalk.render.crop_preview import crop_preview
 from cbtalk.render.framing import source_picture, with_crop
 from cbtalk.render.report import Report
 
@@ -104,3 +105,24 @@ def test_a_video_of_nobody_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no face is found in the video; .*--driving-crop"):
         with_crop(path, DrivingOptions(), Report(tmp_path / "out.mp4"))
     assert with_crop(path, DrivingOptions(crop="centre"), Report(tmp_path / "out.mp4")).crop == "centre"
+
+
+def test_the_preview_shows_faces_numbers_and_the_square(tmp_path: Path) -> None:
+    image = scene((50, 100, 200), (500, 100, 300))
+    Image.fromarray(image).save(tmp_path / "p.png")
+    line = crop_preview(tmp_path / "p.png", tmp_path / "crop.png", 1)
+    drawn = np.array(Image.open(tmp_path / "crop.png"))
+    assert drawn.shape == image.shape
+    assert line.startswith(f"{tmp_path}/crop.png: 2 faces; the square is ")
+    x, y, side = (int(number) for number in line.rpartition(" ")[2].split(","))
+    assert 50 < x + side / 2 < 250 and 100 < y + side / 2 < 300
+    square, faces = (0, 210, 106), (255, 212, 0)
+    assert (drawn[y : y + 3, x + side // 2] == square).all(-1).any()
+    assert (drawn == faces).all(-1)[:, 500:800].any() and (drawn == faces).all(-1)[:, 50:250].any()
+
+
+def test_the_preview_of_a_picture_without_faces_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    Image.fromarray(scene()).save(tmp_path / "p.png")
+    with pytest.raises(InputError, match="no face is found"):
+        crop_preview(tmp_path / "p.png", tmp_path / "crop.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
