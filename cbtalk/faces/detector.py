@@ -58,15 +58,11 @@ def _candidates(image: Tensor, longest: int) -> Candidates:
         resized = F.interpolate(resized, (h, w), mode="bilinear", antialias=True)
     padded = F.pad(resized, (0, -w % _MULTIPLE, 0, -h % _MULTIPLE))
     with torch.inference_mode():
-        found = _network(image.device)(padded)
+        found = yunet(image.device)(padded.contiguous(memory_format=torch.channels_last))
     likely = found.scores[0] > _LEAST_SCORE
     stretch = torch.tensor([W / w, H / h])
     scores, boxes, points = (part[0][likely].cpu() for part in found)
     return Candidates(scores, boxes * stretch.repeat(2), points * stretch)
-
-
-def _network(device: torch.device) -> torch.nn.Module:
-    return yunet().to(device)
 
 
 def _suppress(boxes: Tensor, scores: Tensor) -> list[int]:

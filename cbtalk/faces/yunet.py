@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
+CPU = torch.device("cpu")
 WEIGHTS = Path(__file__).with_name("yunet.safetensors")
 
 
@@ -88,8 +89,9 @@ def _decode(maps: Tensor, stride: int) -> Candidates:
 
 
 @cache
-def yunet() -> YuNet:
-    """The network with its weights, on the CPU, for inference."""
-    network = YuNet().eval().requires_grad_(False)
+def yunet(device: torch.device = CPU) -> YuNet:
+    """The network with its weights on a device, for inference; fastest on channels_last images."""
+    network = YuNet()
     network.load_state_dict(load_file(WEIGHTS))
-    return network
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval().requires_grad_(False)
