@@ -76,7 +76,7 @@ def packages() -> list[str]:
 setup(
     packages=packages(),
     package_dir=FOLDERS,
-    package_data={"cbtalk": ["py.typed", "*.pyi", "weights/*"]},
+    package_data={"cbtalk": ["py.typed", "*.pyi", "weights/*", "faces/yunet.*"]},
     ext_modules=[Extension("cbtalk._build_info", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

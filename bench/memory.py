@@ -18,6 +18,8 @@ from bench.media import write_clip
 SECONDS = (6, 60)
 SIDE = 256
 
+CENTRED = ("--crop", "centre", "--driving-crop", "centre")  # the pictures have no faces
+
 
 def peak(arguments: list[str]) -> int:
     """Bytes of memory that the command `cbtalk` had resident at its peak; raises CalledProcessError where it fails."""
@@ -40,7 +42,7 @@ def peaks(weights: str, rate: int) -> list[int]:
             write_clip(folder / "driving.mp4", side=SIDE, frames=seconds * rate, rate=rate)
             files = ("-s", "portrait.png", "-d", "driving.mp4", "-o", "out.mp4")
             given = [part if part.startswith("-") else str(folder / part) for part in files]
-            found.append(peak(["render", *given, "--weights", weights]))
+            found.append(peak(["render", *given, *CENTRED, "--weights", weights]))
         return found
 
 

@@ -35,7 +35,9 @@ def render(
     adapt_scale: bool = False,
     best_frame: bool = False,
     crop: str | None = None,
+    face: str = "largest",
     driving_crop: str | None = None,
+    driving_face: str = "longest",
     compare: bool = False,
     batch_size: int = 4,
     max_frames: int | None = None,
@@ -53,8 +55,10 @@ def render(
         motion: Move the source as the driving face moves, or put it where the driving face is.
         adapt_scale: Multiply relative motion by the ratio of the two faces' sizes.
         best_frame: Measure relative motion from the driving frame most like the source, not from the first.
-        crop: Square of the source to animate, x,y,size in pixels; the centre without it.
-        driving_crop: Square of the driving video to follow, x,y,size in pixels; the centre without it.
+        crop: Square of the source to animate, x,y,size in pixels, or centre; that of a face without it.
+        face: Which face of the source: largest, its number from left to right, or x,y near it.
+        driving_crop: Square of the driving video to follow, x,y,size in pixels, or centre; that of a face without it.
+        driving_face: Which face to follow: longest (in view), largest, its number from left to right, or x,y near it.
         compare: Write source, driving and result side by side.
         batch_size: Frames that the model takes at once.
         max_frames: Stop after this many frames.
@@ -62,6 +66,7 @@ def render(
         device: Where the model runs; auto takes the GPU if there is one.
         quiet: No progress and no final line; warnings and errors only.
     """
+    from cbtalk.faces import parse_choice
     from cbtalk.media.crop import parse_crop
     from cbtalk.render import DrivingOptions, RenderOptions, render_video
 
@@ -70,12 +75,18 @@ def render(
         adapt_scale=adapt_scale,
         best_frame=best_frame,
         crop=None if crop is None else parse_crop(crop),
+        face=parse_choice(face),
         compare=compare,
-        driving=DrivingOptions(None if driving_crop is None else parse_crop(driving_crop), batch_size, max_frames),
+        driving=DrivingOptions(
+            None if driving_crop is None else parse_crop(driving_crop),
+            batch_size,
+            max_frames,
+            "longest" if driving_face == "longest" else parse_choice(driving_face),
+        ),
     )
     device = _use(device, threads)
     report = render_video(source, driving, output, options, weights=weights, device=device, progress=not quiet)
-    _tell(report.warnings, None if quiet else str(report))
+    _tell(report, quiet)
 
 
 def motion(
@@ -83,6 +94,7 @@ def motion(
     output: Annotated[Path, arg(aliases=["-o"])],
     weights: str = "mini",
     crop: str | None = None,
+    face: str = "longest",
     batch_size: int = 4,
     max_frames: int | None = None,
     threads: int | None = None,
@@ -95,19 +107,44 @@ def motion(
         driving: The video.
         output: The motion file to write (.safetensors).
         weights: A bundled model's name or a weights file; render with the same.
-        crop: Square of the video to follow, x,y,size in pixels; the centre without it.
+        crop: Square of the video to follow, x,y,size in pixels, or centre; that of a face without it.
+        face: Which face to follow: longest (in view), largest, its number from left to right, or x,y near it.
         batch_size: Frames that the model takes at once.
         max_frames: Stop after this many frames.
         threads: CPU threads for the model.
         device: Where the model runs; auto takes the GPU if there is one.
         quiet: No progress and no final line; warnings and errors only.
     """
+    from cbtalk.faces import parse_choice
     from cbtalk.media.crop import parse_crop
     from cbtalk.render import DrivingOptions, write_motion
 
-    options = DrivingOptions(None if crop is None else parse_crop(crop), batch_size, max_frames)
+    options = DrivingOptions(
+        None if crop is None else parse_crop(crop),
+        batch_size,
+        max_frames,
+        "longest" if face == "longest" else parse_choice(face),
+    )
     report = write_motion(driving, output, options, weights=weights, device=_use(device, threads), progress=not quiet)
-    _tell(report.warnings, None if quiet else str(report))
+    _tell(report, quiet)
+
+
+def crop(
+    source: Positional[Path],
+    output: Annotated[Path, arg(aliases=["-o"])],
+    face: str = "largest",
+) -> None:
+    """Draw what `cbtalk render` finds in a portrait: faces, their numbers and the square that it animates.
+
+    Args:
+        source: The portrait: a picture.
+        output: The picture to write (.png).
+        face: Which face to animate: largest, its number from left to right, or x,y near it.
+    """
+    from cbtalk.faces import parse_choice
+    from cbtalk.render.crop_preview import crop_preview
+
+    print(crop_preview(source, output, parse_choice(face)))
 
 
 def convert(
@@ -223,6 +260,7 @@ def doctor() -> int:
 COMMANDS: dict[str, Callable[..., Any]] = {
     "render": render,
     "motion": motion,
+    "crop": crop,
     "convert": convert,
     "train": train,
     "evaluate": evaluate,
@@ -319,8 +357,8 @@ def _use(device: Device, threads: int | None) -> Literal["cpu", "cuda"]:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _tell(warnings: list[str], line: str | None) -> None:
-    for warning in warnings:
+def _tell(report: Any, quiet: bool) -> None:
+    for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if line is not None:
+    for line in () if quiet else (*report.notes, str(report)):
         print(line)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbtalk.media.crop import CropBox, center_square, crop_resize
+from cbtalk.media.crop import Crop, center_square, crop_resize
 from cbtalk.media.video_reader import BadFrame, VideoInfo, open_video
 from cbtalk.render.options import DrivingOptions
 
@@ -34,10 +34,10 @@ def video_info(path: Path) -> VideoInfo:
         return reader.info
 
 
-def square(image: NDArray[np.uint8], crop: CropBox | None, size: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 -> (size, size, 3): the crop, or the largest centred square without one."""
+def square(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 -> (size, size, 3) of a crop."""
     height, width = image.shape[:2]
-    return crop_resize(image, crop or center_square(width, height), size)
+    return crop_resize(image, center_square(width, height) if crop == "centre" else crop, size)
 
 
 def at_most(frames: int | None, limit: int | None) -> int | None:
@@ -48,14 +48,16 @@ def at_most(frames: int | None, limit: int | None) -> int | None:
 def read_driving(path: Path, options: DrivingOptions, size: int) -> Generator[DrivingFrame, None, None]:
     """Stream the frames of a video, cropped to a square and resized to (size, size, 3) uint8.
 
-    Raises InputError where the video holds no frame that can be decoded.
+    The square is `options.crop`, or the one in the centre. Raises InputError where the video holds no frame that can be
+    decoded.
     """
+    crop = options.crop or "centre"
     with open_video(path) as reader:
         step = max(1, round(1 / (reader.info.average_rate * reader.info.time_base)))  # ticks from frame to frame
         pictures = (
             frame
             if isinstance(frame, BadFrame)
-            else DrivingFrame(square(frame.image, options.crop, size), frame.pts, frame.time_base)
+            else DrivingFrame(square(frame.image, crop, size), frame.pts, frame.time_base)
             for frame in reader
         )
         yield from islice(fill_gaps(pictures, step), options.max_frames)

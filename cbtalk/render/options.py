@@ -4,20 +4,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cbtalk.errors import ConfigError
-from cbtalk.media.crop import CropBox
+from cbtalk.faces import FaceChoice
+from cbtalk.media.crop import Crop
 
 
 @dataclass(frozen=True)
 class DrivingOptions:
     """How the driving video is read.
 
-    crop: the square to follow, in pixels; the centre where None. batch_size: frames that go through the model at once.
-    max_frames: the end, where it comes before the video's.
+    crop: the square to follow; None for that of the face which `face` names: the one that is longest in view, or one by
+    its number (from left to right as they appear) or by a point near it. batch_size: frames that go through the model
+    at once. max_frames: the end, where it comes before the video's.
     """
 
-    crop: CropBox | None = None
+    crop: Crop | None = None
     batch_size: int = 4
     max_frames: int | None = None
+    face: FaceChoice | Literal["longest"] = "longest"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers below 1."""
@@ -33,14 +36,15 @@ class RenderOptions:
 
     motion: "relative" moves the source as the driving face moves since its initial frame, "absolute" puts it where
     the driving face is. adapt_scale: multiply relative motion by the ratio of the faces' sizes. best_frame: the
-    initial frame is the one most like the source instead of the first. crop: the square of the source to animate, in
-    pixels; the centre where None. compare: source, driving and result side by side.
+    initial frame is the one most like the source instead of the first. crop: the square of the source to animate; None
+    for that of the face which `face` names. compare: source, driving and result side by side.
     """
 
     motion: Literal["relative", "absolute"] = "relative"
     adapt_scale: bool = False
     best_frame: bool = False
-    crop: CropBox | None = None
+    crop: Crop | None = None
+    face: FaceChoice = "largest"
     compare: bool = False
     driving: DrivingOptions = DrivingOptions()
 

@@ -1,7 +1,7 @@
 """What a finished render or extraction tells the user."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cbtalk.render.driving import DrivingFrame
@@ -12,7 +12,7 @@ class Report:
     """Frames written, seconds it took, and every frame that is not what the driving video showed.
 
     undecoded: frames that could not be decoded, the first of them being first_undecoded.
-    not_finite: frames whose motion or picture was not finite.
+    not_finite: frames whose motion or picture was not finite. notes: what was chosen where there was a choice.
     """
 
     output: Path
@@ -21,6 +21,7 @@ class Report:
     undecoded: int = 0
     first_undecoded: DrivingFrame | None = None
     not_finite: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def count_held(self, frames: Iterable[DrivingFrame]) -> None:
         """Take note of the frames that could not be decoded."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,10 @@ from cbtalk.precision import float32_convolutions
 from cbtalk.render.best_frame import best_frame
 from cbtalk.render.compare import side_by_side
 from cbtalk.render.destination import check_destination
-from cbtalk.render.driving import DrivingFrame, at_most, read_driving, square, video_info
+from cbtalk.render.driving import DrivingFrame, at_most, read_driving, video_info
 from cbtalk.render.engine import Engine
 from cbtalk.render.extract import batches, extract_motion, stack
+from cbtalk.render.framing import source_picture, with_crop
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
 from cbtalk.render.options import DrivingOptions, RenderOptions
 from cbtalk.render.pipeline import run_pipeline
@@ -75,11 +76,14 @@ def render_video(
         raise InputError(
             f"{driving}: a motion file has no pictures to crop or to compare with; drive with the video itself"
         )
+    report = Report(output)
     talker = load(weights, device=device)
     started = time.monotonic()
-    picture = square(portrait, options.crop, talker.image_size)
+    picture = source_picture(source, portrait, options, talker.image_size, report)
+    if info is not None:
+        options = replace(options, driving=with_crop(driving, options.driving, report))
     engine = Engine(talker, picture, relative=options.motion == "relative", adapt_scale=options.adapt_scale)
-    job = _Job(engine, picture, driving, info, options, Report(output), progress)
+    job = _Job(engine, picture, driving, info, options, report, progress)
     job.run()
     job.report.seconds = time.monotonic() - started
     return job.report
@@ -101,7 +105,8 @@ def write_motion(
     talker = load(weights, device=device)
     started = time.monotonic()
     report = Report(output)
-    motion = extract_motion(talker, driving, info, options or DrivingOptions(), report, progress=progress)
+    options = with_crop(driving, options or DrivingOptions(), report)
+    motion = extract_motion(talker, driving, info, options, report, progress=progress)
     save_motion(output, motion, fingerprint=talker.motion_fingerprint())
     report.frames, report.seconds = motion.frames, time.monotonic() - started
     return report

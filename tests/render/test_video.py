@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from tests.render.conftest import frames_of, left_in, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
 
 MakeClip = Callable[..., Path]
-ABSOLUTE = RenderOptions(motion="absolute")
+# The pictures of these tests have no faces.
+CENTRED = DrivingOptions(crop="centre")
+RELATIVE = RenderOptions(crop="centre", driving=CENTRED)
+ABSOLUTE = replace(RELATIVE, motion="absolute")
 PORTRAIT = 20  # what the portrait shows
 
 
@@ -39,14 +43,14 @@ def test_absolute_motion_follows_the_driving_video(
 def test_relative_motion_adds_the_driving_change_to_the_source(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
-    render_video(portrait, make_clip([5, 7, 15, 3]), tmp_path / "out.mp4")
+    render_video(portrait, make_clip([5, 7, 15, 3]), tmp_path / "out.mp4", RELATIVE)
     assert numbers_of(tmp_path / "out.mp4") == [PORTRAIT, PORTRAIT + 2, PORTRAIT + 10, PORTRAIT - 2]
 
 
 def test_adapt_scale_multiplies_the_change(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
-    render_video(portrait, make_clip([5, 15]), tmp_path / "out.mp4", RenderOptions(adapt_scale=True))
+    render_video(portrait, make_clip([5, 15]), tmp_path / "out.mp4", replace(RELATIVE, adapt_scale=True))
     # the fake's hull is as much wider as the picture is brighter, and no higher
     scale = np.sqrt((1.5 + level(PORTRAIT)) / (1.5 + level(5)))
     assert numbers_of(tmp_path / "out.mp4") == [PORTRAIT, pytest.approx(PORTRAIT + 10 * scale, abs=1)]
@@ -58,7 +62,7 @@ def test_best_frame_measures_from_the_most_alike_frame(
 ) -> None:
     """Frames before and after the best one are rendered, in time order, relative to it."""
     driving = make_clip([5, 12, PORTRAIT + 1, 33, 28])
-    render_video(portrait, driving, tmp_path / "out.mp4", RenderOptions(best_frame=True, compare=compare))
+    render_video(portrait, driving, tmp_path / "out.mp4", replace(RELATIVE, best_frame=True, compare=compare))
     results = [frame.image[:, -SIZE:] for frame in frames_of(tmp_path / "out.mp4")]
     numbers = [round(float(np.median(result)) / 4) for result in results]
     assert numbers == [4, 11, PORTRAIT, 32, 27]
@@ -67,7 +71,7 @@ def test_best_frame_measures_from_the_most_alike_frame(
 def test_compare_shows_source_driving_and_result(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
-    render_video(portrait, make_clip([5, 7]), tmp_path / "out.mp4", RenderOptions(compare=True))
+    render_video(portrait, make_clip([5, 7]), tmp_path / "out.mp4", replace(RELATIVE, compare=True))
     last = frames_of(tmp_path / "out.mp4")[-1].image
     assert last.shape == (SIZE, 3 * SIZE, 3)
     panels = [round(float(np.median(last[:, start : start + SIZE])) / 4) for start in (0, SIZE, 2 * SIZE)]
@@ -88,10 +92,11 @@ def test_a_motion_file_drives_as_its_video_does(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     driving = make_clip([5, 7, 15, 3, 9], pts=[0, 1, 2, 5, 6], rate=25)
-    report = write_motion(driving, tmp_path / "motion.safetensors", DrivingOptions(batch_size=2))
+    report = write_motion(driving, tmp_path / "motion.safetensors", replace(CENTRED, batch_size=2))
     assert report.frames == 5
-    for source, output in ((driving, "a.mp4"), (tmp_path / "motion.safetensors", "b.mp4")):
-        render_video(portrait, source, tmp_path / output)
+    render_video(portrait, driving, tmp_path / "a.mp4", RELATIVE)
+    by_motion = replace(RELATIVE, driving=DrivingOptions())
+    render_video(portrait, tmp_path / "motion.safetensors", tmp_path / "b.mp4", by_motion)
     video, motion = frames_of(tmp_path / "a.mp4"), frames_of(tmp_path / "b.mp4")
     assert [f.pts * f.time_base for f in video] == [f.pts * f.time_base for f in motion]
     for one, other in zip(video, motion, strict=True):
@@ -102,7 +107,7 @@ def test_a_motion_file_drives_as_its_video_does(
 def test_the_batch_size_changes_no_frame(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path, batch_size: int, batches: list[int]
 ) -> None:
-    options = RenderOptions(driving=DrivingOptions(batch_size=batch_size))
+    options = replace(RELATIVE, driving=replace(CENTRED, batch_size=batch_size))
     render_video(portrait, make_clip([5, 7, 15, 3, 9]), tmp_path / "out.mp4", options)
     assert numbers_of(tmp_path / "out.mp4") == [20, 22, 30, 18, 24]
     assert fake.batches == batches
@@ -112,11 +117,11 @@ def test_the_batch_size_changes_no_frame(
 def test_max_frames_ends_early(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path, from_motion: bool
 ) -> None:
-    driving = make_clip(list(range(40)))
+    driving, crop = make_clip(list(range(40))), CENTRED
     if from_motion:
-        write_motion(driving, tmp_path / "motion.safetensors")
-        driving = tmp_path / "motion.safetensors"
-    options = RenderOptions(driving=DrivingOptions(max_frames=6))
+        write_motion(driving, tmp_path / "motion.safetensors", CENTRED)
+        driving, crop = tmp_path / "motion.safetensors", DrivingOptions()
+    options = replace(RELATIVE, driving=replace(crop, max_frames=6))
     assert render_video(portrait, driving, tmp_path / "out.mp4", options).frames == 6
     assert len(frames_of(tmp_path / "out.mp4")) == 6
 
@@ -125,7 +130,7 @@ def test_crops_choose_what_the_model_sees(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     """The moving patch of the driving pictures is 12 levels, that is 3 numbers, brighter than the rest."""
-    options = RenderOptions(motion="absolute", driving=DrivingOptions(crop=CropBox(8, 8, 16)))
+    options = replace(ABSOLUTE, driving=DrivingOptions(crop=CropBox(8, 8, 16)))
     render_video(portrait, make_clip([30, 0]), tmp_path / "out.mp4", options)
     assert numbers_of(tmp_path / "out.mp4") == [33, 3]
 
@@ -137,7 +142,7 @@ def test_a_frame_that_cannot_be_decoded_holds_the_last_motion(
     numbers = [5, 10, 15, 20, 25, 30]
     driving = make_clip(numbers, codec="mjpeg", name="driving.mov", pix_fmt="yuvj420p")
     overwrite_frames(driving, [3], lambda size: b"\0" * size)
-    report = render_video(portrait, driving, tmp_path / "out.mp4", RenderOptions(best_frame=best_frame))
+    report = render_video(portrait, driving, tmp_path / "out.mp4", replace(RELATIVE, best_frame=best_frame))
     result = numbers_of(tmp_path / "out.mp4")
     assert np.diff(result).tolist() == [5, 5, 0, 10, 5]
     assert (report.frames, report.undecoded) == (6, 1)
@@ -151,7 +156,7 @@ def test_what_is_not_finite_is_held_and_reported(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path, fault: str, batch_size: int
 ) -> None:
     setattr(fake, fault, level(15))
-    options = RenderOptions(motion="absolute", driving=DrivingOptions(batch_size=batch_size))
+    options = replace(ABSOLUTE, driving=replace(CENTRED, batch_size=batch_size))
     report = render_video(portrait, make_clip([15, 5, 15, 9, 15, 15, 2]), tmp_path / "out.mp4", options)
     assert numbers_of(tmp_path / "out.mp4") == [PORTRAIT, 5, 5, 9, 9, 9, 2]
     assert report.not_finite == 4
@@ -162,8 +167,9 @@ def test_motion_that_is_not_finite_never_reaches_a_motion_file(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     fake.blind_to = level(15)
-    report = write_motion(make_clip([15, 5, 15, 9]), tmp_path / "motion.safetensors")
-    render_video(portrait, tmp_path / "motion.safetensors", tmp_path / "out.mp4", ABSOLUTE)
+    report = write_motion(make_clip([15, 5, 15, 9]), tmp_path / "motion.safetensors", CENTRED)
+    options = replace(ABSOLUTE, driving=DrivingOptions())
+    render_video(portrait, tmp_path / "motion.safetensors", tmp_path / "out.mp4", options)
     assert numbers_of(tmp_path / "out.mp4") == [5, 5, 5, 9]
     assert report.not_finite == 2
 
@@ -214,6 +220,6 @@ def test_options_that_contradict_each_other_are_refused(
         RenderOptions(motion="absolute", best_frame=True)
     with pytest.raises(ConfigError):
         DrivingOptions(batch_size=0)
-    write_motion(make_clip([1, 2]), tmp_path / "motion.safetensors")
+    write_motion(make_clip([1, 2]), tmp_path / "motion.safetensors", CENTRED)
     with pytest.raises(InputError, match="no pictures"):
-        render_video(portrait, tmp_path / "motion.safetensors", tmp_path / "o.mp4", RenderOptions(compare=True))
+        render_video(portrait, tmp_path / "motion.safetensors", tmp_path / "o.mp4", replace(RELATIVE, compare=True))

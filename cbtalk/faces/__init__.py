@@ -1,0 +1,22 @@
+"""Faces in images: where they are, and the square around one as a model animates it."""
+
+from cbtalk.faces.choice import FaceChoice, choose, from_left_to_right, parse_choice
+from cbtalk.faces.detector import Face, FaceDetector, find_faces
+from cbtalk.faces.framing import Square, cut, frame, roll
+from cbtalk.faces.track import fixed_square, tracks_of
+
+__all__ = [
+    "Face",
+    "FaceChoice",
+    "FaceDetector",
+    "Square",
+    "choose",
+    "cut",
+    "find_faces",
+    "fixed_square",
+    "frame",
+    "from_left_to_right",
+    "parse_choice",
+    "roll",
+    "tracks_of",
+]
