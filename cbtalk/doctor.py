@@ -37,8 +37,8 @@ def run() -> int:
 
 def _examine_all(device: str, backends: Sequence[str], *, all_on: bool) -> bool:
     """Print a line for each op; whether all are right, and on where `all_on` asks for it."""
-    tested = [(one, one.inputs(device)) for one in EXAMPLES if set(backends) & set(one.backends)]
-    verdicts = [(one.name, {name: examine(one, inputs, name) for name in backends}) for one, inputs in tested]
+    examples = [example for example in EXAMPLES if set(backends) & set(example.backends)]
+    verdicts = [(one.name, {name: examine(one, one.inputs(device), name) for name in backends}) for one in examples]
     lines = ((op, "; ".join(f"{name} {verdict}" for name, verdict in found.items())) for op, found in verdicts)
     _section(f"ops on the {'CPU' if device == 'cpu' else 'GPU'}", lines)
     found = [verdict for _, by_name in verdicts for verdict in by_name.values()]

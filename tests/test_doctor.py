@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cbtalk import _native, _triton, doctor
-from cbtalk.ops.examples import EXAMPLES, example
+from cbtalk.ops.examples import EXAMPLES, named
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -48,7 +48,7 @@ def test_gpu_backends_that_are_off_say_why_and_are_no_fault(
 def test_a_kernel_that_computes_something_else_is_found(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: object
 ) -> None:
-    sound = example("flow_warp")
+    sound = named("flow_warp")
 
     def broken(*inputs: torch.Tensor, backend: str) -> torch.Tensor:
         return fault(sound.op(*inputs, backend="reference"))  # type: ignore[operator]

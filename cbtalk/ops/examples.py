@@ -1,4 +1,4 @@
-"""The list of the public ops, each with inputs of any size: doctor, tests and benchmarks of the ops are made from it."""
+"""The list of the public ops, each with inputs of any size: doctor, tests and benchmarks are made from it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -55,14 +55,14 @@ class Example:
         """Without "reference", which every op has."""
         return tuple(self.module.WHY_NOT)
 
-    def inputs(self, device: str = "cpu", dtype: torch.dtype = torch.float32, *, seed: int = 0, **sizes: int) -> Inputs:
-        """Inputs of the given sizes, the same for equal seeds."""
-        return self.make(torch.Generator(device).manual_seed(seed), dtype, **sizes)
+    def inputs(self, device: str = "cpu", **sizes: int) -> Inputs:
+        """Inputs in float32, the same in every call."""
+        return self.make(torch.Generator(device).manual_seed(0), torch.float32, **sizes)
 
 
-def example(name: str) -> Example:
+def named(name: str) -> Example:
     """The example of an op."""
-    return next(one for one in EXAMPLES if one.name == name)
+    return next(example for example in EXAMPLES if example.name == name)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -74,7 +74,13 @@ def _images(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _rows_and_codes(
-    generator: torch.Generator, dtype: torch.dtype, *, batch: int = 2, tokens: int = 256, codes: int = 256, dim: int = 32
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    *,
+    batch: int = 2,
+    tokens: int = 256,
+    codes: int = 256,
+    dim: int = 32,
 ) -> Inputs:
     """(batch * tokens, dim) and (codes, dim)."""
     return _normal(generator, batch * tokens, dim).to(dtype), _normal(generator, codes, dim).to(dtype)
@@ -167,8 +173,6 @@ def _reference_codes_and_loss(z: Tensor, codebook: Tensor) -> Tensor:
     return found.codes + found.loss
 
 
-_norm = {"groups": GROUPS, "eps": EPS, "silu": True}
-
 EXAMPLES = (
     Example(
         "nearest_code",
@@ -213,8 +217,8 @@ EXAMPLES = (
     Example(
         "group_norm",
         _group_norm,
-        partial(_group_norm.group_norm, **_norm),
-        partial(norm_reference.group_norm, **_norm),
+        partial(_group_norm.group_norm, groups=GROUPS, eps=EPS, silu=True),
+        partial(norm_reference.group_norm, groups=GROUPS, eps=EPS, silu=True),
         _image_and_affine,
         small={"height": 5, "width": 6},
     ),
@@ -228,3 +232,4 @@ EXAMPLES = (
         differentiable=False,
     ),
 )
+ON_GPU = tuple(example for example in EXAMPLES if "cuda" in example.backends)
