@@ -104,11 +104,21 @@ def examine(example: Example, inputs: Sequence[Tensor], backend: str) -> str:
     return f"WRONG: {', '.join(wrong)}" if wrong else "ok"
 
 
-def results(example: Example, inputs: Sequence[Tensor], backend: str | None = None) -> list[Tensor]:
-    """The output, and the gradient to each input for one uneven gradient of the output; None: of the reference."""
-    leaves = [tensor.detach().clone().requires_grad_(example.differentiable) for tensor in inputs]
+def results(
+    example: Example, inputs: Sequence[Tensor], backend: str | None = None, *, backward: bool = True
+) -> list[Tensor]:
+    """The output, and the gradient to each input for one uneven gradient of the output.
+
+    Args:
+        example: the op.
+        inputs: those of `example.op`.
+        backend: of the op; None for its reference.
+        backward: False for the output alone, as where the op is not differentiable.
+    """
+    backward = backward and example.differentiable
+    leaves = [tensor.detach().clone().requires_grad_(backward) for tensor in inputs]
     output = example.reference(*leaves) if backend is None else example.op(*leaves, backend=backend)
-    if not example.differentiable:
+    if not backward:
         return [output]
     weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype, device=output.device).view(output.shape)
     return [output.detach(), *torch.autograd.grad(output, leaves, weight)]
