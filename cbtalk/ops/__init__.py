@@ -9,6 +9,7 @@ from cbtalk.ops._flow_warp import flow_warp as flow_warp
 from cbtalk.ops._group_norm import group_norm as group_norm
 from cbtalk.ops._nearest_code import NearestCode as NearestCode
 from cbtalk.ops._nearest_code import Quantized as Quantized
+from cbtalk.ops._nearest_code import QuantizedSums as QuantizedSums
 from cbtalk.ops._nearest_code import nearest_code as nearest_code
 from cbtalk.ops._nearest_code import vector_quantize as vector_quantize
 

@@ -1,7 +1,7 @@
 #include "cbtalk/nearest_code.h"
 
 #include "cbtalk/ordering.h"
-#include "simd.h"
+#include "float32_rows.h"
 
 // The search is a matrix product that never stores its result. Score = |e|^2 - 2 z.e; a tile of kRows rows times
 // kPanel codes is accumulated in registers, starting from |e|^2, over a codebook packed as -2e. What is kept of it is,
@@ -25,12 +25,13 @@ struct Best {
   int32_t* index;  // (rows, kWidth)
 };
 
-void pack_rows(const NearestCodeParams& p, int64_t begin, int64_t end, float* packed) {
-  for (int64_t tile = begin; tile < end; tile += kRows, packed += kRows * p.D) {
+// row_of (count,) numbers the rows of z that are packed.
+void pack_rows(const NearestCodeParams& p, const int64_t* row_of, int64_t count, float* packed, float* scratch) {
+  for (int64_t tile = 0; tile < count; tile += kRows, packed += kRows * p.D) {
     for (int64_t row = 0; row < kRows; ++row) {
       // The last tile is filled up with copies of the last row; nothing is kept of them.
-      const float* source = p.z + (tile + row < end ? tile + row : end - 1) * p.z_row_stride;
-      for (int64_t d = 0; d < p.D; ++d) packed[d * kRows + row] = source[d * p.z_column_stride];
+      const float* z = float32_row(p.z, row_of[tile + row < count ? tile + row : count - 1], p.D, scratch);
+      for (int64_t d = 0; d < p.D; ++d) packed[d * kRows + row] = z[d];
     }
   }
 }
@@ -83,20 +84,18 @@ int32_t nearest_lane(float* score, int32_t* index) {
 }
 
 // Directly, as sum (z - e)^2, in 16 interleaved sums at every level.
-template <bool kAdjacent>
-float squared_distance(const float* z, const float* code, int64_t D, int64_t z_stride, int64_t code_stride) {
-  if (kAdjacent) z_stride = code_stride = 1;
+float squared_distance(const float* z, const float* code, int64_t D) {
   constexpr int kSums = 16;
   float sums[kSums] = {};
   int64_t d = 0;
   for (; d + kSums <= D; d += kSums) {
     for (int lane = 0; lane < kSums; ++lane) {
-      const float difference = z[(d + lane) * z_stride] - code[(d + lane) * code_stride];
+      const float difference = z[d + lane] - code[d + lane];
       sums[lane] += difference * difference;
     }
   }
   for (int lane = 0; d < D; ++d, ++lane) {
-    const float difference = z[d * z_stride] - code[d * code_stride];
+    const float difference = z[d] - code[d];
     sums[lane] += difference * difference;
   }
 #pragma GCC unroll 4
@@ -106,15 +105,22 @@ float squared_distance(const float* z, const float* code, int64_t D, int64_t z_s
   return sums[0];
 }
 
-void finish_row(const NearestCodeParams& p, int64_t row, int32_t index) {
-  const float* z = p.z + row * p.z_row_stride;
-  const float* code = p.codebook + index * p.codebook_row_stride;
-  const bool adjacent = p.z_column_stride == 1 && p.codebook_column_stride == 1;
+// Writes what is made of the row's code.
+void finish_row(const NearestCodeParams& p, int64_t row, int32_t index, float* scratch) {
+  const float* z = float32_row(p.z, row, p.D, scratch);
+  const float* code = float32_row(p.codebook, index, p.D, scratch + p.D);
   p.indices[row] = index;
-  p.distances[row] = adjacent ? squared_distance<true>(z, code, p.D, 1, 1)
-                              : squared_distance<false>(z, code, p.D, p.z_column_stride, p.codebook_column_stride);
-  if (p.codes == nullptr) return;
-  for (int64_t d = 0; d < p.D; ++d) p.codes[row * p.D + d] = code[d * p.codebook_column_stride];
+  p.distances[row] = squared_distance(z, code, p.D);
+  if (p.codes != nullptr) store_row(code, p.codes, p.z.storage, row, p.D);
+  if (p.rows != nullptr) store_row(code, p.rows, p.codebook.storage, row, p.D);
+}
+
+void ignore_row(const NearestCodeParams& p, int64_t row, float* scratch) {
+  p.indices[row] = -1;
+  p.distances[row] = 0.0f;
+  for (int64_t d = 0; d < p.D; ++d) scratch[d] = 0.0f;
+  if (p.codes != nullptr) store_row(scratch, p.codes, p.z.storage, row, p.D);
+  if (p.rows != nullptr) store_row(scratch, p.rows, p.codebook.storage, row, p.D);
 }
 
 void search_block(const NearestCodeParams& p, float* scratch, int64_t begin, int64_t end) {
@@ -122,7 +128,16 @@ void search_block(const NearestCodeParams& p, float* scratch, int64_t begin, int
   Best best;
   best.score = packed + kNearestCodeRowBlock * p.D;
   best.index = reinterpret_cast<int32_t*>(best.score + kNearestCodeRowBlock * kWidth);
-  pack_rows(p, begin, end, packed);
+  float* row_scratch = best.score + 2 * kNearestCodeRowBlock * kNearestCodeGroup;
+  int64_t row_of[kNearestCodeRowBlock], count = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    if (p.ignored != nullptr && p.ignored[row]) {
+      ignore_row(p, row, row_scratch);
+    } else {
+      row_of[count++] = row;
+    }
+  }
+  pack_rows(p, row_of, count, packed, row_scratch);
   for (int64_t i = 0; i < kNearestCodeRowBlock * kWidth; ++i) {
     best.score[i] = __builtin_inff();
     best.index[i] = 0;
@@ -130,24 +145,23 @@ void search_block(const NearestCodeParams& p, float* scratch, int64_t begin, int
   // A panel stays in the first-level cache while the rows of the block go by.
   for (int64_t first = 0; first < p.K; first += kPanel) {
     const float* panel = p.panels + first * (p.D + 1);
-    for (int64_t row = 0; row < end - begin; row += kRows) {
+    for (int64_t row = 0; row < count; row += kRows) {
       search_tile(packed + row * p.D, panel, p.D, static_cast<int32_t>(first),
                   {best.score + row * kWidth, best.index + row * kWidth});
     }
   }
-  for (int64_t row = 0; row < end - begin; ++row) {
-    finish_row(p, begin + row, nearest_lane(best.score + row * kWidth, best.index + row * kWidth));
+  for (int64_t row = 0; row < count; ++row) {
+    const int32_t index = nearest_lane(best.score + row * kWidth, best.index + row * kWidth);
+    finish_row(p, row_of[row], index, row_scratch);
   }
 }
 
-void pack_panel(const NearestCodeParams& p, int64_t first, float* panel) {
+void pack_panel(const NearestCodeParams& p, int64_t first, float* panel, float* scratch) {
   double norm[kPanel] = {};
   for (int64_t lane = 0; lane < kPanel; ++lane) {
-    const float* code = p.codebook + (first + lane) * p.codebook_row_stride;
-    for (int64_t d = 0; d < p.D; ++d) {
-      const float element = first + lane < p.K ? code[d * p.codebook_column_stride] : 0.0f;
-      panel[(1 + d) * kPanel + lane] = -2.0f * element;
-    }
+    const bool exists = first + lane < p.K;
+    const float* code = exists ? float32_row(p.codebook, first + lane, p.D, scratch) : nullptr;
+    for (int64_t d = 0; d < p.D; ++d) panel[(1 + d) * kPanel + lane] = exists ? -2.0f * code[d] : 0.0f;
   }
   for (int64_t d = 0; d < p.D; ++d) {
     const float* elements = panel + (1 + d) * kPanel;  // -2e, exact
@@ -161,34 +175,11 @@ void pack_panel(const NearestCodeParams& p, int64_t first, float* panel) {
   }
 }
 
-// grad = carried + scale * (z - code); carried is null for zero.
-template <bool kAdjacent>
-void grad_z_row(const float* z, const float* code, const float* carried, float scale, float* grad, int64_t D,
-                int64_t z_stride, int64_t code_stride) {
-  if (kAdjacent) z_stride = code_stride = 1;
-  for (int64_t d = 0; d < D; ++d) {
-    const float pull = scale * (z[d * z_stride] - code[d * code_stride]);
-    grad[d] = carried == nullptr ? pull : carried[d] + pull;
-  }
-}
-
-// grad += scale * (code - z)
-template <bool kAdjacent>
-void add_grad_code(const float* z, const float* code, float scale, float* grad, int64_t D, int64_t z_stride,
-                   int64_t code_stride) {
-  if (kAdjacent) z_stride = code_stride = 1;
-  for (int64_t d = 0; d < D; ++d) grad[d] += scale * (code[d * code_stride] - z[d * z_stride]);
-}
-
-bool adjacent(const NearestCodeBackwardParams& p) {
-  return p.z_column_stride == 1 && p.codebook_column_stride == 1;
-}
-
 }  // namespace
 
-void nearest_code_pack(const NearestCodeParams& params, int64_t begin, int64_t end) {
+void nearest_code_pack(const NearestCodeParams& params, float* scratch, int64_t begin, int64_t end) {
   for (int64_t first = begin * kNearestCodeGroup; first < end * kNearestCodeGroup; first += kPanel) {
-    pack_panel(params, first, params.panels + first * (params.D + 1));
+    pack_panel(params, first, params.panels + first * (params.D + 1), scratch);
   }
 }
 
@@ -196,31 +187,6 @@ void nearest_code_search(const NearestCodeParams& params, float* scratch, int64_
   for (int64_t row = begin; row < end; row += kNearestCodeRowBlock) {
     const int64_t block_end = row + kNearestCodeRowBlock < end ? row + kNearestCodeRowBlock : end;
     search_block(params, scratch, row, block_end);
-  }
-}
-
-void nearest_code_grad_z(const NearestCodeBackwardParams& params, int64_t begin, int64_t end) {
-  const auto& p = params;
-  auto* grad_row = adjacent(p) ? &grad_z_row<true> : &grad_z_row<false>;
-  for (int64_t row = begin; row < end; ++row) {
-    const float* carried = p.grad_codes == nullptr ? nullptr : p.grad_codes + row * p.D;
-    grad_row(p.z + row * p.z_row_stride, p.codebook + p.indices[row] * p.codebook_row_stride, carried,
-             p.z_scale * p.weight[row * p.weight_stride], p.grad_z + row * p.D, p.D, p.z_column_stride,
-             p.codebook_column_stride);
-  }
-}
-
-void nearest_code_grad_codebook(const NearestCodeBackwardParams& params, int64_t begin, int64_t end) {
-  const auto& p = params;
-  auto* add = adjacent(p) ? &add_grad_code<true> : &add_grad_code<false>;
-  for (int64_t k = begin; k < end; ++k) {
-    float* grad = p.grad_codebook + k * p.D;
-    for (int64_t d = 0; d < p.D; ++d) grad[d] = 0.0f;
-    for (int64_t i = p.code_begin[k]; i < p.code_begin[k + 1]; ++i) {
-      const int64_t row = p.row_order[i];
-      add(p.z + row * p.z_row_stride, p.codebook + k * p.codebook_row_stride,
-          p.code_scale * p.weight[row * p.weight_stride], grad, p.D, p.z_column_stride, p.codebook_column_stride);
-    }
   }
 }
 

@@ -34,12 +34,11 @@ struct Search {
 
   void run(int64_t division) {
     NearestCodeParams p{};
-    p.z = z.data(), p.codebook = codebook.data(), p.panels = panels.data();
+    p.z = {z.data(), Storage::float32, D, 1}, p.codebook = {codebook.data(), Storage::float32, D, 1};
+    p.panels = panels.data();
     p.indices = indices.data(), p.distances = distances.data(), p.codes = codes.data();
     p.N = N, p.K = K, p.D = D;
-    p.z_row_stride = p.codebook_row_stride = D;
-    p.z_column_stride = p.codebook_column_stride = 1;
-    nearest_code_pack()(p, 0, nearest_code_groups(K));
+    nearest_code_pack()(p, scratch.data(), 0, nearest_code_groups(K));
     for (int64_t begin = 0; begin < N; begin += division) {
       nearest_code_search()(p, scratch.data(), begin, begin + division < N ? begin + division : N);
     }
@@ -108,7 +107,10 @@ void test_sort_rows() {
   CHECK((order == std::vector<int64_t>{1, 4, 0, 2, 5, 3}));
   CHECK((begin == std::vector<int64_t>{0, 2, 2, 5, 6, 6}));
   CHECK(!nearest_code_sort_rows(indices.data(), 6, 3, order.data(), begin.data()));
-  const int64_t negative = -1;
+  const std::vector<int64_t> ignored{1, -1, 0, -1};
+  CHECK(nearest_code_sort_rows(ignored.data(), 4, 2, order.data(), begin.data()));
+  CHECK(order[0] == 2 && order[1] == 0 && begin[1] == 1 && begin[2] == 2);
+  const int64_t negative = -2;
   CHECK(!nearest_code_sort_rows(&negative, 1, 3, order.data(), begin.data()));
 }
 

@@ -1,9 +1,13 @@
 #include "cbtalk/nearest_code.h"
 
+#include <algorithm>
+#include <atomic>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include "nearest_code_check.h"
 
@@ -17,101 +21,219 @@ struct alignas(64) CacheLine {
   float values[16];
 };
 
-void check_arguments(const Tensor& z, const Tensor& codebook) {
-  check_float32(z, "z");
-  check_float32(codebook, "codebook");
-  check_rows_and_codes(z, codebook, std::numeric_limits<int32_t>::max() - kNearestCodeGroup);
+std::unique_ptr<CacheLine[]> scratch_of(int64_t floats) {
+  return std::unique_ptr<CacheLine[]>(new CacheLine[floats / 16 + 1]);
 }
 
-// codes (N, D) may be null.
-void search(const Tensor& z, const Tensor& codebook, const Tensor& indices, const Tensor& distances, float* codes) {
-  NearestCodeParams p{};
-  p.z = z.const_data_ptr<float>();
-  p.codebook = codebook.const_data_ptr<float>();
-  p.indices = indices.mutable_data_ptr<int64_t>();
-  p.distances = distances.mutable_data_ptr<float>();
-  p.codes = codes;
-  p.N = z.size(0), p.K = codebook.size(0), p.D = z.size(1);
-  p.z_row_stride = z.stride(0), p.z_column_stride = z.stride(1);
-  p.codebook_row_stride = codebook.stride(0), p.codebook_column_stride = codebook.stride(1);
-  if (p.N == 0) return;
-  const Tensor panels = torch::stable::new_empty(z, {nearest_code_panel_floats(p.K, p.D)});
-  p.panels = panels.mutable_data_ptr<float>();
+Storage storage_of(const Tensor& tensor) {
+  const ScalarType type = tensor.scalar_type();
+  return type == ScalarType::Float ? Storage::float32 : type == ScalarType::Half ? Storage::float16 : Storage::bfloat16;
+}
 
-  auto* pack = nearest_code_pack();
-  auto* search_rows = nearest_code_search();
-  const int64_t codes_at_least = kElementsPerThread / (kNearestCodeGroup * (p.D + 1)) + 1;
-  torch::stable::parallel_for(0, nearest_code_groups(p.K), codes_at_least,
-                              [&](int64_t begin, int64_t end) { pack(p, begin, end); });
-  const int64_t blocks = (p.N + kNearestCodeRowBlock - 1) / kNearestCodeRowBlock;
-  torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<CacheLine[]> scratch(new CacheLine[nearest_code_scratch_floats(p.D) / 16]);
-    const int64_t last = end * kNearestCodeRowBlock;
-    search_rows(p, scratch[0].values, begin * kNearestCodeRowBlock, last < p.N ? last : p.N);
+CodeSizes check_on_cpu(const Tensor& z, const Tensor& codebook, const std::optional<Tensor>& ignored) {
+  STD_TORCH_CHECK(z.is_cpu() && codebook.is_cpu() && (!ignored.has_value() || ignored->is_cpu()),
+                  "z, codebook and ignored must be on the CPU");
+  return check_rows_and_codes(z, codebook, ignored, std::numeric_limits<int32_t>::max() - kNearestCodeGroup);
+}
+
+// Where the `elements` of one head begin in a contiguous tensor (H, ...); null where the tensor is empty.
+void* head_of(const Tensor& tensor, int64_t head, int64_t elements) {
+  if (tensor.numel() == 0) return nullptr;
+  return static_cast<char*>(tensor.mutable_data_ptr()) + head * elements * tensor.element_size();
+}
+
+StridedMatrix matrix_of(const Tensor& tensor, int64_t head) {
+  const int64_t offset = tensor.dim() == 3 ? head * tensor.stride(0) : 0;
+  const char* data = static_cast<const char*>(tensor.const_data_ptr()) + offset * tensor.element_size();
+  return {data, storage_of(tensor), tensor.stride(-2), tensor.stride(-1)};
+}
+
+// Calls work(head, begin, end) in parallel for parts of the `count` items of each head.
+template <class Work>
+void parallel_over_heads(int64_t H, int64_t count, int64_t at_least, const Work& work) {
+  torch::stable::parallel_for(0, H * count, at_least, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t head = begin / count, first = head * count;
+      const int64_t stop = std::min(end, first + count);
+      work(head, begin - first, stop - first);
+      begin = stop;
+    }
   });
 }
 
-std::tuple<Tensor, Tensor> nearest_code(const Tensor& z, const Tensor& codebook) {
-  check_arguments(z, codebook);
-  const Tensor indices = torch::stable::new_empty(z, {z.size(0)}, ScalarType::Long);
-  const Tensor distances = torch::stable::new_empty(z, {z.size(0)});
-  search(z, codebook, indices, distances, nullptr);
-  return {indices, distances};
+Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
+  return torch::stable::new_empty(like, shape, type);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize(const Tensor& z, const Tensor& codebook, double beta) {
-  check_arguments(z, codebook);
-  const int64_t N = z.size(0), K = codebook.size(0), D = z.size(1);
-  const Tensor codes = torch::stable::new_empty(z, {N, D});
-  const Tensor loss = torch::stable::new_empty(z, {});
-  const Tensor indices = torch::stable::new_empty(z, {N}, ScalarType::Long);
-  const Tensor counts = torch::stable::new_empty(z, {K}, ScalarType::Long);
-  const Tensor distances = torch::stable::new_empty(z, {N});
-  search(z, codebook, indices, distances, codes.mutable_data_ptr<float>());
-  const double total = nearest_code_tally(indices.const_data_ptr<int64_t>(), distances.const_data_ptr<float>(), N, K,
-                                          counts.mutable_data_ptr<int64_t>());
+// Stands for an output that is not asked for.
+Tensor nothing(const Tensor& like, ScalarType type) { return empty(like, {0}, type); }
+
+// Searches every head; `codes` and `rows` are left alone where they are empty.
+void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, const std::optional<Tensor>& ignored,
+            const Tensor& indices, const Tensor& distances, const Tensor& codes, const Tensor& rows) {
+  const int64_t H = sizes.H, N = sizes.N, K = sizes.K, D = sizes.D;
+  if (H * N == 0) return;
+  const int64_t panel_floats = nearest_code_panel_floats(K, D);
+  const Tensor panels = empty(z, {H * panel_floats}, ScalarType::Float);
+  std::vector<NearestCodeParams> heads(H);
+  for (int64_t head = 0; head < H; ++head) {
+    NearestCodeParams& p = heads[head];
+    p.z = matrix_of(z, head), p.codebook = matrix_of(codebook, head);
+    p.ignored = ignored.has_value() ? ignored->const_data_ptr<bool>() + head * N : nullptr;
+    p.panels = panels.mutable_data_ptr<float>() + head * panel_floats;
+    p.indices = indices.mutable_data_ptr<int64_t>() + head * N;
+    p.distances = distances.mutable_data_ptr<float>() + head * N;
+    p.codes = head_of(codes, head, N * D), p.rows = head_of(rows, head, N * D);
+    p.N = N, p.K = K, p.D = D;
+  }
+
+  auto* pack = nearest_code_pack();
+  auto* search_rows = nearest_code_search();
+  const int64_t groups_at_least = kElementsPerThread / (kNearestCodeGroup * (D + 1)) + 1;
+  parallel_over_heads(H, nearest_code_groups(K), groups_at_least, [&](int64_t head, int64_t begin, int64_t end) {
+    pack(heads[head], scratch_of(nearest_code_row_floats(D))[0].values, begin, end);
+  });
+  const int64_t blocks = (N + kNearestCodeRowBlock - 1) / kNearestCodeRowBlock;
+  parallel_over_heads(H, blocks, 1, [&](int64_t head, int64_t begin, int64_t end) {
+    const std::unique_ptr<CacheLine[]> scratch = scratch_of(nearest_code_scratch_floats(D));
+    search_rows(heads[head], scratch[0].values, begin * kNearestCodeRowBlock, std::min(end * kNearestCodeRowBlock, N));
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor> nearest_code(const Tensor& z, const Tensor& codebook,
+                                                const std::optional<Tensor>& ignored, bool keep_rows) {
+  const CodeSizes sizes = check_on_cpu(z, codebook, ignored);
+  const Tensor indices = empty(z, sizes.shape({sizes.N}), ScalarType::Long);
+  const Tensor distances = empty(z, sizes.shape({sizes.N}), ScalarType::Float);
+  const Tensor rows = keep_rows ? empty(z, sizes.shape({sizes.N, sizes.D}), codebook.scalar_type())
+                                : nothing(z, codebook.scalar_type());
+  search(sizes, z, codebook, ignored, indices, distances, nothing(z, z.scalar_type()), rows);
+  return {indices, distances, rows};
+}
+
+// The rows of every head sorted by code: row_order (H, N) and code_begin (H, K + 1).
+struct SortedRows {
+  Tensor row_order, code_begin;
+
+  SortedRows(const CodeSizes& sizes, const Tensor& indices)
+      : row_order(empty(indices, {sizes.H, sizes.N}, ScalarType::Long)),
+        code_begin(empty(indices, {sizes.H, sizes.K + 1}, ScalarType::Long)) {
+    const int64_t* codes = indices.const_data_ptr<int64_t>();
+    int64_t* order = row_order.mutable_data_ptr<int64_t>();
+    int64_t* begins = code_begin.mutable_data_ptr<int64_t>();
+    std::atomic<bool> valid{true};
+    torch::stable::parallel_for(0, sizes.H, kElementsPerThread / (sizes.N + 1) + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t h = begin; h < end; ++h) {
+        const bool sorted = nearest_code_sort_rows(codes + h * sizes.N, sizes.N, sizes.K, order + h * sizes.N,
+                                                   begins + h * (sizes.K + 1));
+        if (!sorted) valid = false;
+      }
+    });
+    STD_TORCH_CHECK(valid, "indices must lie in [-1, ", sizes.K, ")");
+  }
+
+  const int64_t* order(int64_t head) const { return row_order.const_data_ptr<int64_t>() + head * row_order.size(1); }
+  const int64_t* begin(int64_t head) const { return code_begin.const_data_ptr<int64_t>() + head * code_begin.size(1); }
+};
+
+// Rows are not spread evenly over codes, so the share of a thread is judged by the mean.
+int64_t codes_at_least(const CodeSizes& sizes) {
+  return (kElementsPerThread / (sizes.D + 1) + 1) * sizes.K / (sizes.N + sizes.K) + 1;
+}
+
+void sum_rows(const CodeSizes& sizes, const Tensor& z, const Tensor& indices, const Tensor& sums) {
+  const SortedRows sorted(sizes, indices);
+  auto* sum = nearest_code_sum_rows();
+  parallel_over_heads(sizes.H, sizes.K, codes_at_least(sizes), [&](int64_t head, int64_t begin, int64_t end) {
+    const auto scratch = scratch_of(nearest_code_row_floats(sizes.D));
+    sum(matrix_of(z, head), sorted.order(head), sorted.begin(head), sizes.D,
+        sums.mutable_data_ptr<float>() + head * sizes.K * sizes.D, scratch[0].values, begin, end);
+  });
+}
+
+// Fills counts (H, K); the mean over the counted rows of their squared differences, NaN where there are none.
+double tally(const CodeSizes& sizes, const Tensor& indices, const Tensor& distances, const Tensor& counts) {
+  int64_t* count = counts.mutable_data_ptr<int64_t>();
+  double total = 0.0;
+  for (int64_t head = 0; head < sizes.H; ++head) {
+    total += nearest_code_tally(indices.const_data_ptr<int64_t>() + head * sizes.N,
+                                distances.const_data_ptr<float>() + head * sizes.N, sizes.N, sizes.K,
+                                count + head * sizes.K);
+  }
+  const int64_t counted = std::accumulate(count, count + sizes.H * sizes.K, int64_t{0});
+  return total / static_cast<double>(counted * sizes.D);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> vector_quantize(const Tensor& z, const Tensor& codebook,
+                                                                           const std::optional<Tensor>& ignored,
+                                                                           double beta, double gamma, bool keep_sums,
+                                                                           bool keep_rows) {
+  const CodeSizes sizes = check_on_cpu(z, codebook, ignored);
+  const Tensor codes = empty(z, sizes.shape({sizes.N, sizes.D}), z.scalar_type());
+  const Tensor loss = empty(z, {}, ScalarType::Float);
+  const Tensor counts = empty(z, sizes.shape({sizes.K}), ScalarType::Long);
+  const Tensor sums =
+      keep_sums ? empty(z, sizes.shape({sizes.K, sizes.D}), ScalarType::Float) : nothing(z, ScalarType::Float);
+  const Tensor indices = empty(z, sizes.shape({sizes.N}), ScalarType::Long);
+  const Tensor distances = empty(z, sizes.shape({sizes.N}), ScalarType::Float);
+  const Tensor rows = keep_rows ? empty(z, sizes.shape({sizes.N, sizes.D}), codebook.scalar_type())
+                                : nothing(z, codebook.scalar_type());
+  search(sizes, z, codebook, ignored, indices, distances, codes, rows);
   // Both terms of the loss have the same value: they differ in where the gradient goes.
-  *loss.mutable_data_ptr<float>() = static_cast<float>((1.0 + beta) * total / static_cast<double>(N * D));
-  return {codes, loss, indices, counts};
+  *loss.mutable_data_ptr<float>() = static_cast<float>((beta + gamma) * tally(sizes, indices, distances, counts));
+  if (keep_sums) sum_rows(sizes, z, indices, sums);
+  return {codes, loss, indices, counts, sums, rows};
 }
 
-std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_codes, const Tensor& weight, const Tensor& z,
-                                    const Tensor& codebook, const Tensor& indices, double z_scale, double code_scale) {
-  check_arguments(z, codebook);
-  check_float32(weight, "weight");
-  STD_TORCH_CHECK(indices.is_cpu(), "indices must be on the CPU");
-  if (grad_codes.has_value()) check_float32(*grad_codes, "grad_codes");
-  check_gradients(grad_codes, weight, z, indices);
-  NearestCodeBackwardParams p{};
-  p.N = z.size(0), p.K = codebook.size(0), p.D = z.size(1);
-  if (grad_codes.has_value()) p.grad_codes = grad_codes->const_data_ptr<float>();
-  const Tensor grad_z = torch::stable::new_empty(z, {p.N, p.D});
-  const Tensor grad_codebook = torch::stable::new_empty(z, {p.K, p.D});
-  const Tensor row_order = torch::stable::new_empty(indices, {p.N});
-  const Tensor code_begin = torch::stable::new_empty(indices, {p.K + 1});
-  p.z = z.const_data_ptr<float>();
-  p.codebook = codebook.const_data_ptr<float>();
-  p.indices = indices.const_data_ptr<int64_t>();
-  p.weight = weight.const_data_ptr<float>();
-  p.weight_stride = weight.dim() == 1 ? weight.stride(0) : 0;
-  p.row_order = row_order.const_data_ptr<int64_t>();
-  p.code_begin = code_begin.const_data_ptr<int64_t>();
-  p.grad_z = grad_z.mutable_data_ptr<float>();
-  p.grad_codebook = grad_codebook.mutable_data_ptr<float>();
-  p.z_scale = static_cast<float>(z_scale), p.code_scale = static_cast<float>(code_scale);
-  p.z_row_stride = z.stride(0), p.z_column_stride = z.stride(1);
-  p.codebook_row_stride = codebook.stride(0), p.codebook_column_stride = codebook.stride(1);
-  STD_TORCH_CHECK(nearest_code_sort_rows(p.indices, p.N, p.K, row_order.mutable_data_ptr<int64_t>(),
-                                         code_begin.mutable_data_ptr<int64_t>()),
-                  "indices must lie in [0, ", p.K, ")");
-  auto* grad_z_rows = nearest_code_grad_z();
-  auto* grad_codebook_rows = nearest_code_grad_codebook();
-  const int64_t rows_at_least = kElementsPerThread / (p.D + 1) + 1;
-  torch::stable::parallel_for(0, p.N, rows_at_least, [&](int64_t begin, int64_t end) { grad_z_rows(p, begin, end); });
-  // Rows are not spread evenly over codes, so the share of a thread is judged by the mean.
-  const int64_t codes_at_least = rows_at_least * p.K / (p.N + p.K) + 1;
-  torch::stable::parallel_for(0, p.K, codes_at_least,
-                              [&](int64_t begin, int64_t end) { grad_codebook_rows(p, begin, end); });
+std::vector<NearestCodeBackwardParams> backward_params(const CodeSizes& sizes, const std::optional<Tensor>& grad_codes,
+                                                       const Tensor& weight, const Tensor& z, const Tensor& rows,
+                                                       const Tensor& indices, double z_scale, double code_scale) {
+  std::vector<NearestCodeBackwardParams> heads(sizes.H);
+  for (int64_t head = 0; head < sizes.H; ++head) {
+    NearestCodeBackwardParams& p = heads[head];
+    p.z = matrix_of(z, head), p.rows = matrix_of(rows, head);
+    if (grad_codes.has_value()) p.grad_codes = matrix_of(*grad_codes, head);
+    p.indices = indices.const_data_ptr<int64_t>() + head * sizes.N;
+    p.weight = weight.const_data_ptr<float>() + (weight.dim() == 2 ? head * weight.stride(0) : 0);
+    p.weight_stride = weight.dim() == 0 ? 0 : weight.stride(-1);
+    p.z_scale = static_cast<float>(z_scale), p.code_scale = static_cast<float>(code_scale);
+    p.N = sizes.N, p.K = sizes.K, p.D = sizes.D;
+  }
+  return heads;
+}
+
+std::tuple<Tensor, Tensor> nearest_code_backward(const std::optional<Tensor>& grad_codes, const Tensor& weight,
+                                                 const Tensor& z, const Tensor& rows, const Tensor& indices,
+                                                 int64_t codes, double z_scale, double code_scale, bool need_z,
+                                                 bool need_codebook) {
+  STD_TORCH_CHECK(z.is_cpu() && rows.is_cpu() && weight.is_cpu() && indices.is_cpu() &&
+                      (!grad_codes.has_value() || grad_codes->is_cpu()),
+                  "all tensors must be on the CPU");
+  const CodeSizes sizes = check_gradients(grad_codes, weight, z, rows, indices, codes);
+  auto heads = backward_params(sizes, grad_codes, weight, z, rows, indices, z_scale, code_scale);
+  Tensor grad_z = nothing(z, z.scalar_type()), grad_codebook = nothing(z, rows.scalar_type());
+  const int64_t scratch_floats = nearest_code_row_floats(sizes.D);
+  if (need_z) {
+    grad_z = empty(z, sizes.shape({sizes.N, sizes.D}), z.scalar_type());
+    auto* grad_rows = nearest_code_grad_z();
+    const int64_t rows_at_least = kElementsPerThread / (sizes.D + 1) + 1;
+    parallel_over_heads(sizes.H, sizes.N, rows_at_least, [&](int64_t head, int64_t begin, int64_t end) {
+      NearestCodeBackwardParams p = heads[head];
+      p.grad_z = head_of(grad_z, head, sizes.N * sizes.D);
+      grad_rows(p, scratch_of(scratch_floats)[0].values, begin, end);
+    });
+  }
+  if (need_codebook) {
+    grad_codebook = empty(z, sizes.shape({sizes.K, sizes.D}), rows.scalar_type());
+    const SortedRows sorted(sizes, indices);
+    auto* grad_code_rows = nearest_code_grad_codebook();
+    parallel_over_heads(sizes.H, sizes.K, codes_at_least(sizes), [&](int64_t head, int64_t begin, int64_t end) {
+      NearestCodeBackwardParams p = heads[head];
+      p.row_order = sorted.order(head), p.code_begin = sorted.begin(head);
+      p.grad_codebook = head_of(grad_codebook, head, sizes.K * sizes.D);
+      grad_code_rows(p, scratch_of(scratch_floats)[0].values, begin, end);
+    });
+  }
   return {grad_z, grad_codebook};
 }
 
@@ -120,7 +242,6 @@ std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_codes, con
 
 STABLE_TORCH_LIBRARY_IMPL(cbtalk, CPU, m) {
   m.impl("nearest_code", TORCH_BOX(&cbtalk::nearest_code));
-  m.impl("nearest_code_backward", TORCH_BOX(&cbtalk::nearest_code_backward<cbtalk::backward>));
+  m.impl("nearest_code_backward", TORCH_BOX(&cbtalk::nearest_code_backward));
   m.impl("vector_quantize", TORCH_BOX(&cbtalk::vector_quantize));
-  m.impl("vector_quantize_backward", TORCH_BOX(&cbtalk::vector_quantize_backward<cbtalk::backward>));
 }

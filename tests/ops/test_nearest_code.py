@@ -72,13 +72,12 @@ def test_any_shape_and_layout(N: int, K: int, D: int, layout: str, level: str) -
 
 def lay_out(tensor: Tensor, layout: str) -> Tensor:
     """The same numbers at other strides; "offset" begins where no vector is aligned."""
-    rows, columns = tensor.shape
     if layout == "transposed":
-        return tensor.T.contiguous().T
+        return tensor.mT.contiguous().mT
     if layout == "sliced":
-        return torch.cat([tensor, torch.full((rows, 3), torch.nan)], 1)[:, :columns]
+        return torch.nn.functional.pad(tensor, (0, 3), value=torch.nan)[..., : tensor.shape[-1]]
     if layout == "offset":
-        return torch.cat([torch.full((1,), torch.nan), tensor.flatten()])[1:].view(rows, columns)
+        return torch.cat([torch.full((1,), torch.nan), tensor.flatten()])[1:].view(tensor.shape)
     return tensor
 
 
@@ -245,28 +244,38 @@ def test_arguments_that_do_not_fit() -> None:
 
 @needs_cpp
 def test_backward_op_refuses_indices_outside_the_codebook() -> None:
-    z, codebook = torch.randn(4, 3), torch.randn(5, 3)
-    for wrong in (5, -1):
+    z, rows = torch.randn(4, 3), torch.randn(4, 3)
+    for wrong in (5, -2):
+        arguments = (None, torch.ones(4), z, rows, torch.tensor([0, 1, wrong, 0]), 5, 2.0, 2.0, True, True)
         with pytest.raises(RuntimeError, match="indices"):
-            torch.ops.cbtalk.nearest_code_backward(torch.ones(4), z, codebook, torch.tensor([0, 1, wrong, 0]))
+            torch.ops.cbtalk.nearest_code_backward(*arguments)
 
 
 @needs_cpp
-def test_opcheck() -> None:
-    z, codebook = torch.randn(30, 7), torch.randn(9, 7)
-    found = vector_quantize(z, codebook)
-    for layout in ("contiguous", "transposed", "sliced"):
-        pair = lay_out(z, layout), lay_out(codebook, layout)
-        ops = torch.ops.cbtalk
-        calls: list[tuple[object, tuple[object, ...]]] = [
-            (ops.nearest_code, pair),
-            (ops.vector_quantize, (*pair, 0.25)),
-            (ops.nearest_code_backward, (torch.randn(30), *pair, found.indices)),
-            (ops.vector_quantize_backward, (torch.randn(30, 7), torch.tensor(2.0), *pair, found.indices, 0.25)),
-            (ops.vector_quantize_backward, (None, torch.tensor(2.0), *pair, found.indices, 0.25)),
-        ]
-        for op, arguments in calls:
-            torch.library.opcheck(op.default, arguments)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("heads", [(), (2,)], ids=["one codebook", "two codebooks"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "sliced"])
+def test_opcheck(layout: str, masked: bool, heads: tuple[int, ...]) -> None:
+    z, codebook = (lay_out(torch.randn(*heads, rows, 7), layout).requires_grad_() for rows in (30, 9))
+    ignored = torch.rand(*heads, 30) < 0.3 if masked else None
+    indices, _, rows = torch.ops.cbtalk.nearest_code(z, codebook, ignored, True)
+    weight = torch.randn(*heads, 30, requires_grad=True)
+    grad_codes = torch.randn(*heads, 30, 7, requires_grad=True)
+    rows = rows.detach().requires_grad_()
+    search = torch.ops.cbtalk.nearest_code.default
+    # Its check of gradients under a compiler adds every output in place to the first, which here is an integer;
+    # test_compiles_in_one_graph checks them instead.
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(search, (z, codebook, ignored, True), test_utils=checks)
+    calls: list[tuple[str, tuple[object, ...]]] = [
+        ("nearest_code", (z.detach(), codebook.detach(), ignored, False)),
+        ("vector_quantize", (z, codebook, ignored, 0.25, 1.0, True, True)),
+        ("vector_quantize", (z.detach(), codebook.detach(), ignored, 0.25, 1.0, False, False)),
+        ("nearest_code_backward", (grad_codes, weight, z, rows, indices, 9, 0.5, 2.0, True, True)),
+        ("nearest_code_backward", (None, weight.detach()[..., 0].sum(), z, rows, indices, 9, 0.5, 2.0, False, True)),
+    ]
+    for name, arguments in calls:
+        torch.library.opcheck(getattr(torch.ops.cbtalk, name).default, arguments)
 
 
 def step(z: Tensor, codebook: Tensor, backend: str) -> Tensor:
