@@ -1,4 +1,4 @@
-"""vector_quantize with its gradients against one-hot codes in torch."""
+"""vector_quantize with its gradients and with a moving average, against one-hot codes in torch and a library."""
 
 from functools import partial
 
@@ -7,19 +7,22 @@ from torch import Tensor
 
 from bench.case import Case, Inputs, Judge, Setting, Thunk, judge_by
 from bench.ops.nearest_code import by_distances, floor, inputs, judge_indices, sizes
+from bench.ops.vector_quantize_ema import ONE_HOT, ema_case
 from bench.peers import COMPILED, compile_here
 from cbtalk.ops import vector_quantize
 
 BETA = 0.25  # of vector_quantize by default
-ONE_HOT = "one-hot in torch"
 
 
 def cases(setting: Setting) -> list[Case]:
-    """A step of training the codes by their gradients."""
-    return [_case(setting, *size, shown=(ONE_HOT,) if not number else ()) for number, size in enumerate(sizes(setting))]
+    """Training the codes by their gradients, also with rows as autocast gives them; then by a moving average."""
+    (first, *others), last = sizes(setting), sizes(setting)[-1]
+    gradients = [_case(setting, *first, (ONE_HOT,)), *(_case(setting, *size) for size in others)]
+    mixed = [_mixed_case(setting, *first)] if setting.dtype == torch.float32 else []
+    return [*gradients, *mixed, *(ema_case(setting, *size) for size in (first, last))]
 
 
-def _case(setting: Setting, N: int, K: int, D: int, shown: tuple[str, ...]) -> Case:
+def _case(setting: Setting, N: int, K: int, D: int, shown: tuple[str, ...] = ()) -> Case:
     return Case(
         "vector_quantize", f"{N} x ({K}, {D})", "bwd",
         partial(inputs, setting, N, K, D),
@@ -29,6 +32,23 @@ def _case(setting: Setting, N: int, K: int, D: int, shown: tuple[str, ...]) -> C
         # rows, codes, chosen codes, what arrives there and both gradients: three times the rows, two times the codes
         floor(N, K, D, passes=2, device=setting.device),
         shown,
+    )  # fmt: skip
+
+
+def _mixed_case(setting: Setting, N: int, K: int, D: int) -> Case:
+    def rows_in_bfloat16(generator: torch.Generator) -> Inputs:
+        z, codebook = inputs(setting, N, K, D, generator)
+        return z.bfloat16(), codebook
+
+    in_float32 = "cbtalk, rows in float32"
+    return Case(
+        "vector_quantize", f"{N} x ({K}, {D}), rows in bfloat16", "bwd",
+        rows_in_bfloat16,
+        _train,
+        {in_float32: lambda z, codebook: _train(z.float(), codebook)},
+        _judge_gradients,
+        floor(N, K, D, passes=2, device=setting.device),
+        (in_float32,),
     )  # fmt: skip
 
 
