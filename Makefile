@@ -4,6 +4,8 @@ PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 SETUP := .venv/.installed
 DEMO_FRAMES ?=
+# A warning ends the build in development, and not where a user's compiler has one more.
+export CBTALK_WERROR ?= ON
 
 .PHONY: build lint test test-all demo clean
 

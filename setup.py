@@ -50,6 +50,7 @@ class CMakeBuild(build_ext):
             f"-DCBTALK_TORCH_DIR={torch_folder()}",
             "-DCBTALK_PYTHON=ON",
             f"-DCBTALK_CUDA={os.environ.get('CBTALK_CUDA', 'AUTO')}",
+            f"-DCBTALK_WERROR={os.environ.get('CBTALK_WERROR', 'OFF')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
         ]

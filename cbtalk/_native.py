@@ -1,19 +1,24 @@
-"""The compiled libraries: each loaded once, and the reason kept when it is absent."""
+"""The compiled libraries: each loaded once, and the reason kept when it is absent.
+
+They lie beside the package; the environment variable CBTALK_LIBRARIES names another folder, of a debug build say.
+"""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-_FOLDER = Path(__file__).parent / "_lib"
+_FOLDER = Path(os.environ.get("CBTALK_LIBRARIES") or Path(__file__).parent / "_lib")
 
 
 def _load(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
     if not path.exists():
-        return None, f"the compiled library {path.name} is not beside the package: run `make build` or `pip install .`"
+        return None, f"the compiled library {path.name} is not in {path.parent}: run `make build` or `pip install .`"
     try:
         torch.ops.load_library(path)
         return ctypes.CDLL(str(path)), None
@@ -30,17 +35,20 @@ def _load_cpu(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
     return library, reason
 
 
-def _load_cuda(path: Path) -> str | None:
+def _load_cuda(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
     if not path.exists():
-        return f"no {path.name} beside the package: CMake found no nvcc where it was built, or CBTALK_CUDA was OFF"
+        return None, f"no {path.name} in {path.parent}: CMake found no nvcc where it was built, or CBTALK_CUDA was OFF"
     if torch.version.cuda is None:
-        return "this torch is built without CUDA"
-    return _load(path)[1]
+        return None, "this torch is built without CUDA"
+    library, reason = _load(path)
+    if library is not None:
+        library.cbtalk_cuda_archs.restype = ctypes.c_char_p
+    return library, reason
 
 
 # Loaded at import, not at the first call: a call may be under torch.compile's tracing.
 _library, _cpu_reason = _load_cpu(_FOLDER / "libcbtalk_cpu.so")
-_cuda_reason = _load_cuda(_FOLDER / "libcbtalk_cuda.so")
+_cuda_library, _cuda_reason = _load_cuda(_FOLDER / "libcbtalk_cuda.so")
 
 
 def why_not_cpp() -> str | None:
@@ -55,7 +63,31 @@ def why_not_cuda(*tensors: Tensor) -> str | None:
     for tensor in tensors:
         if tensor.device.type != "cuda":
             return f"it takes tensors on a GPU, not on {tensor.device}"
-    return None
+    return _why_not_gpu(tensors[0].device.index) if tensors else None
+
+
+@torch.compiler.assume_constant_result  # what a device is cannot be traced
+def _why_not_gpu(index: int | None) -> str | None:
+    """Why the kernels of the library do not run on the GPU of that index, or None."""
+    archs = "" if _cuda_library is None else _cuda_library.cbtalk_cuda_archs().decode()
+    return why_not_capability(torch.cuda.get_device_capability(index), archs)
+
+
+@cache
+def why_not_capability(capability: tuple[int, int], archs: str) -> str | None:
+    """Why kernels compiled for `archs`, written as CMake does ("80-real 90a-real 100"), do not run on a GPU, or None.
+
+    Machine code ("-real" or without a suffix) serves its major version from its minor version on; PTX ("-virtual" or
+    without a suffix) everything after it. With an "a", either serves that one capability alone.
+    """
+    for arch in archs.split():
+        number, _, kind = arch.partition("-")
+        own = divmod(int(number.rstrip("a")), 10)
+        later = capability >= own and (kind != "real" or capability[0] == own[0])
+        if capability == own or (later and not number.endswith("a")):
+            return None
+    major, minor = capability
+    return f"its kernels are compiled for {archs}, not for this GPU of compute capability {major}.{minor}"
 
 
 def cpu_level() -> str | None:

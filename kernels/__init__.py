@@ -1,1 +1,1 @@
-"""The Triton kernels, one file an op; installed as cbtalk.kernels."""
+"""The Triton kernels by op; installed as cbtalk.kernels."""

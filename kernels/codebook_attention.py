@@ -27,6 +27,8 @@ NARROW_HEAD = 8
 
 # The products of float32. "tf32x3" runs on tensor cores and errs by some 2^-22 of |q||k|: several roundings of float32.
 FLOAT32_PRECISION = "ieee"
+# Rows of a product of float32: with 64 and more, Triton 3.6 and 3.7 take "ieee" for TF32 on sm_100.
+FLOAT32_ROWS = 32
 
 # About so many programs sum key gradients, where the rows suffice: chunks of rows make up for few keys and heads. Not a
 # function of the GPU: the chunks decide the order of the sums.
@@ -72,7 +74,8 @@ def _kept_keys(ignored_ptr, key_set, key, keys):
 @triton.jit
 def _inner(a, b):
     """(M, D), (D, N) -> (M, N) sums over D, each within one thread."""
-    return tl.sum(a[:, :, None] * b[None, :, :], axis=1)
+    # With the factors the other way round, Triton 3.6 and 3.7 make it a tl.dot: in TF32, and of too few columns.
+    return tl.sum(b[None, :, :] * a[:, :, None], axis=1)
 
 
 @triton.jit
@@ -541,19 +544,19 @@ def padded_columns(head_size: int) -> int:
 
 def row_tiling(dtype: torch.dtype, head_size: int, *, backward: bool) -> Tiling:
     """For the kernels whose programs own rows of queries and walk the keys."""
-    if is_narrow(head_size):
-        return Tiling(256, 16, 4, 1)  # a second stage has nothing to fetch ahead, and spills on sm_80
+    if is_narrow(head_size):  # a second stage has nothing to fetch ahead, and spills on sm_80
+        return Tiling(256, 8 if backward and head_size > 4 else 16, 4, 1)
     if dtype == torch.float32:
-        return Tiling(64 if head_size <= 64 else 32, 32, 8 if backward or head_size > 32 else 4, 2)
+        return Tiling(FLOAT32_ROWS, 64 if head_size <= 64 else 32, 8, 2)
     return Tiling(64, 64, 4 if head_size <= 32 else 8, 2) if backward or head_size > 64 else Tiling(128, 64, 8, 2)
 
 
 def key_tiling(dtype: torch.dtype, head_size: int) -> Tiling:
     """For the kernels whose programs own keys and walk the rows of queries."""
     if is_narrow(head_size):
-        return Tiling(16 if head_size <= 4 else 8, 128, 4, 2)
+        return Tiling(8 if head_size <= 4 else 4, 128, 4, 2)
     if dtype == torch.float32:
-        return Tiling(16, 64 if head_size <= 64 else 32, 8, 2)
+        return Tiling(32 if head_size <= 32 else 16, FLOAT32_ROWS, 8, 2)
     return Tiling(32, 64, 4 if head_size <= 32 else 8, 2)
 
 

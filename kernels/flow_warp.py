@@ -12,6 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# Modes of padding: 0 is zeros. As in aten.
+ZEROS = tl.constexpr(0)
+REFLECTION = tl.constexpr(2)
+
 # Sizes and strides, the same in each kernel; not specialised, so that a kernel is compiled once for all of them.
 _SIZES = [
     *("N", "H", "W", "Ho", "Wo", "stride_b", "stride_c", "stride_y", "stride_x"),
@@ -81,10 +85,37 @@ def _axis_scale(size, ALIGN_CORNERS: tl.constexpr):
 
 
 @triton.jit
-def _sample_taps(coordinate, size, ALIGN_CORNERS: tl.constexpr):
-    """Bilinear sampling with zero padding along one axis: base, weights of base and base + 1, and their slopes."""
-    scale = _axis_scale(size, ALIGN_CORNERS)
-    position = coordinate * scale + 0.5 * (size - 1).to(tl.float32)
+def _mirror(coordinate):
+    """A finite coordinate mirrored at -1 and 1 until it lies between them, and the slope of that; nothing rounds."""
+    magnitude = tl.abs(coordinate)
+    quarter = 0.25 * magnitude
+    repeats = tl.where(quarter < 8388608.0, (quarter + 8388608.0) - 8388608.0, quarter)  # 2^23: no fraction bits left
+    rest = magnitude - 4.0 * repeats  # in [-2, 2]
+    mirrored = tl.where(rest > 1.0, 2.0 - rest, tl.where(rest < -1.0, -2.0 - rest, rest))
+    return tl.where(coordinate < 0.0, -mirrored, mirrored), tl.where(tl.abs(rest) > 1.0, -1.0, 1.0)
+
+
+@triton.jit
+def _padded_position(coordinate, size, ALIGN_CORNERS: tl.constexpr, PADDING: tl.constexpr):
+    """Where a coordinate is read, in pixels, and d position / d coordinate in units of the axis' scale."""
+    finite = tl.abs(coordinate) < float("inf")
+    slope = tl.full(coordinate.shape, 1.0, tl.float32)
+    if PADDING != ZEROS:
+        coordinate = tl.where(finite, coordinate, 0.0)
+    if PADDING == REFLECTION:
+        coordinate, slope = _mirror(coordinate)
+    last = (size - 1).to(tl.float32)
+    position = coordinate * _axis_scale(size, ALIGN_CORNERS) + 0.5 * last
+    if PADDING != ZEROS:
+        slope = tl.where((position > 0.0) & (position < last), slope, 0.0)
+        position = tl.where(finite, tl.minimum(tl.maximum(position, 0.0), last), -2.0)
+    return position, slope
+
+
+@triton.jit
+def _sample_taps(coordinate, size, ALIGN_CORNERS: tl.constexpr, PADDING: tl.constexpr):
+    """Bilinear sampling along one axis: base, weights of base and base + 1, and their slopes."""
+    position, slope = _padded_position(coordinate, size, ALIGN_CORNERS, PADDING)
     # A NaN and what is far outside become positions without a tap.
     position = tl.where(position > -2.0, position, -2.0)
     position = tl.minimum(position, size.to(tl.float32) + 1.0)
@@ -97,8 +128,8 @@ def _sample_taps(coordinate, size, ALIGN_CORNERS: tl.constexpr):
     base = tl.minimum(tl.maximum(low, 0), tl.maximum(size - 2, 0))
     weight0 = tl.where(both, 1.0 - fraction, tl.where(first, fraction, 0.0))
     weight1 = tl.where(both, fraction, tl.where(second, 1.0 - fraction, 0.0))
-    slope0 = tl.where(both, -1.0, tl.where(first, 1.0, 0.0))
-    slope1 = tl.where(both, 1.0, tl.where(second, -1.0, 0.0))
+    slope0 = tl.where(both, -slope, tl.where(first, slope, 0.0))
+    slope1 = tl.where(both, slope, tl.where(second, -slope, 0.0))
     return base, weight0, weight1, slope0, slope1
 
 
@@ -155,8 +186,8 @@ def flow_warp_fwd_kernel(
     N, H, W, Ho, Wo, stride_b, stride_c, stride_y, stride_x,
     flow_h, flow_w, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
     occlusion_h, occlusion_w, occlusion_stride_b, occlusion_stride_y, occlusion_stride_x,
-    C: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SAME_FLOW: tl.constexpr, SAME_OCCLUSION: tl.constexpr,
-    HAS_OCCLUSION: tl.constexpr, CHANNELS_LAST: tl.constexpr, VECTOR: tl.constexpr,
+    C: tl.constexpr, ALIGN_CORNERS: tl.constexpr, PADDING: tl.constexpr, SAME_FLOW: tl.constexpr,
+    SAME_OCCLUSION: tl.constexpr, HAS_OCCLUSION: tl.constexpr, CHANNELS_LAST: tl.constexpr, VECTOR: tl.constexpr,
     TILE_P: tl.constexpr, TILE_W: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
     """A program: TILE_P output pixels, all channels."""
@@ -164,8 +195,8 @@ def flow_warp_fwd_kernel(
     b = picture // N
     flow_x, flow_y = _read_flow(flow, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
                                 flow_h, flow_w, N, Ho, Wo, picture, y, x, exists, SAME_FLOW)  # fmt: skip
-    base_y, top, bottom, _, _ = _sample_taps(flow_y, H, ALIGN_CORNERS)
-    base_x, left, right, _, _ = _sample_taps(flow_x, W, ALIGN_CORNERS)
+    base_y, top, bottom, _, _ = _sample_taps(flow_y, H, ALIGN_CORNERS, PADDING)
+    base_x, left, right, _, _ = _sample_taps(flow_x, W, ALIGN_CORNERS, PADDING)
     inside = _over_pixels(exists & (top + bottom > 0) & (left + right > 0), CHANNELS_LAST)
     if HAS_OCCLUSION:
         occluded = _read_map(occlusion + b * occlusion_stride_b, occlusion_stride_y, occlusion_stride_x, occlusion_h,
@@ -212,8 +243,8 @@ def flow_warp_bwd_kernel(
     N, H, W, Ho, Wo, stride_b, stride_c, stride_y, stride_x,
     flow_h, flow_w, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
     occlusion_h, occlusion_w, occlusion_stride_b, occlusion_stride_y, occlusion_stride_x,
-    C: tl.constexpr, ALIGN_CORNERS: tl.constexpr, SAME_FLOW: tl.constexpr, SAME_OCCLUSION: tl.constexpr,
-    HAS_OCCLUSION: tl.constexpr, CHANNELS_LAST: tl.constexpr, VECTOR: tl.constexpr,
+    C: tl.constexpr, ALIGN_CORNERS: tl.constexpr, PADDING: tl.constexpr, SAME_FLOW: tl.constexpr,
+    SAME_OCCLUSION: tl.constexpr, HAS_OCCLUSION: tl.constexpr, CHANNELS_LAST: tl.constexpr, VECTOR: tl.constexpr,
     NEED_FEATURE: tl.constexpr, NEED_FLOW: tl.constexpr, NEED_OCCLUSION: tl.constexpr,
     TILE_P: tl.constexpr, TILE_W: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
@@ -222,8 +253,8 @@ def flow_warp_bwd_kernel(
     b = picture // N
     flow_x, flow_y = _read_flow(flow, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
                                 flow_h, flow_w, N, Ho, Wo, picture, y, x, exists, SAME_FLOW)  # fmt: skip
-    base_y, top, bottom, top_slope, bottom_slope = _sample_taps(flow_y, H, ALIGN_CORNERS)
-    base_x, left, right, left_slope, right_slope = _sample_taps(flow_x, W, ALIGN_CORNERS)
+    base_y, top, bottom, top_slope, bottom_slope = _sample_taps(flow_y, H, ALIGN_CORNERS, PADDING)
+    base_x, left, right, left_slope, right_slope = _sample_taps(flow_x, W, ALIGN_CORNERS, PADDING)
     inside = _over_pixels(exists & (top + bottom > 0) & (left + right > 0), CHANNELS_LAST)
     occluded = tl.full((TILE_P,), 1.0, tl.float32)
     if HAS_OCCLUSION:
@@ -333,16 +364,16 @@ def flow_warp_bwd_keys_kernel(
     N, H, W, Ho, Wo,
     flow_h, flow_w, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
     occlusion_h, occlusion_w, occlusion_stride_b, occlusion_stride_y, occlusion_stride_x,
-    ALIGN_CORNERS: tl.constexpr, SAME_FLOW: tl.constexpr, SAME_OCCLUSION: tl.constexpr, HAS_OCCLUSION: tl.constexpr,
-    TILE_P: tl.constexpr, TILE_W: tl.constexpr,
+    ALIGN_CORNERS: tl.constexpr, PADDING: tl.constexpr, SAME_FLOW: tl.constexpr, SAME_OCCLUSION: tl.constexpr,
+    HAS_OCCLUSION: tl.constexpr, TILE_P: tl.constexpr, TILE_W: tl.constexpr,
 ):  # fmt: skip
     """Where each output pixel reads. A program: TILE_P output pixels."""
     picture, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
     b = picture // N
     flow_x, flow_y = _read_flow(flow, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
                                 flow_h, flow_w, N, Ho, Wo, picture, y, x, exists, SAME_FLOW)  # fmt: skip
-    base_y, top, bottom, _, _ = _sample_taps(flow_y, H, ALIGN_CORNERS)
-    base_x, left, right, _, _ = _sample_taps(flow_x, W, ALIGN_CORNERS)
+    base_y, top, bottom, _, _ = _sample_taps(flow_y, H, ALIGN_CORNERS, PADDING)
+    base_x, left, right, _, _ = _sample_taps(flow_x, W, ALIGN_CORNERS, PADDING)
     inside = (top + bottom > 0) & (left + right > 0)
     if HAS_OCCLUSION:
         occluded = _read_map(occlusion + b * occlusion_stride_b, occlusion_stride_y, occlusion_stride_x, occlusion_h,
@@ -427,7 +458,7 @@ MAP_TILE = {"TILE_X": 16, "SPAN": 16}
 
 
 def flow_warp(
-    feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool
+    feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool, padding: int
 ) -> Tensor:
     """feature (B, C, H, W), flow (B, N, h, w, 2) and occlusion (B, 1, h', w') float32 -> (B*N, C, height, width)."""
     channels_last = _is_channels_last(feature)
@@ -448,7 +479,7 @@ def flow_warp(
             output,
             **_feature_sizes(feature, flow, height, width),
             **_map_sizes(flow, occlusion),
-            **_map_switches(flow, occlusion, height, width, align_corners),
+            **_map_switches(flow, occlusion, height, width, align_corners, padding),
             C=feature.shape[1],
             CHANNELS_LAST=channels_last,
             VECTOR=channels_last and _fills_vectors(feature, output),
@@ -464,6 +495,7 @@ def flow_warp_backward(
     flow: Tensor,
     occlusion: Tensor | None,
     align_corners: bool,
+    padding: int,
     need_feature: bool,
     need_flow: bool,
     need_occlusion: bool,
@@ -492,7 +524,7 @@ def flow_warp_backward(
 
     with torch.cuda.device_of(feature):
         if need_feature and deterministic:
-            _gather_feature(grad_output, feature, flow, occlusion, align_corners, grad_feature)
+            _gather_feature(grad_output, feature, flow, occlusion, align_corners, padding, grad_feature)
         # Where nothing is resized or summed, the gradient of the resized map is the gradient itself.
         whole_flow = not need_flow or (h, w) == (Ho, Wo)
         whole_occlusion = not need_occlusion or (N == 1 and occlusion.shape[2:] == (Ho, Wo))
@@ -500,7 +532,7 @@ def flow_warp_backward(
         occlusion_pixels = grad_occlusion if whole_occlusion else empty(B * N, Ho, Wo)
         scatter = need_feature and not deterministic
         if scatter or need_flow or need_occlusion:
-            _scatter(grad_output, feature, flow, occlusion, align_corners, grad_feature, flow_pixels,
+            _scatter(grad_output, feature, flow, occlusion, align_corners, padding, grad_feature, flow_pixels,
                      occlusion_pixels, scatter, need_flow, need_occlusion)  # fmt: skip
         if not whole_flow:
             _sum_over_readers(flow_pixels, grad_flow, B * N, 1, (Ho, Wo), (h, w), 2)
@@ -515,6 +547,7 @@ def _scatter(
     flow: Tensor,
     occlusion: Tensor | None,
     align_corners: bool,
+    padding: int,
     grad_feature: Tensor,
     flow_pixels: Tensor,
     occlusion_pixels: Tensor,
@@ -535,7 +568,7 @@ def _scatter(
         occlusion_pixels,
         **_feature_sizes(feature, flow, height, width),
         **_map_sizes(flow, occlusion),
-        **_map_switches(flow, occlusion, height, width, align_corners),
+        **_map_switches(flow, occlusion, height, width, align_corners, padding),
         C=feature.shape[1],
         CHANNELS_LAST=channels_last,
         VECTOR=channels_last and _fills_vectors(feature, grad_output),
@@ -553,6 +586,7 @@ def _gather_feature(
     flow: Tensor,
     occlusion: Tensor | None,
     align_corners: bool,
+    padding: int,
     grad_feature: Tensor,
 ) -> None:
     B, C, H, W = feature.shape
@@ -568,7 +602,7 @@ def _gather_feature(
         B * H * W,
         **{name: sizes[name] for name in ("N", "H", "W", "Ho", "Wo")},
         **_map_sizes(flow, occlusion),
-        **_map_switches(flow, occlusion, height, width, align_corners),
+        **_map_switches(flow, occlusion, height, width, align_corners, padding),
         TILE_P=KEYS_TILE.TILE_P,
         TILE_W=KEYS_TILE.TILE_W,
         num_warps=4,
@@ -636,10 +670,11 @@ def _map_sizes(flow: Tensor, occlusion: Tensor | None) -> dict[str, int]:
 
 
 def _map_switches(
-    flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool
+    flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool, padding: int
 ) -> dict[str, Any]:
     return {
         "ALIGN_CORNERS": align_corners,
+        "PADDING": padding,
         "SAME_FLOW": flow.shape[2:4] == (height, width),
         "SAME_OCCLUSION": occlusion is not None and occlusion.shape[2:] == (height, width),
         "HAS_OCCLUSION": occlusion is not None,

@@ -8,10 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "ranges"}
+FOUNDATION = {"errors", "atomic", "precision", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
+    "precision": set(),
     "ranges": set(),
     "allocator": set(),
     "_build_info": set(),
@@ -21,6 +22,7 @@ MAY_IMPORT = {
     "reference": set(),
     "kernels": set(),
     "ops": FOUNDATION | {"reference", "kernels", "_native", "_triton", "_vector_math"},
+    "nn": FOUNDATION | {"ops"},
     "model": FOUNDATION | {"ops"},
     "media": FOUNDATION,
     "render": FOUNDATION | {"model", "media"},

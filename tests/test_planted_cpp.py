@@ -37,10 +37,14 @@ def run_test(folder: Path, test: str, header: str, before: str, after: str) -> i
             "source_size) / 1.0f",
         ),
         ("test_geometry", "geometry.h", "both ? one - fraction", "both ? fraction"),
+        ("test_geometry", "geometry.h", "const Real clipped =", "const Real clipped = true ? position :"),
+        ("test_geometry", "geometry.h", "turned ? -one : one", "one"),
         ("test_ordering", "ordering.h", "(score < best_score)", "(score <= best_score)"),
         ("test_ordering", "ordering.h", "index < best_index", "index > best_index"),
         ("test_cuda_nearest_code", "cuda/nearest_code_doubt.h", "fmin(second, nearer ? best : score)", "best"),
         ("test_cuda_nearest_code", "cuda/nearest_code_doubt.h", "0.125f * e_length", "0.0f"),
+        ("test_cuda_nearest_code", "cuda/nearest_code_table.h", "entry = smaller;", ""),
+        ("test_cuda_nearest_code", "cuda/nearest_code_table.h", "element += 0.0f;", ""),
     ],
 )
 def test_a_planted_fault_is_found(tmp_path: Path, test: str, header: str, before: str, after: str) -> None:

@@ -15,14 +15,20 @@ from torch import Tensor
 from cbtalk.errors import InputError
 from cbtalk.evaluate.extractors import Extractors, find_extractors
 from cbtalk.evaluate.lpips import Lpips, find_lpips
-from cbtalk.evaluate.metrics import l1, psnr, ssim
+from cbtalk.evaluate.metrics import colour_shift, colour_spread, l1, psnr, ssim
 from cbtalk.media.clips import Clip, clip_frames
 from cbtalk.model.pictures import to_pictures
 
 Frame = NDArray[np.uint8]  # (S, S, 3) RGB
 Metric = Callable[[Tensor, Tensor], Tensor]
 
-METRICS: dict[str, Metric] = {"l1": l1, "psnr": psnr, "ssim": ssim}
+METRICS: dict[str, Metric] = {
+    "l1": l1,
+    "psnr": psnr,
+    "ssim": ssim,
+    "colour_shift": colour_shift,
+    "colour_spread": colour_spread,
+}
 RUN = 3  # frames in a row that are measured together: a second difference needs three
 
 

@@ -11,6 +11,8 @@ SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5
 SSIM_C1 = 0.01**2
 SSIM_C2 = 0.03**2
+XYZ_OF_RGB = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+D65_WHITE = (0.95047, 1.0, 1.08883)
 
 
 def unit_range(picture: Tensor) -> Tensor:
@@ -43,6 +45,27 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
     structure = (2 * covariance + SSIM_C2) / (var_x + var_y + SSIM_C2)
     return (luminance * structure).flatten(1).mean(1)
+
+
+def colour_shift(prediction: Tensor, target: Tensor) -> Tensor:
+    """Distance of the mean colours of each picture in CIE L*a*b*, (B,): pictures that pale, darken or take a tint."""
+    return (_lab(prediction).mean((2, 3)) - _lab(target).mean((2, 3))).norm(dim=1)
+
+
+def colour_spread(prediction: Tensor, target: Tensor) -> Tensor:
+    """Distance of the standard deviations of L*, a* and b* of each picture, (B,): contrast and saturation lost."""
+    return (_lab(prediction).std((2, 3)) - _lab(target).std((2, 3))).norm(dim=1)
+
+
+def _lab(picture: Tensor) -> Tensor:
+    """sRGB (B, 3, H, W) in [-1, 1] -> L*, a*, b* under D65."""
+    rgb = unit_range(picture)
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    matrix = torch.tensor(XYZ_OF_RGB, dtype=rgb.dtype, device=rgb.device)
+    white = torch.tensor(D65_WHITE, dtype=rgb.dtype, device=rgb.device)
+    xyz = torch.einsum("ij,bjhw->bihw", matrix / white[:, None], linear)
+    x, y, z = torch.where(xyz > 0.008856, xyz.clamp(min=0.008856) ** (1 / 3), 7.787 * xyz + 16 / 116).unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
 def _blur(picture: Tensor) -> Tensor:

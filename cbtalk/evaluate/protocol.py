@@ -22,8 +22,10 @@ from cbtalk.media.clips import IMAGE_SUFFIXES, Clip, find_clips, square
 from cbtalk.media.images import read_image
 from cbtalk.model.checkpoint import load
 from cbtalk.model.talker import Talker
+from cbtalk.precision import float32_convolutions
 
 
+@float32_convolutions()
 def run(
     weights: str,
     data: Path,

@@ -5,20 +5,31 @@ from typing import Any
 
 import numpy as np
 
+OF_REAL = ("jitter_", "opening_")  # figures that the real clip has, too
 SUBJECTS = ("result", "repeat", "real")
-NAMES = {"l1": "L1", "psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS-alex", "lpips_vgg": "LPIPS-vgg"}
-FORMATS = {"l1": ".4f", "psnr": ".2f", "jitter": ".2f", "landmarks": ".2f"}
+NAMES = {
+    "l1": "L1",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "colour_shift": "colour shift",
+    "colour_spread": "colour spread",
+    "lpips_alex": "LPIPS-alex",
+    "lpips_vgg": "LPIPS-vgg",
+}
+FORMATS = {"l1": ".4f", "psnr": ".2f", "colour": ".2f", "jitter": ".2f", "landmarks": ".2f"}
+FORMATS |= {"opening": ".3f", "following": ".2f"}
 
 SAME_IDENTITY = (
     "`{weights}` on `{data}` at {size} px: the first frame animated by the rest, absolute motion (repeating the first "
-    "frame in brackets). {every}"
+    "frame in brackets). Colour: distances of the means, and of the standard deviations, in Lab. {every}"
 )
 FACES = (
     "The faces of the same clips, against those of the real frames; in brackets those of the first frame, repeated. "
     "Landmarks: mean distance in pixels of a 256 px picture; of mouth and eyes after laying one face over the other "
     "(shift, turn, scale), which leaves the expression. Identity: cosine and Euclidean distance of embeddings, and the "
-    "share of frames taken for the same person. Jitter: mean second difference of the landmarks in pixels, in brackets "
-    "that of the real clip."
+    "share of frames taken for the same person. Opening of mouth and eyes: standard deviation in distances of the "
+    "pupils, in brackets that of the real clip; following: its correlation with the real one, where that moves. "
+    "Jitter: mean second difference of the landmarks in pixels, in brackets that of the real clip."
 )
 CROSS = (
     "Each portrait driven by each clip, relative motion; means over clips. Identity: against the portrait, in brackets "
@@ -59,7 +70,7 @@ def _table(first: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[
     lines = [f"| {' | '.join([first, *(NAMES.get(name, name) for name in columns)])} |"]
     lines.append(f"| {' | '.join(['---'] * (1 + len(columns)))} |")
     for name, row in rows.items():
-        cells = (_cell(row, column, "real" if column.startswith("jitter_") else beside) for column in columns)
+        cells = (_cell(row, column, "real" if column.startswith(OF_REAL) else beside) for column in columns)
         lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
 

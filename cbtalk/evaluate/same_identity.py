@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cbtalk.evaluate.expression import Expression
 from cbtalk.evaluate.faces import FaceStream, Means, compare
 from cbtalk.evaluate.judge import METRICS, Frame, Judge, batches, resized, to_tensor
 from cbtalk.media.clips import Clip
@@ -21,8 +22,8 @@ def evaluate_clip(talker: Talker, clip: Clip, judge: Judge, show: Show | None = 
 
     Returns:
         {"frames", "measured", "result", "repeat", "real", "no_face"}: frames there are, and those that LPIPS and the
-        extractors saw; figures of the talker's pictures, and of the source repeated, both against the clip's; jitter of
-        the clip's own; {"source", "result", "real"}: pictures in which each extractor found no face.
+        extractors saw; figures of the talker's pictures, and of the source repeated, both against the clip's; openings
+        and jitter of the clip's own; {"source", "result", "real"}: pictures in which each extractor found no face.
     """
     device = next(talker.parameters()).device
     first, others = batches(clip, judge.size, judge.batch_size)
@@ -31,6 +32,7 @@ def evaluate_clip(talker: Talker, clip: Clip, judge: Judge, show: Show | None = 
     source_features = {name: lpips.features(source) for name, lpips in judge.lpips.items()}
     means = {"result": Means(), "repeat": Means()}
     streams = {subject: FaceStream(judge.extractors) for subject in ("source", "result", "real")}
+    expression = Expression(judge.extractors)
     source_face = streams["source"].read(0, first)
     frames = measured = 0
     for numbers, driving in others:
@@ -47,6 +49,7 @@ def evaluate_clip(talker: Talker, clip: Clip, judge: Judge, show: Show | None = 
         for place in seen:
             real = streams["real"].read(numbers[place], driving[place])
             face = streams["result"].read(numbers[place], images[place])
+            expression.add(face, real)
             means["result"].add(compare(face, real, judge.extractors))
             means["repeat"].add(compare(source_face, real, judge.extractors))
         if show is not None:
@@ -56,9 +59,9 @@ def evaluate_clip(talker: Talker, clip: Clip, judge: Judge, show: Show | None = 
     return {
         "frames": frames,
         "measured": measured,
-        "result": {**means["result"].values(), **streams["result"].jitter.values()},
+        "result": {**means["result"].values(), **expression.of_result(), **streams["result"].jitter.values()},
         "repeat": means["repeat"].values(),
-        "real": streams["real"].jitter.values(),
+        "real": {**expression.of_real(), **streams["real"].jitter.values()},
         "no_face": {subject: dict(stream.no_face) for subject, stream in streams.items()},
     }
 

@@ -51,6 +51,9 @@ class TalkerConfig:
     appearance_layers: int = 2
     heads: int = 8
 
+    # beyond the paper
+    driving_heatmaps: bool = False  # the generator sees where the driving keypoints are, up to the motion size
+
     # ablations
     code_allocation: CodeAllocation = "shared"
     motion_compensation: bool = True
@@ -127,8 +130,9 @@ class TalkerConfig:
         if self.code_allocation not in get_args(CodeAllocation):
             allowed = ", ".join(get_args(CodeAllocation))
             raise ConfigError(f"code_allocation is {self.code_allocation!r}; it must be one of {allowed}")
-        if not isinstance(self.motion_compensation, bool):
-            raise ConfigError("motion_compensation must be true or false")
+        for name in ("driving_heatmaps", "motion_compensation"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false")
         scales = self.appearance_scales
         if scales is not None and (type(scales) is not int or not 0 <= scales <= len(self.ch_mult)):
             raise ConfigError(f"appearance_scales is {scales!r}; it must be a number from 0 to {len(self.ch_mult)}")

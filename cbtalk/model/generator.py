@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cbtalk import ranges
 from cbtalk.model.appearance_compensation import AppearanceCompensation
-from cbtalk.model.blocks import AttentionBlock, Conv3x3, Downsample, GroupNorm, ResBlock, Upsample
+from cbtalk.model.blocks import AttentionBlock, Conv3x3, Downsample, GroupNorm, ResBlock, Upsample, resize
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
@@ -163,6 +163,14 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
             {str(scale): FeatureModulation(channels, config.norm_groups) for scale, channels in finer}
         )
         self.fuse_ms_dict = nn.ModuleDict({str(scale): Conv3x3(channels, channels) for scale, channels in finer})
+        if config.driving_heatmaps:
+            self.heatmap_enc = nn.ModuleDict(
+                {
+                    str(scale): _silent(nn.Conv2d(config.keypoints, channels, kernel_size=1))
+                    for scale, channels in zip(config.scales, config.channels, strict=True)
+                    if scale <= config.motion_size
+                }
+            )
 
     def forward(self, features: Sequence[Tensor], motion: DenseMotion) -> Synthesis:
         """Source features (1 or B, C, s, s) per scale as `Encoder` gives them, dense motion (B, ...) -> `Synthesis`."""
@@ -181,9 +189,9 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
                 compensated = self.compensate_appearance(index, visible, deformation, appearance_codes)
             with ranges.range(f"generator_{scale}"):
                 if index == 0:
-                    x = latent = compensated
+                    x = latent = self.add_heatmaps(index, compensated, motion.heatmaps)
                 else:
-                    x = self.fuse(index, compensated, x)
+                    x = self.add_heatmaps(index, self.fuse(index, compensated, x), motion.heatmaps)
                 x = self.generator.run_stage(index, x)
         return Synthesis(x, latent, steps)
 
@@ -191,3 +199,20 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         """The compensated feature joins the generator's `x`, both (B, C, s, s)."""
         scale = str(self.config.scales[index])
         return self.fuse_ms_dict[scale](compensated, residual=self.fuse_convs_dict[scale](compensated, x))
+
+    def add_heatmaps(self, index: int, x: Tensor, heatmaps: Tensor) -> Tensor:
+        """The driving keypoints' heat maps (B, K, h, h) join `x` (B, C, s, s), where the configuration says so.
+
+        A warped source does not say whether what it lacks is an open mouth or a closed eye.
+        """
+        scale = self.config.scales[index]
+        if not self.config.driving_heatmaps or scale > self.config.motion_size:
+            return x
+        return x + self.heatmap_enc[str(scale)](resize(heatmaps, scale))
+
+
+def _silent(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Starts at zero, so that weights trained without it stay what they are."""
+    for parameter in convolution.parameters():
+        nn.init.zeros_(parameter)
+    return convolution

@@ -9,6 +9,7 @@ from cbtalk import ranges
 from cbtalk.model.blocks import AntiAliasDownsample, full_precision, without_autocast
 from cbtalk.model.config import KEYPOINT_KERNEL, TalkerConfig
 from cbtalk.model.hourglass import Hourglass
+from cbtalk.precision import float32_convolutions
 
 SOFTMAX_TEMPERATURE = 0.1
 HEATMAP_VARIANCE = 0.01
@@ -55,6 +56,7 @@ class KeypointDetector(nn.Module):
         self.jacobian.bias = nn.Parameter(torch.eye(2).flatten().repeat(config.keypoints))
 
     @ranges.ranged("keypoints")
+    @float32_convolutions()
     def forward(self, image: Tensor) -> Keypoints:
         """(B, 3, H, W) in [-1, 1] -> K keypoints of each picture, in float32 at least."""
         features = self.predictor(self.down(image))

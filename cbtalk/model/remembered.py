@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
 
 Value = TypeVar("Value")
 
@@ -12,8 +13,8 @@ Value = TypeVar("Value")
 class Remembered(Generic[Value]):
     """The last value computed from some tensors, for as long as they stay what they were.
 
-    Nothing is remembered while gradients are recorded, so that a graph never holds a value of an earlier step. Copies
-    and pickles of the owner start empty.
+    Nothing is remembered while gradients are recorded, so that a graph never holds a value of an earlier step, nor
+    under torch.compile, torch.export and fake tensors. Copies and pickles of the owner start empty.
     """
 
     def __init__(self) -> None:
@@ -22,7 +23,7 @@ class Remembered(Generic[Value]):
 
     def __call__(self, compute: Callable[[], Value], *tensors: Tensor, key: Hashable = None) -> Value:
         """`compute()`, or what it gave when the tensors and the key last were the same."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or detect_fake_mode(tensors) is not None:
             return compute()
         state = (key, *_state(*tensors))
         if self._value is None or self._state != state:

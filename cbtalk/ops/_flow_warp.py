@@ -11,6 +11,7 @@ from cbtalk.ops.kernel_op import KernelOp
 from cbtalk.ops.layout import in_layout_of
 from cbtalk.reference import flow_warp as reference
 
+_PADDINGS = ("zeros", "border", "reflection")  # by their numbers in the raw ops, which are aten's
 # The kernels address a picture with 32-bit offsets.
 _MAX_EXTENT = 2**31
 
@@ -23,13 +24,15 @@ def flow_warp(
     *,
     size: tuple[int, int] | None = None,
     align_corners: bool = True,
+    padding: str = "zeros",
     backend: str = "auto",
 ) -> Tensor:
     """Sample a feature map where a flow points, and multiply by an occlusion map.
 
     Flow and occlusion are resized to the output's size (bilinear, corner aligned) while they are read. Sampling is
-    bilinear with zero padding; a coordinate that is not finite gives zeros. Coordinates are computed in float32 or
-    wider whatever the dtype of the feature. On a GPU the gradient of the feature is summed in a fixed order where
+    bilinear, with the padding modes of `torch.nn.functional.grid_sample` and their gradients; a coordinate that is not
+    finite gives zeros and no gradient in each of them. Coordinates are computed in float32 or wider whatever the dtype
+    of the feature. On a GPU the gradient of the feature is summed in a fixed order where
     `torch.use_deterministic_algorithms` asks for it; every other result always is.
 
     Args:
@@ -38,6 +41,9 @@ def flow_warp(
         occlusion: (B, 1, h', w') or None; shared by the N flows.
         size: (Ho, Wo) of the output; by default that of the feature.
         align_corners: whether -1 and 1 are the centres of the feature's corner pixels, or their outer edges.
+        padding: what lies outside the feature: "zeros"; "border", its nearest pixel; or "reflection", its mirror images
+            about the centres (align_corners) or the outer edges of its border's pixels. Where a coordinate is moved to
+            the border, it has no gradient.
         backend: "auto", "cpp", "cuda", "triton" or "reference". "cpp" takes float32 and bfloat16 on the CPU, "cuda"
             and "triton" those and float16 on a GPU, each with the rows or the channels of the feature contiguous.
             First derivatives only; forward mode and second derivatives are what torch has for the reference.
@@ -47,18 +53,21 @@ def flow_warp(
         channels_last feature the (B*N, C, Ho, Wo) view of the result is channels_last.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit together.
+        ValueError: shapes that do not fit together, or a padding that is none of the three.
         BackendError: the backend asked for cannot run; the message is the reason.
     """
     height, width = feature.shape[-2:] if size is None else size
-    _check(feature, flow, occlusion, height, width)
+    _check(feature, flow, occlusion, height, width, padding)
     chosen = choose(backend, WHY_NOT, feature, flow, occlusion)
     if chosen == "reference":
-        return reference.flow_warp(feature, flow, occlusion, size=(height, width), align_corners=align_corners)
+        return reference.flow_warp(
+            feature, flow, occlusion, size=(height, width), align_corners=align_corners, padding=padding
+        )
     flows = flow if flow.dim() == 5 else flow[:, None]
     if occlusion is not None:
         occlusion = occlusion.float()
-    warped: Tensor = _OP(chosen, feature, flows.float(), occlusion, height, width, align_corners)
+    number = _PADDINGS.index(padding)
+    warped: Tensor = _OP(chosen, feature, flows.float(), occlusion, height, width, align_corners, number)
     return warped.unflatten(0, flow.shape[:2]) if flow.dim() == 5 else warped
 
 
@@ -111,7 +120,7 @@ def _why_not_layout(feature: Tensor) -> str | None:
     return None
 
 
-def _check(feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int) -> None:
+def _check(feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, padding: str) -> None:
     if feature.dim() != 4 or 0 in feature.shape[2:]:
         raise ValueError(f"feature must be (B, C, H, W) with at least one pixel, not {tuple(feature.shape)}")
     B = feature.shape[0]
@@ -123,10 +132,12 @@ def _check(feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int,
         raise ValueError(f"occlusion must be ({B}, 1, h, w), not {tuple(occlusion.shape)}")
     if height < 1 or width < 1:
         raise ValueError(f"size must be at least (1, 1), not ({height}, {width})")
+    if padding not in _PADDINGS:
+        raise ValueError(f"padding must be 'zeros', 'border' or 'reflection', not {padding!r}")
 
 
 def _fake_forward(
-    feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool
+    feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool, padding: int
 ) -> Tensor:
     shape = (flow.shape[0] * flow.shape[1], feature.shape[1], height, width)
     return torch.empty(
@@ -140,6 +151,7 @@ def _fake_backward(
     flow: Tensor,
     occlusion: Tensor | None,
     align_corners: bool,
+    padding: int,
     need_feature: bool,
     need_flow: bool,
     need_occlusion: bool,
@@ -155,9 +167,9 @@ def _fake_backward(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    feature, flow, occlusion, _, _, align_corners = inputs
+    feature, flow, occlusion, _, _, align_corners, padding = inputs
     ctx.save_for_backward(feature, flow, occlusion)
-    ctx.align_corners = align_corners
+    ctx.align_corners, ctx.padding = align_corners, padding
 
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -166,21 +178,22 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     grad_output = in_layout_of(feature, grad_output)
     deterministic = torch.are_deterministic_algorithms_enabled()
     gradients = _BACKWARD_OP(
-        ctx.backend, grad_output, feature, flow, occlusion, ctx.align_corners, *needed, deterministic
+        ctx.backend, grad_output, feature, flow, occlusion, ctx.align_corners, ctx.padding, *needed, deterministic
     )
     grad_feature, grad_flow, grad_occlusion = (
         gradient if is_needed else None for gradient, is_needed in zip(gradients, needed, strict=True)
     )
     # Feature gradients are summed in float32 whatever the feature is, and rounded once.
     grad_feature = None if grad_feature is None else grad_feature.to(feature.dtype)
-    return grad_feature, grad_flow, grad_occlusion, None, None, None
+    return grad_feature, grad_flow, grad_occlusion, None, None, None, None
 
 
 WHY_NOT = {"cpp": why_not_cpp, "cuda": why_not_cuda, "triton": why_not_triton}
 # feature (B, C, H, W), flow (B, N, h, w, 2) float32, occlusion (B, 1, h', w') float32 -> (B*N, C, Ho, Wo)
 _OP = KernelOp(
     "flow_warp",
-    "(Tensor feature, Tensor flow, Tensor? occlusion, SymInt height, SymInt width, bool align_corners) -> Tensor",
+    "(Tensor feature, Tensor flow, Tensor? occlusion, SymInt height, SymInt width, bool align_corners, int padding) "
+    "-> Tensor",
     _fake_forward,
     module="flow_warp",
     save=_save,
@@ -188,7 +201,7 @@ _OP = KernelOp(
 )
 _BACKWARD_OP = KernelOp(
     "flow_warp_backward",
-    "(Tensor grad_output, Tensor feature, Tensor flow, Tensor? occlusion, bool align_corners, "
+    "(Tensor grad_output, Tensor feature, Tensor flow, Tensor? occlusion, bool align_corners, int padding, "
     "bool need_feature, bool need_flow, bool need_occlusion, bool deterministic) -> (Tensor, Tensor, Tensor)",
     _fake_backward,
     module="flow_warp",

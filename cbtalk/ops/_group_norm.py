@@ -1,5 +1,6 @@
-"""Group normalisation of channels_last pictures, with the SiLU that follows it in the same pass."""
+"""Group normalisation with an optional fused SiLU."""
 
+import math
 from typing import Any
 
 import torch
@@ -49,14 +50,17 @@ def group_norm(
         BackendError: the backend asked for by name cannot run here.
     """
     _check(x, weight, bias, groups)
-    image = x if x.dim() == 4 else _as_image(x)
-    chosen = choose(backend, WHY_NOT, image, weight, bias)
+    chosen = choose(backend, WHY_NOT, x, weight, bias)
     if chosen == "reference":
         return reference.group_norm(x, weight, bias, groups=groups, eps=eps, silu=silu)
     weight = x.new_ones(x.shape[1], dtype=torch.float32) if weight is None else weight.float().contiguous()
     bias = x.new_zeros(x.shape[1], dtype=torch.float32) if bias is None else bias.float().contiguous()
+    if x.dim() == 4:
+        return _OP(chosen, x, weight, bias, groups, eps, silu)[0]
+    rows = x.movedim(1, -1)  # (B, ..., C), contiguous
+    image = rows.view(x.shape[0], math.prod(x.shape[2:]), 1, x.shape[1]).permute(0, 3, 1, 2)
     y, _, _ = _OP(chosen, image, weight, bias, groups, eps, silu)
-    return y if x.dim() == 4 else _of_shape(y, x.shape)
+    return y.permute(0, 2, 3, 1).view(rows.shape).movedim(-1, 1)
 
 
 def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int) -> None:
@@ -67,16 +71,6 @@ def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int) -
             raise ValueError(f"{name} {tuple(parameter.shape)} must have {x.shape[1]} elements")
 
 
-def _as_image(x: Tensor) -> Tensor:
-    """(B, C, ...) -> (B, C, H, 1) with H the product of the rest; a view where the channels of x are innermost."""
-    return x.movedim(1, -1).flatten(1, -2).movedim(-1, 1)[..., None] if x.dim() > 2 else x[..., None, None]
-
-
-def _of_shape(y: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of `_as_image`."""
-    return y[..., 0].movedim(1, -1).unflatten(1, shape[2:]).movedim(-1, 1) if len(shape) > 2 else y[..., 0, 0]
-
-
 def why_not_cpp(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
     """Why the C++ kernels cannot take these tensors, or None."""
     if reason := _native.why_not_cpp():
@@ -85,9 +79,7 @@ def why_not_cpp(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | 
         return "it takes CPU tensors only"
     if x.dtype not in (torch.float32, torch.bfloat16):
         return "it takes float32 and bfloat16 only"
-    if not is_channels_last(x):
-        return "it takes channels_last pictures only"
-    return None
+    return _why_not_layout(x)
 
 
 def why_not_cuda(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
@@ -107,8 +99,14 @@ def _given(*tensors: Tensor | None) -> list[Tensor]:
 def _why_not_on_gpu(x: Tensor) -> str | None:
     if x.dtype not in _ON_GPU:
         return "it takes float32, float16 and bfloat16 only"
+    return _why_not_layout(x)
+
+
+def _why_not_layout(x: Tensor) -> str | None:
     if not is_channels_last(x):
-        return "it takes channels_last pictures only"
+        return "it takes channels_last tensors only"
+    if 0 in x.shape[1:]:
+        return "it takes at least one pixel and one channel"
     return None
 
 

@@ -16,8 +16,9 @@ from cbtalk.reference.nearest_code import QuantizedSums as QuantizedSums
 
 # The kernels number codes with 32 bits and fill up the last group of 32.
 _MAX_CODES = 2**31 - 33
-# The last tile may be larger.
+# Those of all codebooks together, and the last tile may be larger.
 _MAX_GPU_CODES = 2**31 - 1024
+_MAX_GPU_CODEBOOKS = 65535  # a dimension of a grid
 _KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -167,7 +168,9 @@ def _why_not_gpu(z: Tensor, codebook: Tensor) -> str | None:
         return reason
     if z.shape[-1] == 0:
         return "it takes rows of at least one element"
-    if codebook.shape[-2] > _MAX_GPU_CODES:
+    if codebook.shape[:-2].numel() > _MAX_GPU_CODEBOOKS:
+        return f"it takes at most {_MAX_GPU_CODEBOOKS} codebooks"
+    if codebook.shape[:-1].numel() > _MAX_GPU_CODES:
         return f"it takes at most {_MAX_GPU_CODES} codes"
     return None
 

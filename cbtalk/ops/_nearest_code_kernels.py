@@ -83,12 +83,12 @@ def _backward_search(
 
 
 def _save_quantize(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    z, codebook, ctx.ignored, ctx.beta, ctx.gamma, _, ctx.has_rows = inputs
+    z, codebook, ignored, ctx.beta, ctx.gamma, _, ctx.has_rows = inputs
     _, _, indices, counts, sums, rows = output
     ctx.mark_non_differentiable(indices, counts, sums)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(z, indices, rows)
-    ctx.ignored = ctx.ignored is not None
+    ctx.ignored = ignored is not None
     ctx.codes = codebook.shape[-2]
 
 
@@ -146,7 +146,7 @@ def _without_ignored(rows: Tensor, indices: Tensor) -> Tensor:
 
 
 def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, weight, z, rows, indices, _, ctx.z_scale, ctx.code_scale, _, _ = inputs
+    _, weight, z, rows, indices, _, ctx.z_scale, ctx.code_scale, ctx.has_z, ctx.has_codebook = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(weight, z, rows, indices)
 
@@ -160,6 +160,9 @@ def _backward_gradients(
     """
     weight, z, rows, indices = ctx.saved_tensors
     dtype = reference.wide(z, rows)
+    # A compiler sends zeros, of the shape (0,), to what was not needed.
+    grad_grad_z = grad_grad_z if ctx.has_z else None
+    grad_grad_codebook = grad_grad_codebook if ctx.has_codebook else None
     pull = None
     if grad_grad_z is not None:
         grad_grad_z = _without_ignored(grad_grad_z, indices)

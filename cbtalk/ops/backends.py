@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active as _in_functorch
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
@@ -53,6 +55,8 @@ def _reason(name: str, why_not: WhyNot, arguments: tuple[Any, ...]) -> str | Non
         return "this op has no such backend"
     if forward_ad._current_level >= 0:
         return "kernels have no forward-mode derivative"
+    if torch.compiler.is_compiling() and _in_functorch():
+        return "torch.compile does not trace the kernels inside torch.func"
     return why_not[name](*arguments)
 
 

@@ -52,10 +52,10 @@ class KernelOp:
     def __call__(self, backend: str, *arguments: Any) -> Any:
         """Runs the op on a backend; where no gradient is needed, nothing of autograd runs."""
         op, function = self._variants[backend]
-        if torch.compiler.is_compiling():
-            return op(*arguments)
         if _in_functorch():
             return function.apply(*arguments)
+        if torch.compiler.is_compiling():
+            return op(*arguments)
         if torch.is_grad_enabled() and _any_requires_grad(*arguments):
             return op(*arguments)
         with _AutoDispatchBelowAutograd():
@@ -67,6 +67,10 @@ class KernelOp:
         qualified = f"cbtalk::{name}"
         torch.library.define(qualified, schema)
         torch.library.register_fake(qualified, fake)
+        op = getattr(torch.ops.cbtalk, name).default
+
+        def forward(*arguments: Any) -> Any:
+            return op(*arguments)
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             ctx.backend = backend
@@ -77,9 +81,8 @@ class KernelOp:
 
         torch.library.register_autograd(qualified, self._backward, setup_context=save)
         torch.library.register_vmap(qualified, vmap)
-        op = getattr(torch.ops.cbtalk, name).default
         # torch.func takes a Function with a context of its own; the derivative registered above is not seen there.
-        parts = {"forward": op, "setup_context": save, "backward": self._backward, "vmap": vmap}
+        parts = {"forward": forward, "setup_context": save, "backward": self._backward, "vmap": vmap}
         members = {key: staticmethod(part) for key, part in parts.items()}
         return op, type(name, (torch.autograd.Function,), members)
 
@@ -94,7 +97,7 @@ def needs_gradient(*tensors: Tensor) -> bool:
 def cast_as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in autocast's dtype where it is on for their device, as torch does for matrix products."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
@@ -117,7 +120,7 @@ def _refusal(name: str) -> Backward:
     order = "second derivative" if op != name else "derivative"
 
     def refuse(ctx: Any, *grads: Tensor | None) -> None:
-        raise RuntimeError(f"the kernels of {op} have no {order}; backend='reference' has one")
+        raise RuntimeError(f"the kernels of {op} have no {order}; where torch has one, backend='reference' gives it")
 
     return refuse
 

@@ -1,4 +1,4 @@
-"""Memory layouts of (B, C, H, W) tensors: predicates, and gradients in the layout of what they belong to."""
+"""Memory layouts of images and other (B, C, ...) tensors."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from cbtalk.reference.flow_warp import memory_format
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether x (B, C, H, W) is dense with its channels innermost."""
-    if _in_functorch():  # which answers for the contiguous format only
-        return x.permute(0, 2, 3, 1).is_contiguous()
-    return x.is_contiguous(memory_format=torch.channels_last)
+    """Whether x (B, C, ...) is dense with its channels innermost."""
+    if x.dim() == 4 and not _in_functorch():  # which answers for the contiguous format only
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).is_contiguous()
 
 
 def in_layout_of(x: Tensor, gradient: Tensor) -> Tensor:

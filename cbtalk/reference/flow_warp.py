@@ -15,6 +15,7 @@ def flow_warp(
     *,
     size: tuple[int, int] | None = None,
     align_corners: bool = True,
+    padding: str = "zeros",
 ) -> Tensor:
     """Resize flow and occlusion to `size`, sample the feature at the flow, multiply by the occlusion.
 
@@ -29,14 +30,18 @@ def flow_warp(
     grid = _resize(flow.reshape(B * N, *flow.shape[-3:]).permute(0, 3, 1, 2).to(work), (Ho, Wo))
     grid = grid.permute(0, 2, 3, 1)  # (B*N, Ho, Wo, 2)
     finite = grid.isfinite().all(-1)  # (B*N, Ho, Wo)
-    grid = torch.where(finite[..., None], grid, 0.0).clamp(-_FAR_OUTSIDE, _FAR_OUTSIDE)
+    grid = torch.where(finite[..., None], grid, 0.0)
+    if padding == "reflection":
+        # The mirror images repeat every 4: this is exact, where the position of a large coordinate would be rounded.
+        grid = grid - 4 * (grid / 4).round()
+    grid = grid.clamp(-_FAR_OUTSIDE, _FAR_OUTSIDE)
 
     # The N flows of one source are stacked along the rows, so that the source is not repeated.
     warped = F.grid_sample(
         feature.to(work),
         grid.reshape(B, N * Ho, Wo, 2),
         mode="bilinear",
-        padding_mode="zeros",
+        padding_mode=padding,
         align_corners=align_corners,
     )
     warped = torch.where(finite.reshape(B, 1, N * Ho, Wo), warped, 0.0).unflatten(2, (N, Ho))  # (B, C, N, Ho, Wo)

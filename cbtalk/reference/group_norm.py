@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active as _in_functorch
+from torch.autograd import forward_ad
 
 
 def group_norm(
@@ -19,6 +21,9 @@ def group_norm(
     Dtypes narrower than float32 are computed in float32 and rounded once at the end.
     """
     work = torch.promote_types(x.dtype, torch.float32)
+    wide = x.to(work)
+    if forward_ad._current_level >= 0 or _in_functorch():
+        wide = wide.contiguous()  # the formulas that torch has for these take no other layout
     weight, bias = (None if parameter is None else parameter.to(work) for parameter in (weight, bias))
-    normalised = F.group_norm(x.to(work), groups, weight, bias, eps)
+    normalised = F.group_norm(wide, groups, weight, bias, eps)
     return (F.silu(normalised) if silu else normalised).to(x.dtype)

@@ -1,5 +1,6 @@
 """Nearest codes and vector quantisation in plain torch: this defines what every other backend must compute."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -44,8 +45,9 @@ def nearest_code(
     in both arguments through the distances. It does build the (N, K) scores.
     """
     z, codebook = (x.to(wide(z, codebook)) for x in (z, codebook))
-    # Under autocast the product would be taken in bfloat16, which picks wrong codes.
-    with torch.autocast(z.device.type, enabled=False):
+    # Under autocast the product would be taken in bfloat16, which picks wrong codes. The meta device has none.
+    device = z.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         # |z|^2 is the same for every code. Adding it would only round away the differences between the scores.
         product = z.detach() @ codebook.detach().mT  # (..., N, K)
         scores = codebook.detach().square().sum(-1)[..., None, :] - 2 * product

@@ -18,6 +18,7 @@ from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS, VideoWriter
 from cbtalk.model.checkpoint import load
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.precision import float32_convolutions
 from cbtalk.render.best_frame import best_frame
 from cbtalk.render.compare import side_by_side
 from cbtalk.render.destination import check_destination
@@ -48,6 +49,7 @@ class Picture(NamedTuple):
     pts: list[int]
 
 
+@float32_convolutions()
 def render_video(
     source: Path,
     driving: Path,
@@ -83,6 +85,7 @@ def render_video(
     return job.report
 
 
+@float32_convolutions()
 def write_motion(
     driving: Path,
     output: Path,

@@ -18,16 +18,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the clips are and how pairs are drawn from them: far apart, near each other, or any two frames."""
+    """Where the clips are and how pairs are drawn: far apart, near, of unlike expression, or any two frames."""
 
     root: Path = Path("data/train")
     validation: Path | None = None  # clips that are only looked at
     cache: Path | None = None  # decoded frames; default: <output>/frames
-    workers: int = 0  # 0: all frames are kept on the device; otherwise processes that stream them to it
+    workers: int = 0  # 0: all frames are kept on the device (mapped on the CPU); else processes that stream them to it
     horizontal_flip: float = 0.5  # probability
     time_flip: float = 0.5
     far_pairs: float = 0.0  # share of pairs at least half a clip apart
     near_pairs: float = 0.0  # share of pairs within a second
+    expressive_pairs: float = 0.0  # share of a closed and an opened mouth, or closed and opened eyes; guidance.model
     min_frames: int = 2  # shorter clips are held back,
     min_change: float = 0.0  # and those that differ less from their first frame: mean, in levels of 255
 
@@ -91,7 +92,8 @@ class PerceptualConfig:
 
     weights: Path | None = None
     scales: tuple[int, ...] = (1, 2, 4, 8)
-    window: int | None = None  # of a larger level of the pyramid, VGG sees a random square of this side
+    window: int | None = None  # of a larger level of the pyramid, VGG sees a random square of this side,
+    faces: bool = False  # and two more, around the mouth and one of the eyes; needs guidance.model
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,22 @@ def parse_config(values: Any) -> TrainConfig:
         raise ConfigError("guidance.steps needs loss.guidance: the keypoint detector has nothing else to learn from")
     if config.guidance.batches < 1:
         raise ConfigError(f"guidance.batches is {config.guidance.batches}; it must be 1 or more")
-    for name in ("guidance", "expression"):
-        if getattr(config.loss, name) and config.guidance.model is None:
-            raise ConfigError(f"loss.{name} needs guidance.model, MediaPipe's face mesh")
+    if config.guidance.model is None and (users := face_users(config)):
+        raise ConfigError(f"{', '.join(users)} needs guidance.model, MediaPipe's face mesh")
     if config.loss.guidance and config.model.keypoints < len(POINTS):
         raise ConfigError(f"loss.guidance needs model.keypoints of {len(POINTS)} or more")
     return config
+
+
+def face_users(config: TrainConfig) -> list[str]:
+    """The settings in use that need the points of faces."""
+    users = {
+        "loss.guidance": config.loss.guidance,
+        "loss.expression": config.loss.expression,
+        "perceptual.faces": config.perceptual.faces,
+        "data.expressive_pairs": config.data.expressive_pairs,
+    }
+    return [name for name, value in users.items() if value]
 
 
 def _model(section: Any) -> TalkerConfig:

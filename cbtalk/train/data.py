@@ -15,8 +15,9 @@ from cbtalk.errors import InputError
 from cbtalk.media.clips import Clip, decode_clip, find_clips, mean_change
 from cbtalk.model.pictures import to_pictures
 from cbtalk.train.augment import augment, draw, move_points
-from cbtalk.train.config import AugmentConfig, TrainConfig
+from cbtalk.train.config import AugmentConfig, TrainConfig, face_users
 from cbtalk.train.draws import batch_generator, to_device
+from cbtalk.train.face_points import openings_of
 from cbtalk.train.landmarks import Landmarks, find_landmarks
 from cbtalk.train.pairs import Pair, PairSampler, frame_numbers
 
@@ -50,6 +51,21 @@ class ResidentFrames:
     def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
         """As `Frames.read`."""
         return self.frames[to_device(frame_numbers(self.first, pairs), self.frames.device)]
+
+
+class MappedFrames:
+    """Frames read from the files they are mapped from, for the CPU: what is in memory once needs no copy there.
+
+    Args:
+        clips: for each clip, uint8 (T, H, W, 3).
+    """
+
+    def __init__(self, clips: Sequence[np.ndarray]) -> None:
+        self.clips = clips
+
+    def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
+        """As `Frames.read`."""
+        return _gathered([self.clips[pair.clip] for pair in pairs], pairs)
 
 
 class StreamedFrames:
@@ -94,10 +110,14 @@ class _FileBatches(Dataset[Tensor]):
 
     def __getitem__(self, number: int) -> Tensor:
         pairs = self.sampler.batch(number, self.size)
-        clips = [np.load(self.files[pair.clip], mmap_mode="r") for pair in pairs]
-        sources = [clip[pair.source] for clip, pair in zip(clips, pairs, strict=True)]
-        driving = [clip[pair.driving] for clip, pair in zip(clips, pairs, strict=True)]
-        return torch.from_numpy(np.stack([np.stack(sources), np.stack(driving)]))
+        return _gathered([np.load(self.files[pair.clip], mmap_mode="r") for pair in pairs], pairs)
+
+
+def _gathered(clips: Sequence[np.ndarray], pairs: Sequence[Pair]) -> Tensor:
+    """The frames (2, B, H, W, 3) of pairs, each of its own clip."""
+    sources = [clip[pair.source] for clip, pair in zip(clips, pairs, strict=True)]
+    driving = [clip[pair.driving] for clip, pair in zip(clips, pairs, strict=True)]
+    return torch.from_numpy(np.stack([np.stack(sources), np.stack(driving)]))
 
 
 class Batch(NamedTuple):
@@ -197,12 +217,21 @@ def _some(clips: list[tuple[Clip, np.memmap]], root: Path) -> list[tuple[Clip, n
 
 def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, device: torch.device) -> PairLoader:
     """Batches from these clips and their frames, for one part of a step."""
-    sampler = PairSampler([(clip.identity, len(frames)) for clip, frames in clips], config.data, seed=config.run.seed)
     size, workers = config.run.batch_size // config.run.micro_batches, config.data.workers
     files, arrays = [Path(str(array.filename)) for _, array in clips], [array for _, array in clips]
-    landmarks = None
-    if config.guidance.model is not None and (config.loss.guidance or config.loss.expression):
-        landmarks = Landmarks(find_landmarks(files, arrays, config.guidance.model), device)
+    points = None
+    if config.guidance.model is not None and face_users(config):
+        points = find_landmarks(files, arrays, config.guidance.model)
+    sampler = PairSampler(
+        [(clip.identity, len(frames)) for clip, frames in clips],
+        config.data,
+        seed=config.run.seed,
+        openings=None if points is None else [openings_of(clip) for clip in points],
+    )
+    landmarks = None if points is None else Landmarks(points, device)
     frames: Frames
-    frames = StreamedFrames(files, sampler, size, device, workers) if workers else ResidentFrames(arrays, device)
+    if workers:
+        frames = StreamedFrames(files, sampler, size, device, workers)
+    else:
+        frames = MappedFrames(arrays) if device.type == "cpu" else ResidentFrames(arrays, device)
     return PairLoader(frames, sampler, size, config.augment, landmarks)

@@ -6,21 +6,25 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from cbtalk.errors import ConfigError
+from cbtalk.media.clips import Clip
 from cbtalk.model.checkpoint import save_weights
+from cbtalk.precision import float32_convolutions
 from cbtalk.train import preview
-from cbtalk.train.config import load_config
+from cbtalk.train.config import TrainConfig, face_users, load_config
 from cbtalk.train.data import hold_back, pair_loader, read_clips
 from cbtalk.train.figures import StepFigures, check, means
+from cbtalk.train.landmarks import find_landmarks
 from cbtalk.train.logs import RunLog
 from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints, load_checkpoint, save_checkpoint
@@ -28,10 +32,11 @@ from cbtalk.train.trainer import Trainer, learning_rate
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_NAME = "weights.safetensors"
+WEIGHTS_NAME, BEST_NAME = "weights.safetensors", "best.safetensors"  # the newest, those of least validation error
 SHOWN = ("total", "pixel", "perceptual")
 
 
+@float32_convolutions()
 def run(
     config: Path,
     *,
@@ -85,8 +90,16 @@ def run(
         tqdm.write(trainer.start_from(init), file=sys.stderr)
     watched = training if settings.data.validation is None else read_clips(settings.data.validation, settings)
     stride = math.ceil(len(watched) / preview.CLIPS)
-    loop = Loop(trainer, Preview([frames for _, frames in watched[::stride]], device), shard_mb=shard_mb)
+    loop = Loop(trainer, _preview(watched[::stride], settings, device), shard_mb=shard_mb)
     return loop.run(max_steps=max_steps, max_seconds=max_seconds)
+
+
+def _preview(clips: list[tuple[Clip, np.memmap]], settings: TrainConfig, device: torch.device) -> Preview:
+    frames = [array for _, array in clips]
+    points = None
+    if settings.guidance.model is not None and face_users(settings):
+        points = find_landmarks([Path(str(array.filename)) for array in frames], frames, settings.guidance.model)
+    return Preview(frames, device, points)
 
 
 class Loop:
@@ -160,10 +173,17 @@ class Loop:
     def _show(self, log: RunLog) -> None:
         step = self.trainer.step
         figures = self.preview.show(self.trainer.average, self.output / "samples" / f"{step:08d}.png")
+        if _error(figures) < min(map(_error, log.validation.rows), default=math.inf):
+            save_weights(self.output / BEST_NAME, self.trainer.average, notes={"steps": str(step)})
         log.write_validation(step, figures)
         tqdm.write(
             f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()), file=sys.stderr
         )
+
+
+def _error(figures: Mapping[str, float | str]) -> float:
+    """By which validations are compared: the error of whole pictures, and that of mouth and eyes where it is known."""
+    return float(figures["l1"]) + float(figures.get("expression") or 0.0)
 
 
 @contextmanager

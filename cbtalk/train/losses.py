@@ -14,9 +14,9 @@ from cbtalk.train import adversarial
 from cbtalk.train.config import TrainConfig
 from cbtalk.train.data import Batch
 from cbtalk.train.equivariance import ThinPlate, equivariance_losses
-from cbtalk.train.face_points import EXPRESSIVE
+from cbtalk.train.face_points import EXPRESSIVE, expressive_places
 from cbtalk.train.landmarks import guidance_loss
-from cbtalk.train.perceptual import PerceptualLoss, Place
+from cbtalk.train.perceptual import PerceptualLoss, Windows
 
 PICTURE_TERMS = ("pixel", "changed", "expression", "perceptual")
 KEYPOINT_MARGIN = 0.2
@@ -37,7 +37,7 @@ class Draws(NamedTuple):
     """What is random in a pass."""
 
     transform: ThinPlate  # of the driving frame, for the equivariance terms
-    window: Place  # where the perceptual loss looks at large pictures
+    window: Tensor  # (B, 3) in [0, 1): where the perceptual loss looks at large pictures, and at which of the eyes
 
 
 def keypoint_distance(points: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Objective:
             return weights.low_resolution * getattr(weights, kind.removesuffix("_lr"))
         return getattr(weights, kind)
 
-    def _reconstruction(self, output: TalkerOutput, batch: Batch, window: Place) -> dict[str, Tensor]:
+    def _reconstruction(self, output: TalkerOutput, batch: Batch, drawn: Tensor) -> dict[str, Tensor]:
         driving, prediction = batch.driving, full_precision(output.prediction)
         pictures = {"": output.prediction}
         if output.prediction_lr is not None:
@@ -147,12 +147,21 @@ class Objective:
         if self.weights.expression and batch.points is not None:
             raw["expression"] = expression_l1(prediction, driving, batch.points[1])
         if self.perceptual is not None:
+            windows = self._windows(batch, drawn)
             with torch.no_grad():
-                target = self.perceptual.features(driving, window)
+                target = self.perceptual.features(driving, windows)
             raw |= {
-                f"perceptual{suffix}": self.perceptual(picture, target, window) for suffix, picture in pictures.items()
+                f"perceptual{suffix}": self.perceptual(picture, target, windows) for suffix, picture in pictures.items()
             }
         return raw
+
+    def _windows(self, batch: Batch, drawn: Tensor) -> Windows:
+        """Anywhere; and on the driving face's mouth and one of its eyes, where the configuration says so."""
+        centres = drawn.new_empty(0, *drawn[:, :2].shape)
+        if self.config.perceptual.faces and batch.points is not None:
+            mouth, left, right = expressive_places(batch.points[1])
+            centres = torch.stack([mouth, torch.where(drawn[:, 2:] < 0.5, left, right)])
+        return Windows(drawn[:, :2], centres)
 
     def _codes(self, output: TalkerOutput) -> dict[str, Tensor]:
         kinds = ("motion_code", "motion_recon", "appearance_code")

@@ -10,6 +10,7 @@ from torch import Tensor
 from cbtalk.train.config import DataConfig
 
 NEAR_FRAMES = 25  # about a second: the pose is much the same, mouth and eyes are not
+EXTREME_SHARE = 8  # expressive pairs come from the most closed and the most open eighth of a clip
 
 
 class Pair(NamedTuple):
@@ -32,15 +33,24 @@ class PairSampler:
 
     Args:
         clips: for each clip, its identity and its number of frames, 2 or more.
-        config: the shares of far and near pairs, and how often pairs are flipped.
+        config: the shares of expressive, far and near pairs, and how often pairs are flipped.
+        openings: for each clip, how far mouth and eyes are open (T, 2), NaN: unknown; without it, no expressive pairs.
     """
 
-    def __init__(self, clips: Sequence[tuple[str, int]], config: DataConfig, *, seed: int) -> None:
+    def __init__(
+        self,
+        clips: Sequence[tuple[str, int]],
+        config: DataConfig,
+        *,
+        seed: int,
+        openings: Sequence[np.ndarray] | None = None,
+    ) -> None:
         by_identity: dict[str, list[int]] = {}
         for index, (identity, _) in enumerate(clips):
             by_identity.setdefault(identity, []).append(index)
         self.identities = list(by_identity.values())
         self.lengths = [length for _, length in clips]
+        self.extremes = None if openings is None else [_extremes(opening) for opening in openings]
         self.config = config
         self.seed = seed
 
@@ -52,19 +62,34 @@ class PairSampler:
     def _draw(self, rng: np.random.Generator) -> Pair:
         clips = self.identities[rng.integers(len(self.identities))]
         clip = clips[rng.integers(len(clips))]
-        source, driving = self._frames(rng, self.lengths[clip])
+        source, driving = self._frames(rng, clip)
         if rng.random() < self.config.time_flip:
             source, driving = driving, source
         return Pair(clip, source, driving, bool(rng.random() < self.config.horizontal_flip))
 
-    def _frames(self, rng: np.random.Generator, length: int) -> tuple[int, int]:
-        """Two frames in time order: at least half the clip apart, within NEAR_FRAMES, or any (one frame twice, too)."""
-        kind, longest = rng.random(), length - 1
-        if kind >= self.config.far_pairs + self.config.near_pairs:
-            first, last = sorted(int(frame) for frame in rng.integers(length, size=2))
+    def _frames(self, rng: np.random.Generator, clip: int) -> tuple[int, int]:
+        """Two frames, expressive, or in time order: half a clip apart, within NEAR_FRAMES, or any (one twice, too)."""
+        kind, config = rng.random(), self.config
+        if self.extremes is not None and self.extremes[clip] and kind >= 1 - config.expressive_pairs:
+            closed, opened = self.extremes[clip][rng.integers(len(self.extremes[clip]))]
+            return int(rng.choice(closed)), int(rng.choice(opened))
+        longest = self.lengths[clip] - 1
+        if kind >= config.far_pairs + config.near_pairs:
+            first, last = sorted(int(frame) for frame in rng.integers(longest + 1, size=2))
             return first, last
-        far = kind < self.config.far_pairs
+        far = kind < config.far_pairs
         between = ((longest + 1) // 2, longest) if far else (1, min(NEAR_FRAMES, longest))
         distance = int(rng.integers(*between, endpoint=True))
-        first = int(rng.integers(length - distance))
+        first = int(rng.integers(longest + 1 - distance))
         return first, first + distance
+
+
+def _extremes(openings: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The frames with the mouth (the eyes) most closed, and those with it most open; nothing where all are unknown."""
+    found = []
+    for opening in openings.T:
+        order = np.argsort(opening)[: int(np.isfinite(opening).sum())]  # NaN comes last
+        if len(order) > 1:
+            count = max(1, len(order) // EXTREME_SHARE)
+            found.append((order[:count], order[-count:]))
+    return found

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from cbtalk.errors import WeightsError
 from cbtalk.evaluate.model_files import read_tensors
-from cbtalk.model.blocks import AntiAliasDownsample, full_precision
+from cbtalk.model.blocks import AntiAliasDownsample
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,8 +23,25 @@ POOL_GAP = 3  # convolutions stand two indices apart (ReLU between) or, with a p
 logger = logging.getLogger(__name__)
 
 Features = list[list[Tensor]]  # per scale of the pyramid, per stage: (B, C, h, w)
-Place = tuple[float, float]  # of a window among those of a picture: from the top and from the left, in [0, 1)
-CENTRE = (0.5, 0.5)
+
+
+class Windows(NamedTuple):
+    """Where VGG looks at the levels that are too large for it: one window anywhere, others around given points."""
+
+    anywhere: Tensor  # (B, 2), from the left and from the top, in [0, 1) of the places there are
+    centres: Tensor  # (n, B, 2) in [-1, 1], x then y; NaN: anywhere instead
+
+    def cut(self, level: Tensor, side: int) -> Tensor:
+        """The squares of this side that the windows show of a level (B, C, H, H): ((n + 1) B, C, side, side)."""
+        height = level.shape[-1]
+        around = ((self.centres + 1) * height - side) / 2
+        corners = torch.cat([self.anywhere[None] * (height - side + 1), around]).flatten(0, 1)
+        elsewhere = (self.anywhere * (height - side + 1)).repeat(len(around) + 1, 1)
+        left, top = torch.where(corners.isnan(), elsewhere, corners).long().clamp(0, height - side).unbind(1)
+        line = torch.arange(side, device=level.device)
+        picture = torch.arange(len(level), device=level.device).repeat(len(around) + 1)
+        rows, columns = (top[:, None] + line)[:, :, None], (left[:, None] + line)[:, None, :]
+        return level.permute(0, 2, 3, 1)[picture[:, None, None], rows, columns].permute(0, 3, 1, 2)  # channels_last
 
 
 class VggFeatures(nn.Module):
@@ -66,7 +84,7 @@ class PerceptualLoss(nn.Module):
     Args:
         vgg: the feature network.
         scales: downsampling factors of the pyramid; the paper's are 1, 2, 4 and 8.
-        window: of a level larger than this, a square of this side is seen; the paper sees all.
+        window: of a level larger than this, squares of this side are seen; the paper sees all.
     """
 
     def __init__(self, vgg: VggFeatures, scales: Sequence[int], window: int | None = None) -> None:
@@ -77,27 +95,32 @@ class PerceptualLoss(nn.Module):
             AntiAliasDownsample(3, factor) if factor > 1 else nn.Identity() for factor in scales
         )
 
-    def features(self, image: Tensor, place: Place = CENTRE) -> Features:
-        """Features of pictures (B, 3, H, W) in [-1, 1], of a level too large for the window at this place of it."""
-        return [self.vgg(self._seen(level(image), place)) for level in self.pyramid]
+    def features(self, image: Tensor, windows: Windows | None = None) -> Features:
+        """Features of pictures (B, 3, H, W) in [-1, 1]; without windows, of whole levels."""
+        return [self.vgg(self._seen(level(image), windows)) for level in self.pyramid]
 
-    def _seen(self, level: Tensor, place: Place) -> Tensor:
-        side = level.shape[-1]
-        if self.window is None or side <= self.window:
+    def _seen(self, level: Tensor, windows: Windows | None) -> Tensor:
+        if windows is None or self.window is None or level.shape[-1] <= self.window:
             return level
-        top, left = (int(share * (side - self.window + 1)) for share in place)
-        return level[:, :, top : top + self.window, left : left + self.window]
+        return windows.cut(level, self.window)
 
     def terms(self, prediction: Features, target: Features) -> list[list[Tensor]]:
-        """Mean absolute difference per scale and stage, in float32 at least; the target is taken as constant."""
+        """Mean absolute difference per scale and stage, summed in float32 at least; the target is taken as constant."""
         return [
-            [F.l1_loss(full_precision(p), full_precision(t.detach())) for p, t in zip(level_p, level_t, strict=True)]
+            [_mean_distance(p, t.detach()) for p, t in zip(level_p, level_t, strict=True)]
             for level_p, level_t in zip(prediction, target, strict=True)
         ]
 
-    def forward(self, image: Tensor, target: Features, place: Place = CENTRE) -> Tensor:
-        """The loss () of pictures (B, 3, H, W) against the features of their targets, both seen at one place."""
-        return torch.stack([term for level in self.terms(self.features(image, place), target) for term in level]).sum()
+    def forward(self, image: Tensor, target: Features, windows: Windows | None = None) -> Tensor:
+        """The loss () of pictures (B, 3, H, W) against the features of their targets, both seen through one set."""
+        return torch.stack(
+            [term for level in self.terms(self.features(image, windows), target) for term in level]
+        ).sum()
+
+
+def _mean_distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """The differences keep the features' dtype: a float32 copy of them would take a twentieth of a training step."""
+    return (prediction - target).abs().mean(dtype=torch.promote_types(prediction.dtype, torch.float32))
 
 
 def load_perceptual(path: Path | None, scales: Sequence[int], window: int | None = None) -> PerceptualLoss | None:

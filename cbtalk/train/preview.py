@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cbtalk.evaluate.metrics import l1, psnr
 from cbtalk.model.pictures import to_pictures
 from cbtalk.model.talker import Talker
 from cbtalk.train.logs import write_picture_grid
+from cbtalk.train.losses import expression_l1
 
 CLIPS = 8  # shown at most
 FRAMES_PER_CLIP = 8
-FIGURES = ("l1", "psnr", "l1_repeat", "psnr_repeat")
 
 
 class Preview:
@@ -21,29 +22,38 @@ class Preview:
 
     Args:
         frames: for each clip, uint8 (T, H, W, 3).
+        points: of the faces in each (T, P, 2), as `Landmarks` takes them; without them there is no figure `expression`.
     """
 
-    def __init__(self, frames: Sequence[np.ndarray], device: torch.device) -> None:
+    def __init__(
+        self, frames: Sequence[np.ndarray], device: torch.device, points: Sequence[np.ndarray] | None = None
+    ) -> None:
         self.device = device
-        self.clips = [clip[_evenly_spaced(len(clip))] for clip in frames]  # copies: source, then driving frames
+        chosen = [_evenly_spaced(len(clip)) for clip in frames]
+        self.clips = [clip[rows] for clip, rows in zip(frames, chosen, strict=True)]  # copies: source, then driving
+        self.points = None if points is None else [clip[rows] for clip, rows in zip(points, chosen, strict=True)]
 
     @torch.no_grad()
     def show(self, talker: Talker, path: Path) -> dict[str, float]:
         """Writes source | driving | result of each clip's middle frame; returns the mean over clips of every figure."""
-        figures, pictures = [], []
-        for clip in self.clips:
+        figures: list[dict[str, Tensor]] = []
+        pictures = []
+        for number, clip in enumerate(self.clips):
             frames = to_pictures(torch.from_numpy(clip).to(self.device))
             source, driving = frames[:1], frames[1:]
             prediction = talker.animate(talker.encode_source(source), driving)
             repeat = source.expand_as(driving)
-            figures.append(
-                [l1(prediction, driving), psnr(prediction, driving), l1(repeat, driving), psnr(repeat, driving)]
-            )
+            figures.append({})
+            for suffix, shown in (("", prediction), ("_repeat", repeat)):
+                figures[-1] |= {f"l1{suffix}": l1(shown, driving).mean(), f"psnr{suffix}": psnr(shown, driving).mean()}
+                if self.points is not None:
+                    points = torch.from_numpy(self.points[number][1:]).to(self.device)
+                    figures[-1][f"expression{suffix}"] = expression_l1(shown, driving, points)
             middle = len(driving) // 2
             pictures.append(torch.cat([source, driving[middle : middle + 1], prediction[middle : middle + 1]]))
         write_picture_grid(path, list(torch.stack(pictures).unbind(1)))
-        means = torch.stack([torch.stack([figure.mean() for figure in clip]) for clip in figures]).mean(0)
-        return dict(zip(FIGURES, means.tolist(), strict=True))
+        means = torch.stack([torch.stack(list(clip.values())) for clip in figures]).mean(0)
+        return dict(zip(figures[0], means.tolist(), strict=True))
 
 
 def _evenly_spaced(length: int) -> np.ndarray:

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -158,8 +157,8 @@ class Trainer:
             points=settings.points,
             generator=batch_generator(self.config.run.seed, number, TRANSFORM_STREAM),
         )
-        top, left = np.random.default_rng((self.config.run.seed, number, WINDOW_STREAM)).random(2).tolist()
-        return Draws(ThinPlate(*(to_device(tensor, self.device) for tensor in drawn)), (top, left))
+        window = torch.rand(size, 3, generator=batch_generator(self.config.run.seed, number, WINDOW_STREAM))
+        return Draws(ThinPlate(*(to_device(tensor, self.device) for tensor in drawn)), to_device(window, self.device))
 
     def _discriminator_backward(self, real: Tensor, fake: Tensor, parts: int) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(True)

@@ -185,12 +185,14 @@ struct PixelGrads {
   alignas(64) float occlusion[kPadded];
 };
 
+template <Padding kPadding>
 void pixel_grads(const FlowWarpParams& params, const Tile& tile, const TapDots& dots, PixelGrads& grads) {
-  const Vf x_scale = broadcast(axis_mapping(params.width, params.align_corners).scale);
-  const Vf y_scale = broadcast(axis_mapping(params.height, params.align_corners).scale);
+  const Axis x_axis = make_axis(params.width, params.align_corners);
+  const Axis y_axis = make_axis(params.height, params.align_corners);
+  const Vf x_scale = broadcast(x_axis.mapping.scale), y_scale = broadcast(y_axis.mapping.scale);
   for (int i = 0; i < tile.count; i += kWidth) {
-    const SampleTaps<Vf, Vi> rows = axis_taps(tile.y + i, params.height);
-    const SampleTaps<Vf, Vi> columns = axis_taps(tile.x + i, params.width);
+    const SampleTaps<Vf, Vi> rows = axis_taps<kPadding>(tile.y + i, y_axis);
+    const SampleTaps<Vf, Vi> columns = axis_taps<kPadding>(tile.x + i, x_axis);
     const Vi inside = load(tile.inside + i);
     Vf dot[4];
     for (int tap = 0; tap < 4; ++tap) dot[tap] = (Vf)((Vi)load(dots.dot[tap] + i) & inside);
@@ -257,7 +259,8 @@ void backward_rows(const FlowWarpGradParams& params, int64_t begin, int64_t end)
     } else {
       dot_planes<Storage>(params, tile, dots);
     }
-    pixel_grads(params.forward, tile, dots, grads);
+    with_padding(params.forward.padding,
+                 [&]<Padding kPadding>() { pixel_grads<kPadding>(params.forward, tile, dots, grads); });
     spread_tile(params, tile, grads);
   });
 }

@@ -18,7 +18,7 @@ struct Tile {
   int64_t picture;      // b * N + n
   int64_t first_pixel;  // y * Wo + x
   int count;
-  alignas(64) float x[kPadded];  // sampling position in pixels of the feature
+  alignas(64) float x[kPadded];  // sampling coordinate in [-1, 1]
   alignas(64) float y[kPadded];
   alignas(64) float occlusion[kPadded];
   alignas(64) int32_t offset[kPadded];  // of the top left tap from the picture's or the plane's first element
@@ -163,19 +163,51 @@ static inline Vi floor_position(Vf position, int32_t size, Vf* fraction) {
   return low;
 }
 
-static inline SampleTaps<Vf, Vi> axis_taps(const float* position, int64_t size) {
-  Vf fraction;
-  const Vi low = floor_position(load(position), static_cast<int32_t>(size), &fraction);
-  return sample_taps<Vf, Vi>(low, fraction, static_cast<int32_t>(size));
+// One axis of the feature, of `size` pixels.
+struct Axis {
+  AxisMapping mapping;
+  int32_t size;
+};
+
+static inline Axis make_axis(int64_t size, bool align_corners) {
+  return {axis_mapping(size, align_corners), static_cast<int32_t>(size)};
 }
 
-// Fills offset, inside and weight from the positions and the occlusion.
+// The taps of kWidth coordinates.
+template <Padding kPadding>
+static inline SampleTaps<Vf, Vi> axis_taps(const float* coordinates, const Axis& axis) {
+  const auto to_pixels = [&](Vf inner) {
+    return fma(inner, broadcast(axis.mapping.scale), broadcast(axis.mapping.shift));
+  };
+  const PaddedPosition<Vf> padded = padded_position<kPadding>(load(coordinates), axis.size, to_pixels);
+  Vf fraction;
+  const Vi low = floor_position(padded.position, axis.size, &fraction);
+  return sample_taps<Vf, Vi>(low, fraction, padded.slope, axis.size);
+}
+
+// Calls body.operator()<padding>().
+template <class Body>
+static inline void with_padding(Padding padding, Body body) {
+  switch (padding) {
+    case Padding::border:
+      return body.template operator()<Padding::border>();
+    case Padding::reflection:
+      return body.template operator()<Padding::reflection>();
+    default:
+      return body.template operator()<Padding::zeros>();
+  }
+}
+
+// Fills offset, inside and weight from the coordinates and the occlusion.
+template <Padding kPadding>
 static inline void place_taps(const FlowWarpParams& params, Tile& tile) {
   const auto row_stride = static_cast<int32_t>(params.feature_stride[2]);
   const auto column_stride = static_cast<int32_t>(params.feature_stride[3]);
+  const Axis y_axis = make_axis(params.height, params.align_corners);
+  const Axis x_axis = make_axis(params.width, params.align_corners);
   for (int i = 0; i < tile.count; i += kWidth) {
-    const SampleTaps<Vf, Vi> rows = axis_taps(tile.y + i, params.height);
-    const SampleTaps<Vf, Vi> columns = axis_taps(tile.x + i, params.width);
+    const SampleTaps<Vf, Vi> rows = axis_taps<kPadding>(tile.y + i, y_axis);
+    const SampleTaps<Vf, Vi> columns = axis_taps<kPadding>(tile.x + i, x_axis);
     const Vf occlusion = load(tile.occlusion + i);
     store(tile.offset + i, rows.base * row_stride + columns.base * column_stride);
     store(tile.inside + i, (rows.weight[0] + rows.weight[1] > 0.0f) & (columns.weight[0] + columns.weight[1] > 0.0f));
@@ -203,17 +235,11 @@ static inline void place_row(const FlowWarpParams& params, Tile& tile, int at, i
   }
 }
 
-// From coordinates in [-1, 1] to pixels; the lanes past the last pixel get the first one's position.
-static inline void map_positions(const FlowWarpParams& params, Tile& tile) {
-  const AxisMapping columns = axis_mapping(params.width, params.align_corners);
-  const AxisMapping rows = axis_mapping(params.height, params.align_corners);
+// The lanes past the last pixel have no tap in any mode of padding.
+static inline void place_nothing_past_the_end(Tile& tile) {
   for (int i = tile.count; i < tile.count + kWidth; ++i) {
-    tile.x[i] = tile.y[i] = -3.0f;
+    tile.x[i] = tile.y[i] = __builtin_nanf("");
     tile.occlusion[i] = 0.0f;
-  }
-  for (int i = 0; i < tile.count; i += kWidth) {
-    store(tile.x + i, fma(load(tile.x + i), broadcast(columns.scale), broadcast(columns.shift)));
-    store(tile.y + i, fma(load(tile.y + i), broadcast(rows.scale), broadcast(rows.shift)));
   }
 }
 
@@ -237,8 +263,8 @@ static inline void for_each_tile(const FlowWarpParams& params, int64_t begin, in
         place_row(params, tile, static_cast<int>(r) * columns, static_cast<int32_t>(y + r),
                   static_cast<int32_t>(first), columns);
       }
-      map_positions(params, tile);
-      place_taps(params, tile);
+      place_nothing_past_the_end(tile);
+      with_padding(params.padding, [&]<Padding kPadding>() { place_taps<kPadding>(params, tile); });
       body();
     }
   }

@@ -4,7 +4,7 @@
 #include "cbtalk/cuda/nearest_code_doubt.h"
 #include "elements.cuh"
 
-// What the kernels of nearest_code share: elements of any storage, in float32, the workspace, and what warps do together.
+// What the kernels of nearest_code share: elements of any storage, in float32, heads, and what warps do together.
 
 namespace cbtalk::nearest_code {
 
@@ -14,8 +14,13 @@ __device__ inline float load(const void* data, Storage storage, int64_t offset) 
   return static_cast<const float*>(data)[offset];
 }
 
-__device__ inline float load(const StridedMatrix& matrix, int64_t row, int64_t column) {
-  return load(matrix.data, matrix.storage, row * matrix.row_stride + column * matrix.column_stride);
+__device__ inline float load(const StridedMatrices& matrices, int64_t head, int64_t row, int64_t column) {
+  const int64_t offset = head * matrices.head_stride + row * matrices.row_stride;
+  return load(matrices.data, matrices.storage, offset + column * matrices.column_stride);
+}
+
+__device__ inline float load(const RowWeights& weight, int64_t head, int64_t row) {
+  return weight.data[head * weight.head_stride + row * weight.row_stride];
 }
 
 __device__ inline void store(void* data, Storage storage, int64_t offset, float value) {
@@ -28,20 +33,8 @@ __device__ inline void store(void* data, Storage storage, int64_t offset, float 
   }
 }
 
-// The parts of the workspace of a search.
-struct Workspace {
-  double* partials;       // (winner_blocks(N),) sums of distances
-  float* squared_length;  // () of the longest code
-  float* packed;          // panels(K) of panel_floats(D)
-};
-
-inline Workspace workspace_of(const NearestCodeCudaParams& p) {
-  double* partials = static_cast<double*>(p.workspace);
-  auto* squared_length = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + partial_bytes(p.N));
-  return {partials, squared_length, squared_length + 4};
-}
-
-__device__ inline float warp_sum(float value) {
+template <class T>
+__device__ T warp_sum(T value) {
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(0xffffffffu, value, lanes);
   return value;

@@ -18,7 +18,6 @@ struct alignas(16) Tiles {
 
 // Joins what all blocks and warps that search for a row have found, in the memory of its index and its distance.
 __device__ void give(const NearestCodeCudaParams& p, int64_t row, const Nearest<float>& nearest) {
-  if (row >= p.N) return;
   const unsigned long long key = nearest_key(nearest.best, nearest.index);
   const unsigned long long met = atomicMin(reinterpret_cast<unsigned long long*>(p.indices) + row, key);
   // The larger key is not the row's best, and each that is not comes to be the larger one once.
@@ -97,7 +96,8 @@ struct TensorProduct {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       meet<4>(nearest[i]);
-      if (member == 0) give(p, first_row + row + 8 * i, nearest[i]);
+      const int64_t of_head = first_row + row + 8 * i;
+      if (member == 0 && of_head < p.N) give(p, blockIdx.z * p.N + of_head, nearest[i]);
     }
   }
 };
@@ -134,11 +134,11 @@ struct Prefetch {
       const int64_t row = first_row + threadIdx.x / 4 + half * (kRowTile / 2);
       float4 four = {0.0f, 0.0f, 0.0f, 0.0f};
       if (row < p.N && d < p.D) {
-        const T* source = static_cast<const T*>(p.z.data) + row * p.z.row_stride + d * p.z.column_stride;
+        const int64_t stride = p.z.column_stride;
+        const int64_t offset = blockIdx.z * p.z.head_stride + row * p.z.row_stride + d * stride;
         if (vectors) {
-          four = load_four(source);
+          four = load_four(static_cast<const T*>(p.z.data) + offset);
         } else {
-          const int64_t offset = row * p.z.row_stride + d * p.z.column_stride, stride = p.z.column_stride;
           four.x = load(p.z.data, p.z.storage, offset);
           if (d + 1 < p.D) four.y = load(p.z.data, p.z.storage, offset + stride);
           if (d + 2 < p.D) four.z = load(p.z.data, p.z.storage, offset + 2 * stride);
@@ -147,7 +147,7 @@ struct Prefetch {
       }
       z[half] = four;
       const int place = threadIdx.x + half * kThreads;
-      e[half] = load_four(panel + (1 + column + place / 32) * kPanel + place % 32 * 4);
+      e[half] = load_four(panel + (column + place / 32) * kPanel + place % 32 * 4);
     }
   }
 

@@ -5,10 +5,12 @@
 
 #include "cbtalk/cuda/flow_warp_pixel.h"
 #include "check.h"
+#include "exact_padding.h"
 
 namespace {
 
 using cbtalk::FlowWarpParams;
+using cbtalk::Padding;
 using cbtalk::PixelMap;
 using cbtalk::PixelTaps;
 
@@ -45,7 +47,8 @@ void check_maps() {
   CHECK(cbtalk::read_map({data, 4, 1, 3, 4}, 0, 0, 3, 4) == data[0]);
 }
 
-FlowWarpParams one_pixel(const float* flow, const float* occlusion, int64_t height, int64_t width, bool align_corners) {
+FlowWarpParams one_pixel(const float* flow, const float* occlusion, int64_t height, int64_t width, bool align_corners,
+                         Padding padding) {
   FlowWarpParams params{};
   params.batch = params.flows = params.channels = params.out_height = params.out_width = 1;
   params.flow_height = params.flow_width = params.occlusion_height = params.occlusion_width = 1;
@@ -53,14 +56,14 @@ FlowWarpParams one_pixel(const float* flow, const float* occlusion, int64_t heig
   params.flow = flow, params.flow_stride[4] = 1;
   params.occlusion = occlusion;
   params.align_corners = align_corners;
+  params.padding = padding;
   return params;
 }
 
 // The sample at `flow` as the definition says it, in double.
 double exact_sample(const FlowWarpParams& params, const float* feature, double flow_x, double flow_y) {
   const auto place = [&](double coordinate, int64_t size) {
-    const double last = static_cast<double>(size - 1);
-    return 0.5 * (coordinate * (params.align_corners ? last : static_cast<double>(size)) + last);
+    return exact_position(coordinate, size, params.align_corners, params.padding);
   };
   double sum = 0;
   for (int64_t i = 0; i < params.height; ++i) {
@@ -79,16 +82,16 @@ void read_taps(const FlowWarpParams& params, const PixelTaps& taps, const float*
   for (int tap = 0; tap < 4; ++tap) values[tap] = taps.inside ? top[(tap / 2) * down + (tap % 2) * right] : 0.0f;
 }
 
-void check_pixels() {
+void check_pixels(Padding padding) {
   float feature[35];
   for (int i = 0; i < 35; ++i) feature[i] = std::cos(1.3f * static_cast<float>(i));
   const float occlusion = 0.75f;
   for (const bool align_corners : {false, true}) {
     for (const int64_t height : {1, 2, 5}) {
       for (const int64_t width : {1, 7}) {
-        for (float at = -1.43f; at < 1.5f; at += 0.0917f) {
+        for (float at = -3.43f; at < 3.5f; at += 0.0917f) {
           const float flow[2] = {at, 0.8f * at + 0.1f};
-          const FlowWarpParams params = one_pixel(flow, &occlusion, height, width, align_corners);
+          const FlowWarpParams params = one_pixel(flow, &occlusion, height, width, align_corners, padding);
           const PixelTaps taps = cbtalk::pixel_taps(params, 0, 0, 0);
           float values[4];
           read_taps(params, taps, feature, values);
@@ -110,7 +113,8 @@ void check_pixels() {
   }
   for (const float wild : {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e10f}) {
     const float flow[2] = {0.0f, wild};
-    CHECK(!cbtalk::pixel_taps(one_pixel(flow, nullptr, 5, 7, true), 0, 0, 0).inside);
+    const bool inside = cbtalk::pixel_taps(one_pixel(flow, nullptr, 5, 7, true, padding), 0, 0, 0).inside;
+    CHECK(inside == (padding != Padding::zeros && std::isfinite(wild)));
   }
 }
 
@@ -158,7 +162,7 @@ void check_tiles() {
 
 int main() {
   check_maps();
-  check_pixels();
+  for (const Padding padding : {Padding::zeros, Padding::border, Padding::reflection}) check_pixels(padding);
   check_readers();
   check_tiles();
   return 0;

@@ -1,5 +1,5 @@
 // What the nearest-code kernels for a GPU compute on the host as well: keys, the split of 3xTF32, how far its scores can
-// be trusted, sizes.
+// be trusted, the hash table of equal codes, sizes.
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +9,7 @@
 
 #include "cbtalk/cuda/nearest_code_doubt.h"
 #include "cbtalk/cuda/nearest_code_sizes.h"
+#include "cbtalk/cuda/nearest_code_table.h"
 #include "cbtalk/ordering.h"
 #include "cbtalk/tf32.h"
 #include "check.h"
@@ -177,24 +178,91 @@ void test_doubt() {
   CHECK(nearest_code::gap_in_doubt(1.0f, 1.0f, 256) < 3e-5f);  // or more than a few rows would be searched again
 }
 
+void test_mix() {
+  using nearest_code::mix;
+  CHECK(mix(-0.0f, 5) == mix(0.0f, 5));
+  std::vector<uint32_t> hashes;
+  for (uint32_t column = 0; column < 300; ++column) {
+    for (const float element : {0.0f, 1.0f, -1.0f, 1.0f + 0x1p-23f, 0x1p-149f}) hashes.push_back(mix(element, column));
+  }
+  std::sort(hashes.begin(), hashes.end());
+  CHECK(std::adjacent_find(hashes.begin(), hashes.end()) == hashes.end());
+}
+
+// The table that codes of these hashes leave, entered in this order; `later` collects those that came after another.
+std::vector<uint64_t> table_of(const std::vector<uint32_t>& hashes, const std::vector<int32_t>& order,
+                               std::vector<int32_t>& later) {
+  using namespace nearest_code;
+  std::vector<uint64_t> table(static_cast<size_t>(table_slots(static_cast<int64_t>(hashes.size()))));
+  const auto raise = [&table](uint64_t slot, uint64_t entry) {
+    const uint64_t found = table[slot];
+    table[slot] = std::max(found, entry);
+    return found;
+  };
+  for (const int32_t code : order) {
+    const SameHash met = enter(hashes[code], code, static_cast<int64_t>(table.size()), raise);
+    if (met.later < 0) continue;
+    CHECK(met.first < met.later && hashes[met.first] == hashes[met.later]);
+    later.push_back(met.later);
+  }
+  std::sort(later.begin(), later.end());
+  return table;
+}
+
+// All codes but the first of each hash are found, in whatever order they are entered and wherever their slots lie.
+void test_table() {
+  const uint32_t all_bits = std::numeric_limits<uint32_t>::max();
+  const std::vector<std::vector<uint32_t>> cases{
+      {0, 0, 0, 0, 0},
+      {all_bits, all_bits, 0, 0, all_bits - 1},                  // from the last slot to the first
+      {7, 7 + 16, 7 + 32, 7, 7 + 16, 8, 8, 9, 7 + 32, 7 + 48},  // one slot for several hashes
+      {1, 2, 3, 4, 5, 6, 7},
+      {3},
+  };
+  for (const std::vector<uint32_t>& hashes : cases) {
+    std::vector<int32_t> order, expected;
+    for (size_t code = 0; code < hashes.size(); ++code) {
+      order.push_back(static_cast<int32_t>(code));
+      if (std::find(hashes.begin(), hashes.begin() + static_cast<int64_t>(code), hashes[code]) !=
+          hashes.begin() + static_cast<int64_t>(code)) {
+        expected.push_back(static_cast<int32_t>(code));
+      }
+    }
+    std::vector<int32_t> first_later;
+    const std::vector<uint64_t> first_table = table_of(hashes, order, first_later);
+    CHECK(first_later == expected);
+    for (int permutation = 0; permutation < 2000 && std::next_permutation(order.begin(), order.end()); ++permutation) {
+      std::vector<int32_t> later;
+      CHECK(table_of(hashes, order, later) == first_table);
+      CHECK(later == expected);
+    }
+  }
+}
+
 void test_sizes() {
   using namespace nearest_code;
   static_assert(panels(1) == 1 && panels(128) == 1 && panels(129) == 2);
   static_assert(padded_depth(1) == 16 && padded_depth(16) == 16 && padded_depth(17) == 32);
-  static_assert(splits(16384, 1024) == 1 && splits(1024, 1024) == 8 && splits(1, 100) == 1);
-  static_assert(splits(1, int64_t{1} << 30) == kBlocksWanted);
+  static_assert(table_slots(1) == 2 && table_slots(2) == 4 && table_slots(1024) == 2048 && table_slots(1025) == 4096);
+  static_assert(splits(1, 16384, 1024) == 1 && splits(1, 1024, 1024) == 8 && splits(1, 1, 100) == 1);
+  static_assert(splits(4, 1024, 1024) == 4 && splits(1000, 1, 1024) == 1);
+  static_assert(splits(1, 1, int64_t{1} << 30) == kBlocksWanted);
   static_assert(winner_blocks(1) == 1 && winner_blocks(int64_t{1} << 33) == 1024);
   static_assert(chunks(64) == 1 && chunks(65) == 2);
-  static_assert(workspace_bytes(1, 1, 1) == 16 + 16 + 128 * 17 * 4);
-  static_assert(workspace_bytes(int64_t{1} << 40, int64_t{1} << 30, 1024) > int64_t{1} << 41);
-  for (const int64_t N : {1, 8, 9, 100, 8191, 8192, 100000}) {
-    CHECK(partial_bytes(N) % 16 == 0 && partial_bytes(N) >= 8 * winner_blocks(N));
-    for (const int64_t K : {1, 127, 128, 1024, 5000}) {
-      const int64_t count = splits(N, K);
-      CHECK(count >= 1 && count <= panels(K));
-      CHECK(count == 1 || count * ceil_div(N, kRowTile) <= kBlocksWanted);
-      // The shares of the blocks follow on one another, and none is empty.
-      for (int64_t y = 0; y < count; ++y) CHECK(panels(K) * y / count < panels(K) * (y + 1) / count);
+  static_assert(key_bytes(1, 1 << 15) == 2 && key_bytes(1, (1 << 15) + 1) == 4 && key_bytes(64, 1024) == 4);
+  static_assert(workspace_bytes(1, 1, 1, 1) == 2 * 8 + 128 * 4 + 16 + 16 + 128 * 16 * 4);
+  static_assert(workspace_bytes(1, int64_t{1} << 40, int64_t{1} << 30, 1024) > int64_t{1} << 41);
+  for (const int64_t H : {1, 3, 4, 8}) {
+    for (const int64_t N : {1, 8, 9, 100, 8191, 8192, 100000}) {
+      CHECK(partial_bytes(H, N) % 16 == 0);
+      for (const int64_t K : {1, 127, 128, 1024, 5000}) {
+        CHECK(zero_bytes(H, K) % 16 == 0);
+        const int64_t count = splits(H, N, K);
+        CHECK(count >= 1 && count <= panels(K));
+        CHECK(count == 1 || H * count * ceil_div(N, kRowTile) <= kBlocksWanted);
+        // The shares of the blocks follow on one another, and none is empty.
+        for (int64_t y = 0; y < count; ++y) CHECK(panels(K) * y / count < panels(K) * (y + 1) / count);
+      }
     }
   }
 }
@@ -206,6 +274,8 @@ int main() {
   test_split();
   test_nearest();
   test_doubt();
+  test_mix();
+  test_table();
   test_sizes();
   return 0;
 }

@@ -7,11 +7,13 @@
 #include <vector>
 
 #include "check.h"
+#include "exact_padding.h"
 
 namespace {
 
 using cbtalk::FlowWarpGradParams;
 using cbtalk::FlowWarpParams;
+using cbtalk::Padding;
 
 constexpr int64_t kB = 2, kN = 2, kC = 19, kH = 9, kW = 11, kHo = 12, kWo = 10, kh = 5, kw = 4;
 
@@ -27,7 +29,7 @@ struct Problem {
   std::vector<float> occlusion = wave(kB * kh * kw, 0.53f, 1.0f);
   std::vector<float> output = std::vector<float>(kB * kN * kC * kHo * kWo, NAN);
 
-  FlowWarpParams params(bool channels_last) {
+  FlowWarpParams params(bool channels_last, Padding padding) {
     FlowWarpParams p{};
     p.batch = kB, p.flows = kN, p.channels = kC, p.height = kH, p.width = kW;
     p.out_height = kHo, p.out_width = kWo, p.flow_height = p.occlusion_height = kh;
@@ -41,6 +43,7 @@ struct Problem {
     std::memcpy(p.occlusion_stride, occlusion_stride, sizeof occlusion_stride);
     p.channels_last = channels_last;
     p.align_corners = true;
+    p.padding = padding;
     return p;
   }
 };
@@ -59,10 +62,12 @@ double resized(const float* map, int64_t stride, int64_t y, int64_t x) {
 }
 
 // The definition in double: a hat function around the position on every pixel of the feature.
-double exact(const Problem& problem, const int64_t* stride, int64_t b, int64_t n, int64_t c, int64_t y, int64_t x) {
+double exact(const Problem& problem, const FlowWarpParams& params, int64_t b, int64_t n, int64_t c, int64_t y,
+             int64_t x) {
+  const int64_t* stride = params.feature_stride;
   const float* flow = problem.flow.data() + (b * kN + n) * kh * kw * 2;
-  const double column = (resized(flow, 2, y, x) + 1) / 2 * (kW - 1);
-  const double row = (resized(flow + 1, 2, y, x) + 1) / 2 * (kH - 1);
+  const double column = exact_position(resized(flow, 2, y, x), kW, true, params.padding);
+  const double row = exact_position(resized(flow + 1, 2, y, x), kH, true, params.padding);
   double sum = 0;
   for (int64_t i = 0; i < kH; ++i) {
     for (int64_t j = 0; j < kW; ++j) {
@@ -73,9 +78,9 @@ double exact(const Problem& problem, const int64_t* stride, int64_t b, int64_t n
   return sum * resized(problem.occlusion.data() + b * kh * kw, 1, y, x);
 }
 
-void check_forward(bool channels_last) {
+void check_forward(bool channels_last, Padding padding) {
   Problem problem;
-  const FlowWarpParams params = problem.params(channels_last);
+  const FlowWarpParams params = problem.params(channels_last, padding);
   cbtalk::flow_warp_forward()(params, 0, 7);  // in two uneven parts
   cbtalk::flow_warp_forward()(params, 7, kB * kN * kHo);
   for (int64_t i = 0; i < kB * kN * kC * kHo * kWo; ++i) {
@@ -83,15 +88,15 @@ void check_forward(bool channels_last) {
     const int64_t c = channels_last ? rest % kC : rest / (kHo * kWo);
     const int64_t pixel = channels_last ? rest / kC : rest % (kHo * kWo);
     const int64_t b = picture / kN, n = picture % kN, y = pixel / kWo, x = pixel % kWo;
-    CHECK_NEAR(problem.output[i], exact(problem, params.feature_stride, b, n, c, y, x), 1e-5);
+    CHECK_NEAR(problem.output[i], exact(problem, params, b, n, c, y, x), 1e-5);
   }
 }
 
 // For a linear function of the output, what the gradients say a small step changes is what it changes.
-void check_backward(bool channels_last) {
+void check_backward(bool channels_last, Padding padding) {
   Problem problem;
   FlowWarpGradParams grads{};
-  grads.forward = problem.params(channels_last);
+  grads.forward = problem.params(channels_last, padding);
   const std::vector<float> grad_output = wave(problem.output.size(), 0.91f, 1.0f);
   std::vector<float> feature(problem.feature.size(), NAN), flow(problem.flow.size(), NAN);
   std::vector<float> occlusion(problem.occlusion.size(), NAN);
@@ -136,8 +141,10 @@ int main() {
       continue;
     }
     for (const bool channels_last : {false, true}) {
-      check_forward(channels_last);
-      check_backward(channels_last);
+      for (const Padding padding : {Padding::zeros, Padding::border, Padding::reflection}) {
+        check_forward(channels_last, padding);
+        check_backward(channels_last, padding);
+      }
     }
     std::printf("%s: passed\n", name);
   }

@@ -4,16 +4,19 @@
 #include <initializer_list>
 
 #include "check.h"
+#include "exact_padding.h"
 
 namespace {
 
 using cbtalk::AxisMapping;
+using cbtalk::PaddedPosition;
+using cbtalk::Padding;
 using cbtalk::ResizeTaps;
 using cbtalk::SampleTaps;
 
 SampleTaps<float, int32_t> taps_at(float position, int32_t size) {
   const float low = std::floor(position);
-  return cbtalk::sample_taps<float, int32_t>(static_cast<int32_t>(low), position - low, size);
+  return cbtalk::sample_taps<float, int32_t>(static_cast<int32_t>(low), position - low, 1.0f, size);
 }
 
 // The sample of `values` at `position` with zeros outside, as the definition says it: a hat function on every pixel.
@@ -68,9 +71,64 @@ void check_sampling() {
   }
 }
 
+template <Padding kPadding>
+PaddedPosition<float> padded(float coordinate, int32_t size, bool align_corners) {
+  const AxisMapping mapping = cbtalk::axis_mapping(size, align_corners);
+  return cbtalk::padded_position<kPadding>(coordinate, size,
+                                           [&](float inner) { return inner * mapping.scale + mapping.shift; });
+}
+
+template <Padding kPadding>
+void check_padding() {
+  for (const bool align_corners : {false, true}) {
+    for (const int32_t size : {1, 2, 3, 6}) {
+      const float scale = cbtalk::axis_mapping(size, align_corners).scale;
+      for (float coordinate = -9.03f; coordinate < 9.1f; coordinate += 0.0171f) {
+        double slope;
+        const double position = exact_position(coordinate, size, align_corners, kPadding, &slope);
+        const PaddedPosition<float> found = padded<kPadding>(coordinate, size, align_corners);
+        CHECK_NEAR(found.position, position, 1e-5);
+        CHECK_NEAR(found.slope * scale, slope, 1e-6);
+      }
+      if constexpr (kPadding == Padding::zeros) continue;
+      const float last = static_cast<float>(size - 1);
+      for (const float far : {-3e38f, -1e10f, 1e10f, 3e38f}) {
+        const float position = padded<kPadding>(far, size, align_corners).position;
+        CHECK(0.0f <= position && position <= last);
+      }
+      for (const float edge : {-1.0f, 1.0f}) {  // the border itself has no gradient
+        const PaddedPosition<float> at_edge = padded<kPadding>(edge, size, align_corners);
+        CHECK(at_edge.position == (edge < 0 ? 0.0f : last) && at_edge.slope == 0.0f);
+      }
+      for (const float wild : {NAN, INFINITY, -INFINITY}) {
+        const auto taps = taps_at(padded<kPadding>(wild, size, align_corners).position, size);
+        CHECK(taps.weight[0] == 0.0f && taps.weight[1] == 0.0f);
+      }
+    }
+  }
+}
+
+// Large coordinates are mirrored without a rounding, as fmod is exact.
+void check_mirror() {
+  for (const float start : {0.3f, 1.7f, 1e3f, 123456.7f, 1.6777215e7f, 3.3554432e7f, 1e10f, 3e38f}) {
+    float coordinate = start;
+    for (int i = 0; i < 50; ++i, coordinate = std::nextafter(coordinate, INFINITY)) {
+      const double rest = std::fmod(static_cast<double>(coordinate), 4.0);
+      const double mirrored = rest <= 1 ? rest : (rest <= 3 ? 2 - rest : rest - 4);
+      CHECK(cbtalk::mirror(coordinate).position == static_cast<float>(mirrored));
+      CHECK(cbtalk::mirror(-coordinate).position == -static_cast<float>(mirrored));
+      if (rest != 1 && rest != 3) CHECK(cbtalk::mirror(coordinate).slope == (rest > 1 && rest < 3 ? -1.0f : 1.0f));
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
+  check_padding<Padding::zeros>();
+  check_padding<Padding::border>();
+  check_padding<Padding::reflection>();
+  check_mirror();
   check_mapping();
   check_resize();
   check_sampling();

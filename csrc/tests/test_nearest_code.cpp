@@ -21,11 +21,11 @@ struct Numbers {
 
 struct Search {
   int64_t N, K, D;
-  std::vector<float> z, codebook, panels, scratch, distances, codes;
+  std::vector<float> z, codebook, centre, panels, scratch, distances, codes;
   std::vector<int64_t> indices;
 
   Search(int64_t rows, int64_t code_count, int64_t dim)
-      : N(rows), K(code_count), D(dim), z(N * D), codebook(K * D), panels(nearest_code_panel_floats(K, D)),
+      : N(rows), K(code_count), D(dim), z(N * D), codebook(K * D), centre(D), panels(nearest_code_panel_floats(K, D)),
         scratch(nearest_code_scratch_floats(D)), distances(N), codes(N * D), indices(N) {
     Numbers numbers;
     for (float& value : z) value = numbers.next();
@@ -35,9 +35,10 @@ struct Search {
   void run(int64_t division) {
     NearestCodeParams p{};
     p.z = {z.data(), Storage::float32, D, 1}, p.codebook = {codebook.data(), Storage::float32, D, 1};
-    p.panels = panels.data();
+    p.centre = centre.data(), p.panels = panels.data();
     p.indices = indices.data(), p.distances = distances.data(), p.codes = codes.data();
     p.N = N, p.K = K, p.D = D;
+    nearest_code_centre()(p, scratch.data());
     nearest_code_pack()(p, scratch.data(), 0, nearest_code_groups(K));
     for (int64_t begin = 0; begin < N; begin += division) {
       nearest_code_search()(p, scratch.data(), begin, begin + division < N ? begin + division : N);

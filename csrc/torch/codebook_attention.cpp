@@ -1,26 +1,13 @@
 #include "cbtalk/codebook_attention.h"
 
-#include <cstdlib>
-#include <memory>
 #include <optional>
 #include <tuple>
 
 #include "check.h"
+#include "scratch.h"
 
 namespace cbtalk {
 namespace {
-
-struct Free {
-  void operator()(float* memory) const { std::free(memory); }
-};
-
-// One thread's working memory; whole cache lines, as aligned_alloc demands.
-std::unique_ptr<float, Free> scratch_memory(int64_t floats) {
-  const size_t bytes = (size_t(floats) * sizeof(float) + 63) / 64 * 64;
-  float* memory = static_cast<float*>(std::aligned_alloc(64, bytes));
-  STD_TORCH_CHECK(memory != nullptr, "attention: no memory for ", bytes, " bytes of scratch");
-  return std::unique_ptr<float, Free>(memory);
-}
 
 AttentionRows rows(const Tensor& tensor, int64_t batch, int64_t tokens, int64_t width, const char* name) {
   check_float32(tensor, name);
@@ -28,7 +15,7 @@ AttentionRows rows(const Tensor& tensor, int64_t batch, int64_t tokens, int64_t 
   check_size(tensor, 0, batch, name);
   check_size(tensor, 1, tokens, name);
   check_size(tensor, 2, width, name);
-  STD_TORCH_CHECK(tensor.stride(2) == 1 || width == 1, name, " must have adjacent columns");
+  STD_TORCH_CHECK(has_adjacent_columns(tensor), name, " must have adjacent columns");
   return {tensor.const_data_ptr<float>(), tensor.stride(0), tensor.stride(1)};
 }
 
@@ -96,8 +83,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& query, const Tensor& ke
   }
   list_kept_keys(params);
   in_parallel(params.forward_items(), [&, kernel = attention_forward()](int64_t begin, int64_t end) {
-    const auto scratch = scratch_memory(params.forward_scratch());
-    kernel(params, scratch.get(), begin, end);
+    const Scratch scratch(params.forward_scratch());
+    kernel(params, scratch.data(), begin, end);
   });
   return {out, maximum, total};
 }
@@ -127,8 +114,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
   params.partial = partial.mutable_data_ptr<float>();
   list_kept_keys(params);
   in_parallel(params.backward_items(), [&, kernel = attention_backward()](int64_t begin, int64_t end) {
-    const auto scratch = scratch_memory(params.backward_scratch());
-    kernel(params, scratch.get(), begin, end);
+    const Scratch scratch(params.backward_scratch());
+    kernel(params, scratch.data(), begin, end);
   });
   in_parallel(params.key_items(), [&, kernel = attention_key_gradients()](int64_t begin, int64_t end) {
     kernel(params, begin, end);

@@ -8,18 +8,6 @@
 namespace cbtalk {
 namespace {
 
-Storage storage_of(const Tensor& query) {
-  switch (query.scalar_type()) {
-    case ScalarType::Float:
-      return Storage::float32;
-    case ScalarType::Half:
-      return Storage::float16;
-    default:
-      STD_TORCH_CHECK(query.scalar_type() == ScalarType::BFloat16, "query must be float32, float16 or bfloat16");
-      return Storage::bfloat16;
-  }
-}
-
 AttentionCudaRows rows(const Tensor& tensor, const Tensor& query, int64_t batch, int64_t tokens, const char* name) {
   check_cuda(tensor, query, name);
   STD_TORCH_CHECK(tensor.scalar_type() == query.scalar_type(), name, " must have the dtype of query");
@@ -27,7 +15,7 @@ AttentionCudaRows rows(const Tensor& tensor, const Tensor& query, int64_t batch,
   check_size(tensor, 0, batch, name);
   check_size(tensor, 1, tokens, name);
   check_size(tensor, 2, query.size(2), name);
-  STD_TORCH_CHECK(tensor.stride(2) == 1, name, " must have adjacent columns");
+  STD_TORCH_CHECK(has_adjacent_columns(tensor), name, " must have adjacent columns");
   return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1)};
 }
 
@@ -41,7 +29,7 @@ AttentionCudaParams inputs(const Tensor& query, const Tensor& key, const Tensor&
   STD_TORCH_CHECK(sets == 1 || sets == query.size(0), "key has ", sets, " key sets for a batch of ", query.size(0));
   STD_TORCH_CHECK(keys > 0, "there must be at least one key");
   AttentionCudaParams params{};
-  params.storage = storage_of(query);
+  params.storage = storage_of(query, "query");
   params.batch = query.size(0);
   params.tokens = query.size(1);
   params.key_sets = sets;

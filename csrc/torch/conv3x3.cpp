@@ -2,37 +2,25 @@
 
 #include "cbtalk/conv3x3.h"
 
-#include <new>
 #include <optional>
 
 #include "check.h"
+#include "scratch.h"
 
 namespace {
 
 using cbtalk::Conv3x3Params;
 using cbtalk::Tensor;
 
-void check_channels_last(const Tensor& x, const char* name) {
+void check_picture(const Tensor& x, const char* name) {
   cbtalk::check_float32(x, name);
-  cbtalk::check_dim(x, 4, name);
-  const int64_t strides[4] = {x.size(1) * x.size(2) * x.size(3), 1, x.size(1) * x.size(3), x.size(1)};
-  for (int i = 0; i < 4; ++i) {
-    STD_TORCH_CHECK(x.size(i) == 1 || x.stride(i) == strides[i], name, " must be channels_last");
-  }
+  cbtalk::check_dense_channels_last(x, name);
 }
-
-struct AlignedFloats {
-  explicit AlignedFloats(int64_t size) : data(static_cast<float*>(::operator new(size * sizeof(float), kAlignment))) {}
-  ~AlignedFloats() { ::operator delete(data, kAlignment); }
-  AlignedFloats(const AlignedFloats&) = delete;
-  static constexpr std::align_val_t kAlignment{64};
-  float* data;
-};
 
 // The weight as it was before its transform is there for the derivative, which is not computed here.
 Tensor conv3x3(const Tensor& x, const Tensor& /*untransformed*/, const Tensor& weight, const Tensor& bias,
                const std::optional<Tensor>& residual, double leak, bool upsample) {
-  check_channels_last(x, "x");
+  check_picture(x, "x");
   cbtalk::check_float32(weight, "weight");
   cbtalk::check_contiguous(weight, "weight");
   cbtalk::check_dim(weight, 4, "weight");
@@ -49,7 +37,7 @@ Tensor conv3x3(const Tensor& x, const Tensor& /*untransformed*/, const Tensor& w
   // channels_last without naming a memory format: the result is permuted in Python
   Tensor y = torch::stable::new_empty(x, {params.batch, params.height, params.width, params.out_channels});
   if (residual) {
-    check_channels_last(*residual, "residual");
+    check_picture(*residual, "residual");
     const int64_t shape[4] = {params.batch, params.out_channels, params.height, params.width};
     for (int i = 0; i < 4; ++i) cbtalk::check_size(*residual, i, shape[i], "residual");
     params.residual = residual->const_data_ptr<float>();
@@ -57,8 +45,8 @@ Tensor conv3x3(const Tensor& x, const Tensor& /*untransformed*/, const Tensor& w
   params.y = y.mutable_data_ptr<float>();
   auto* kernel = cbtalk::conv3x3_forward();
   torch::stable::parallel_for(0, params.blocks(), 1, [&](int64_t begin, int64_t end) {
-    const AlignedFloats scratch(params.scratch_size());
-    kernel(params, scratch.data, begin, end);
+    const cbtalk::Scratch scratch(params.scratch_size());
+    kernel(params, scratch.data(), begin, end);
   });
   return y;
 }

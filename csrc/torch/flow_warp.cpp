@@ -16,12 +16,12 @@ using cbtalk::MemoryFormat;
 constexpr int64_t kPixelsPerTask = 512;  // fewer are not worth waking a thread
 
 FlowWarpParams fill(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion, int64_t height,
-                    int64_t width, bool align_corners) {
+                    int64_t width, bool align_corners, int64_t padding) {
   STD_TORCH_CHECK(feature.is_cpu() && feature.scalar_type() != ScalarType::Half,
                   "feature must be a float32 or bfloat16 CPU tensor");
   cbtalk::check_float32(flow, "flow");
   if (occlusion.has_value()) cbtalk::check_float32(*occlusion, "occlusion");
-  return cbtalk::fill_flow_warp(feature, flow, occlusion, height, width, align_corners);
+  return cbtalk::fill_flow_warp(feature, flow, occlusion, height, width, align_corners, padding);
 }
 
 Tensor allocate(bool needed, torch::headeronly::IntHeaderOnlyArrayRef shape,
@@ -37,8 +37,8 @@ void run(void (*kernel)(const Params&, int64_t, int64_t), const Params& params, 
 }
 
 Tensor flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion, int64_t height,
-                 int64_t width, bool align_corners) {
-  FlowWarpParams params = fill(feature, flow, occlusion, height, width, align_corners);
+                 int64_t width, bool align_corners, int64_t padding) {
+  FlowWarpParams params = fill(feature, flow, occlusion, height, width, align_corners, padding);
   const int64_t pictures = params.batch * params.flows;
   Tensor output = torch::stable::empty({pictures, params.channels, height, width}, feature.scalar_type(), std::nullopt,
                                        feature.device(), std::nullopt, cbtalk::memory_format(params));
@@ -50,12 +50,12 @@ Tensor flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<
 // Gradients in float32; one that is not needed has no elements. On the CPU all are deterministic.
 std::tuple<Tensor, Tensor, Tensor> flow_warp_backward(const Tensor& grad_output, const Tensor& feature,
                                                       const Tensor& flow, const std::optional<Tensor>& occlusion,
-                                                      bool align_corners, bool need_feature, bool need_flow,
-                                                      bool need_occlusion, bool /*deterministic*/) {
+                                                      bool align_corners, int64_t padding, bool need_feature,
+                                                      bool need_flow, bool need_occlusion, bool /*deterministic*/) {
   cbtalk::check_dim(grad_output, 4, "grad_output");
   const int64_t Ho = grad_output.size(2), Wo = grad_output.size(3);
   FlowWarpGradParams params{};
-  params.forward = fill(feature, flow, occlusion, Ho, Wo, align_corners);
+  params.forward = fill(feature, flow, occlusion, Ho, Wo, align_corners, padding);
   const FlowWarpParams& forward = params.forward;
   const int64_t B = forward.batch, N = forward.flows, h = forward.flow_height, w = forward.flow_width;
   const int64_t oh = forward.occlusion_height, ow = forward.occlusion_width;

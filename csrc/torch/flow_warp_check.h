@@ -11,17 +11,11 @@ namespace cbtalk {
 
 using torch::headeronly::MemoryFormat;
 
-inline bool is_channels_last(const Tensor& feature) { return feature.stride(1) == 1 && feature.stride(3) != 1; }
-
-inline bool is_dense(const Tensor& grad_output, const FlowWarpParams& params) {
-  const int64_t C = params.channels, Ho = params.out_height, Wo = params.out_width;
-  const int64_t contiguous[4] = {C * Ho * Wo, Ho * Wo, Wo, 1};
-  const int64_t channels_last[4] = {C * Ho * Wo, 1, Wo * C, C};
-  for (int i = 0; i < 4; ++i) {
-    const int64_t expected = params.channels_last ? channels_last[i] : contiguous[i];
-    if (grad_output.numel() > 0 && grad_output.size(i) > 1 && grad_output.stride(i) != expected) return false;
-  }
-  return true;
+// The kernels address the elements of one picture by 32 bits.
+inline void check_extent(const Tensor& feature) {
+  int64_t last = 0;
+  for (int i = 1; i < 4; ++i) last += (feature.size(i) - 1) * feature.stride(i);
+  STD_TORCH_CHECK(last < int64_t{1} << 31, "one picture of feature spans 2^31 elements or more");
 }
 
 inline MemoryFormat memory_format(const FlowWarpParams& params) {
@@ -37,22 +31,18 @@ inline void check_map(const Tensor& map, int64_t dim, int64_t batch, const char*
 
 // The devices are the business of each binding.
 inline FlowWarpParams fill_flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion,
-                                     int64_t height, int64_t width, bool align_corners) {
+                                     int64_t height, int64_t width, bool align_corners, int64_t padding) {
   check_dim(feature, 4, "feature");
-  const int64_t unit_stride = is_channels_last(feature) ? feature.stride(1) : feature.stride(3);
+  const int64_t unit_stride = has_adjacent_channels(feature) ? feature.stride(1) : feature.stride(3);
   STD_TORCH_CHECK(unit_stride == 1, "feature must be contiguous along its rows or its channels");
   STD_TORCH_CHECK(feature.size(2) > 0 && feature.size(3) > 0, "feature must have at least one pixel");
+  check_extent(feature);
   STD_TORCH_CHECK(height > 0 && width > 0, "the output must have at least one pixel");
   check_map(flow, 5, feature.size(0), "flow");
   check_size(flow, 4, 2, "flow");
 
   FlowWarpParams params{};
-  switch (feature.scalar_type()) {
-    case ScalarType::Float: params.storage = Storage::float32; break;
-    case ScalarType::Half: params.storage = Storage::float16; break;
-    case ScalarType::BFloat16: params.storage = Storage::bfloat16; break;
-    default: STD_TORCH_CHECK(false, "feature must be float32, float16 or bfloat16");
-  }
+  params.storage = storage_of(feature, "feature");
   params.batch = feature.size(0);
   params.flows = flow.size(1);
   params.channels = feature.size(1);
@@ -73,8 +63,10 @@ inline FlowWarpParams fill_flow_warp(const Tensor& feature, const Tensor& flow, 
     params.occlusion = static_cast<const float*>(occlusion->data_ptr());
     for (int i = 0; i < 4; ++i) params.occlusion_stride[i] = occlusion->stride(i);
   }
-  params.channels_last = is_channels_last(feature);
+  params.channels_last = has_adjacent_channels(feature);
   params.align_corners = align_corners;
+  STD_TORCH_CHECK(0 <= padding && padding <= 2, "padding must be 0 (zeros), 1 (border) or 2 (reflection)");
+  params.padding = static_cast<Padding>(padding);
   return params;
 }
 
@@ -82,7 +74,8 @@ inline void check_grad_output(const Tensor& grad_output, const Tensor& feature, 
   check_size(grad_output, 0, params.batch * params.flows, "grad_output");
   check_size(grad_output, 1, params.channels, "grad_output");
   STD_TORCH_CHECK(grad_output.scalar_type() == feature.scalar_type(), "grad_output must have the dtype of feature");
-  STD_TORCH_CHECK(is_dense(grad_output, params), "grad_output must be dense in the memory format of feature");
+  const bool dense = params.channels_last ? is_dense_channels_last(grad_output) : grad_output.is_contiguous();
+  STD_TORCH_CHECK(dense, "grad_output must be dense in the memory format of feature");
 }
 
 }  // namespace cbtalk

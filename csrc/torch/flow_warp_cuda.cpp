@@ -19,10 +19,10 @@ using cbtalk::ScalarType;
 using cbtalk::Tensor;
 
 FlowWarpParams fill(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion, int64_t height,
-                    int64_t width, bool align_corners) {
+                    int64_t width, bool align_corners, int64_t padding) {
   cbtalk::check_cuda(flow, feature, "flow");
   if (occlusion.has_value()) cbtalk::check_cuda(*occlusion, feature, "occlusion");
-  return cbtalk::fill_flow_warp(feature, flow, occlusion, height, width, align_corners);
+  return cbtalk::fill_flow_warp(feature, flow, occlusion, height, width, align_corners, padding);
 }
 
 Tensor allocate(const Tensor& beside, ScalarType type, torch::headeronly::IntHeaderOnlyArrayRef shape,
@@ -48,8 +48,8 @@ void gather_feature(FlowWarpCudaGradParams& params, const Tensor& beside, cudaSt
 }
 
 Tensor flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion, int64_t height,
-                 int64_t width, bool align_corners) {
-  FlowWarpParams params = fill(feature, flow, occlusion, height, width, align_corners);
+                 int64_t width, bool align_corners, int64_t padding) {
+  FlowWarpParams params = fill(feature, flow, occlusion, height, width, align_corners, padding);
   const OnDeviceOf device(feature);
   Tensor output = allocate(feature, feature.scalar_type(),
                            {params.batch * params.flows, params.channels, height, width}, cbtalk::memory_format(params));
@@ -61,14 +61,14 @@ Tensor flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<
 // Gradients in float32; one that is not needed has no elements.
 std::tuple<Tensor, Tensor, Tensor> flow_warp_backward(const Tensor& grad_output, const Tensor& feature,
                                                       const Tensor& flow, const std::optional<Tensor>& occlusion,
-                                                      bool align_corners, bool need_feature, bool need_flow,
-                                                      bool need_occlusion, bool deterministic) {
+                                                      bool align_corners, int64_t padding, bool need_feature,
+                                                      bool need_flow, bool need_occlusion, bool deterministic) {
   cbtalk::check_dim(grad_output, 4, "grad_output");
   cbtalk::check_cuda(grad_output, feature, "grad_output");
   STD_TORCH_CHECK(!need_occlusion || occlusion.has_value(), "there is no occlusion to have a gradient");
   const int64_t Ho = grad_output.size(2), Wo = grad_output.size(3);
   FlowWarpCudaGradParams params{};
-  params.forward = fill(feature, flow, occlusion, Ho, Wo, align_corners);
+  params.forward = fill(feature, flow, occlusion, Ho, Wo, align_corners, padding);
   const FlowWarpParams& forward = params.forward;
   cbtalk::check_grad_output(grad_output, feature, forward);
   const int64_t B = forward.batch, N = forward.flows, h = forward.flow_height, w = forward.flow_width;

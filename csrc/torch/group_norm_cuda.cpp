@@ -11,15 +11,7 @@ namespace {
 
 using cbtalk::GroupNormCudaParams;
 using cbtalk::ScalarType;
-using cbtalk::Storage;
 using cbtalk::Tensor;
-
-Storage storage_of(const Tensor& x) {
-  if (x.scalar_type() == ScalarType::Half) return Storage::float16;
-  if (x.scalar_type() == ScalarType::BFloat16) return Storage::bfloat16;
-  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "x must be float32, float16 or bfloat16");
-  return Storage::float32;
-}
 
 void check_vector(const Tensor& vector, const Tensor& x, int64_t size, const char* name) {
   cbtalk::check_cuda(vector, x, name);
@@ -32,9 +24,9 @@ Tensor floats(const Tensor& x, std::initializer_list<int64_t> shape) {
 
 GroupNormCudaParams fill(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups, bool silu) {
   cbtalk::check_cuda(x, x, "x");
-  cbtalk::check_channels_last(x, x, "x");
+  cbtalk::check_picture(x, x, "x");
   GroupNormCudaParams params{};
-  params.storage = storage_of(x);
+  params.storage = cbtalk::storage_of(x, "x");
   params.batch = x.size(0);
   params.channels = x.size(1);
   params.pixels = x.size(2) * x.size(3);
@@ -72,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_y, const Tensor& 
                                             bool silu) {
   GroupNormCudaParams params = fill(x, weight, bias, groups, silu);
   cbtalk::check_cuda(grad_y, x, "grad_y");
-  cbtalk::check_channels_last(grad_y, x, "grad_y");
+  cbtalk::check_picture(grad_y, x, "grad_y");
   check_vector(mean, x, params.batch * groups, "mean");
   check_vector(rstd, x, params.batch * groups, "rstd");
   const cbtalk::OnDeviceOf device(x);

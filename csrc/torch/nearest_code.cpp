@@ -3,32 +3,18 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "nearest_code_check.h"
+#include "scratch.h"
 
 namespace cbtalk {
 namespace {
 
 constexpr int64_t kElementsPerThread = 1 << 15;  // of memory-bound work, below which a second thread costs more
-
-// The vectors of the search are loaded from whole cache lines.
-struct alignas(64) CacheLine {
-  float values[16];
-};
-
-std::unique_ptr<CacheLine[]> scratch_of(int64_t floats) {
-  return std::unique_ptr<CacheLine[]>(new CacheLine[floats / 16 + 1]);
-}
-
-Storage storage_of(const Tensor& tensor) {
-  const ScalarType type = tensor.scalar_type();
-  return type == ScalarType::Float ? Storage::float32 : type == ScalarType::Half ? Storage::float16 : Storage::bfloat16;
-}
 
 CodeSizes check_on_cpu(const Tensor& z, const Tensor& codebook, const std::optional<Tensor>& ignored) {
   STD_TORCH_CHECK(z.is_cpu() && codebook.is_cpu() && (!ignored.has_value() || ignored->is_cpu()),
@@ -45,7 +31,7 @@ void* head_of(const Tensor& tensor, int64_t head, int64_t elements) {
 StridedMatrix matrix_of(const Tensor& tensor, int64_t head) {
   const int64_t offset = tensor.dim() == 3 ? head * tensor.stride(0) : 0;
   const char* data = static_cast<const char*>(tensor.const_data_ptr()) + offset * tensor.element_size();
-  return {data, storage_of(tensor), tensor.stride(-2), tensor.stride(-1)};
+  return {data, storage_of(tensor, "rows and codes"), tensor.stride(-2), tensor.stride(-1)};
 }
 
 // Calls work(head, begin, end) in parallel for parts of the `count` items of each head.
@@ -75,11 +61,13 @@ void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, con
   if (H * N == 0) return;
   const int64_t panel_floats = nearest_code_panel_floats(K, D);
   const Tensor panels = empty(z, {H * panel_floats}, ScalarType::Float);
+  const Tensor centres = empty(z, {H * D}, ScalarType::Float);
   std::vector<NearestCodeParams> heads(H);
   for (int64_t head = 0; head < H; ++head) {
     NearestCodeParams& p = heads[head];
     p.z = matrix_of(z, head), p.codebook = matrix_of(codebook, head);
     p.ignored = ignored.has_value() ? ignored->const_data_ptr<bool>() + head * N : nullptr;
+    p.centre = centres.mutable_data_ptr<float>() + head * D;
     p.panels = panels.mutable_data_ptr<float>() + head * panel_floats;
     p.indices = indices.mutable_data_ptr<int64_t>() + head * N;
     p.distances = distances.mutable_data_ptr<float>() + head * N;
@@ -87,16 +75,18 @@ void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, con
     p.N = N, p.K = K, p.D = D;
   }
 
+  auto* find_centre = nearest_code_centre();
   auto* pack = nearest_code_pack();
   auto* search_rows = nearest_code_search();
+  for (const NearestCodeParams& head : heads) find_centre(head, Scratch(nearest_code_row_floats(D)).data());
   const int64_t groups_at_least = kElementsPerThread / (kNearestCodeGroup * (D + 1)) + 1;
   parallel_over_heads(H, nearest_code_groups(K), groups_at_least, [&](int64_t head, int64_t begin, int64_t end) {
-    pack(heads[head], scratch_of(nearest_code_row_floats(D))[0].values, begin, end);
+    pack(heads[head], Scratch(nearest_code_row_floats(D)).data(), begin, end);
   });
   const int64_t blocks = (N + kNearestCodeRowBlock - 1) / kNearestCodeRowBlock;
   parallel_over_heads(H, blocks, 1, [&](int64_t head, int64_t begin, int64_t end) {
-    const std::unique_ptr<CacheLine[]> scratch = scratch_of(nearest_code_scratch_floats(D));
-    search_rows(heads[head], scratch[0].values, begin * kNearestCodeRowBlock, std::min(end * kNearestCodeRowBlock, N));
+    const Scratch scratch(nearest_code_scratch_floats(D));
+    search_rows(heads[head], scratch.data(), begin * kNearestCodeRowBlock, std::min(end * kNearestCodeRowBlock, N));
   });
 }
 
@@ -145,9 +135,9 @@ void sum_rows(const CodeSizes& sizes, const Tensor& z, const Tensor& indices, co
   const SortedRows sorted(sizes, indices);
   auto* sum = nearest_code_sum_rows();
   parallel_over_heads(sizes.H, sizes.K, codes_at_least(sizes), [&](int64_t head, int64_t begin, int64_t end) {
-    const auto scratch = scratch_of(nearest_code_row_floats(sizes.D));
+    const Scratch scratch(nearest_code_row_floats(sizes.D));
     sum(matrix_of(z, head), sorted.order(head), sorted.begin(head), sizes.D,
-        sums.mutable_data_ptr<float>() + head * sizes.K * sizes.D, scratch[0].values, begin, end);
+        sums.mutable_data_ptr<float>() + head * sizes.K * sizes.D, scratch.data(), begin, end);
   });
 }
 
@@ -220,7 +210,7 @@ std::tuple<Tensor, Tensor> nearest_code_backward(const std::optional<Tensor>& gr
     parallel_over_heads(sizes.H, sizes.N, rows_at_least, [&](int64_t head, int64_t begin, int64_t end) {
       NearestCodeBackwardParams p = heads[head];
       p.grad_z = head_of(grad_z, head, sizes.N * sizes.D);
-      grad_rows(p, scratch_of(scratch_floats)[0].values, begin, end);
+      grad_rows(p, Scratch(scratch_floats).data(), begin, end);
     });
   }
   if (need_codebook) {
@@ -231,7 +221,7 @@ std::tuple<Tensor, Tensor> nearest_code_backward(const std::optional<Tensor>& gr
       NearestCodeBackwardParams p = heads[head];
       p.row_order = sorted.order(head), p.code_begin = sorted.begin(head);
       p.grad_codebook = head_of(grad_codebook, head, sizes.K * sizes.D);
-      grad_code_rows(p, scratch_of(scratch_floats)[0].values, begin, end);
+      grad_code_rows(p, Scratch(scratch_floats).data(), begin, end);
     });
   }
   return {grad_z, grad_codebook};

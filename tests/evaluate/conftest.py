@@ -28,6 +28,9 @@ class Brightness:
         level = float(frame.mean())
         return np.array([[level, 0.0], [0.0, 2 * level], [30.0, 30.0]]) if level else None
 
+    def openings(self, points: NDArray[np.floating]) -> dict[str, float]:
+        return {"mouth": float(points[0, 0]) / 100}
+
     def identity(self, frame: NDArray[np.uint8]) -> NDArray[np.float64] | None:
         level = float(frame.mean())
         return np.array([level, 100.0]) if level else None

@@ -43,11 +43,13 @@ class Compiled:
     missing: tuple[str, ...]  # the instructions that its PTX lacks, and "not ..." for those that it must not have
 
 
-def compile_in_process(op: str, capability: int) -> list[Compiled]:
-    """Run this file as a program without Triton's interpreter."""
+def compile_in_process(op: str, capability: int, triton: Path | None = None) -> list[Compiled]:
+    """Run this file as a program without Triton's interpreter; `triton` is a folder with another release of it."""
     command = [sys.executable, "-m", "tests.kernels.aot", op, str(capability)]
     root = Path(__file__).parents[2]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    if triton is not None:
+        environment["PYTHONPATH"] = str(triton)
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-4000:]
     return [Compiled(**{**record, "missing": tuple(record["missing"])}) for record in json.loads(result.stdout)]

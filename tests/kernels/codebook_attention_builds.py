@@ -22,15 +22,17 @@ def _signature(names: list[str], pointer: str, gradients: str) -> dict[str, str]
 
 
 def builds(capability: int) -> list[Build]:
-    """Heads of 4 columns in float32 and float16, of 32 in every dtype, one masked, and the sum over chunks."""
+    """Heads of 4, 8 and 32 columns, in float32 and a dtype of 16 bits; float32 masked; and the sum over chunks."""
     from cbtalk.kernels import codebook_attention as kernels
 
     found = []
-    cases = [(torch.float32, 4), (torch.float16, 4), (torch.float32, 32), (torch.bfloat16, 32)]
+    cases = [(dtype, size) for size in (4, 8) for dtype in (torch.float32, torch.float16)]
+    cases += [(torch.float32, 32), (torch.bfloat16, 32)]
     for dtype, head_size in cases:
         narrow = kernels.is_narrow(head_size)
         family = "narrow" if narrow else "wide"
-        product, forbidden = (r"fma\.rn\.f32", (r"mma",)) if dtype == torch.float32 else (r"mma", ())
+        product = r"fma\.rn\.f32" if narrow or dtype == torch.float32 else r"mma"
+        forbidden = () if product == r"mma" else (r"mma",)
         query_tiling = kernels.row_tiling(dtype, head_size, backward=True)
         for what, tiling in (
             ("fwd", kernels.row_tiling(dtype, head_size, backward=False)),

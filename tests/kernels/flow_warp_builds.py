@@ -19,7 +19,7 @@ _POINTERS = {
     "weights": "*fp32",
 }
 _SCALARS = [*kernels._SIZES, "nowhere", "pictures", "h", "w", "sources", "out_plane"]
-_MAPS = {"ALIGN_CORNERS": True, "SAME_FLOW": False, "SAME_OCCLUSION": False, "HAS_OCCLUSION": True}
+_MAPS = {"ALIGN_CORNERS": True, "PADDING": 0, "SAME_FLOW": False, "SAME_OCCLUSION": False, "HAS_OCCLUSION": True}
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -48,6 +48,10 @@ def builds(capability: int) -> list[Build]:
         move = (r"ld\.global[\w.]*\.v4\.b32", r"st\.global[\w.]*\.v4\.b32")
         found.append(_build("flow_warp_fwd_kernel", dtype, forward, 4, move))
         found.append(_build("flow_warp_bwd_kernel", dtype, backward | wanted, 4, move[:1] + add))
+    for padding in (1, 2):
+        padded = _MAPS | {"PADDING": padding}
+        found.append(_build("flow_warp_fwd_kernel", "fp32", padded | _picture(64, "fp32", True, False), 4))
+        found.append(_build("flow_warp_bwd_kernel", "fp32", padded | _picture(64, "fp32", True, True) | wanted, 4))
     small = _picture(3, "fp32", False, False)
     found.append(_build("flow_warp_fwd_kernel", "fp32", _MAPS | small | {"SAME_FLOW": True}, 4))
     found.append(_build("flow_warp_bwd_kernel", "fp32", _MAPS | _picture(64, "fp32", False, True) | wanted, 4))

@@ -3,10 +3,11 @@
 import torch
 
 from cbtalk.kernels import nearest_code as kernels
+from cbtalk.kernels.nearest_code_sums import backward_config
 from tests.kernels.aot import Build
 
-_TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
-_STRIDES = ("z_stride_n", "codebook_stride_k")
+TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
+_SIZES = "N K D z_stride_h z_stride_n codebook_stride_h codebook_stride_k"
 
 
 def builds(capability: int) -> list[Build]:
@@ -15,11 +16,12 @@ def builds(capability: int) -> list[Build]:
     found = [_winners(torch.float32, quantize=False), _winners(torch.float32), _winners(torch.float16)]
     for D in (32, 256):
         found += [_search(D, *dtypes, capability) for dtypes in [(torch.float32, torch.float32), *half[:: D // 32]]]
-        found += _backward(D, torch.float32)
-    return [*found, *_backward(256, torch.bfloat16)[1:], *_prologue()]
+        found.append(_grad_rows(D))
+    return [*found, *_prologue()]
 
 
-def _signature(names: str, kind: str) -> dict[str, str]:
+def signature_of(names: str, kind: str) -> dict[str, str]:
+    """Arguments of one type."""
     return dict.fromkeys(names.split(), kind)
 
 
@@ -27,11 +29,11 @@ def _search(D: int, z: torch.dtype, codebook: torch.dtype, capability: int) -> B
     config = dict(kernels.search_config(D, z, codebook))
     options = {name: int(str(config.pop(name))) for name in ("num_warps", "num_stages")}
     signature = {
-        "z": _TYPES[z],
-        "codebook": _TYPES[codebook],
+        "z": TYPES[z],
+        "codebook": TYPES[codebook],
         "half_norms": "*fp32",
         "indices": "*i64",
-        **_signature("N K D z_stride_n codebook_stride_k", "i32"),
+        **signature_of(_SIZES, "i32"),
         "doubt": "fp32",
     }
     constexprs = {"z_stride_d": 1, "codebook_stride_d": 1, **config}
@@ -47,39 +49,38 @@ def _winners(dtype: torch.dtype, *, quantize: bool = True) -> Build:
     config = dict(kernels.WINNERS_CONFIG)
     options = {"num_warps": config.pop("num_warps")}
     signature = {
-        **_signature("z codebook codes", _TYPES[dtype]),
-        **_signature("distances partials", "*fp32"),
-        **_signature("indices counts", "*i64"),
-        **_signature("N K D z_stride_n codebook_stride_k", "i32"),
+        **signature_of("z codebook codes rows", TYPES[dtype]),
+        **signature_of("distances partials", "*fp32"),
+        **signature_of("indices counts", "*i64"),
+        **signature_of(_SIZES, "i32"),
+        "ignored": "*i1",
     }
-    constexprs = {"z_stride_d": 1, "codebook_stride_d": 1, "QUANTIZE": quantize, **config}
+    unused = ("distances",) if quantize else ("codes", "rows", "partials", "counts", "ignored")
+    constexprs = {"z_stride_d": 1, "codebook_stride_d": 1, **dict.fromkeys(unused), **config}
     return Build("nearest_code_winners_kernel", signature, constexprs, options, (r"fma\.rn\.f64",))
 
 
-def _backward(D: int, dtype: torch.dtype) -> list[Build]:
-    config = kernels.backward_config(D)
+def _grad_rows(D: int) -> Build:
+    config = backward_config(D)
     options = {"num_warps": config.pop("num_warps")}
     signature = {
-        **_signature("z codebook grad_codes grad_z grad_codebook", _TYPES[dtype]),
-        **_signature("weight partials", "*fp32"),
-        **_signature("indices order code_begin code_end", "*i64"),
-        **_signature("N D z_stride_n codebook_stride_k weight_stride", "i32"),
-        "sorted_codes": "*i16",
+        **signature_of("z rows grad_codes grad_z weight", "*fp32"),
+        **signature_of("N D z_stride_h z_stride_n rows_stride_h rows_stride_n weight_stride_h weight_stride_n", "i32"),
+        "indices": "*i64",
         "scale": "fp32",
     }
-    strides = {"z_stride_d": 1, "codebook_stride_d": 1}
-    return [
-        Build("nearest_code_bwd_rows_kernel", signature, {**strides, "CARRY": True, **config}, options),
-        Build("nearest_code_bwd_chunks_kernel", signature, {**strides, "CHUNK": kernels.CHUNK, **config}, options),
-        Build("nearest_code_bwd_codes_kernel", signature, {**strides, "CHUNK": kernels.CHUNK, **config}, options),
-    ]
+    return Build("nearest_code_bwd_rows_kernel", signature, {"z_stride_d": 1, "rows_stride_d": 1, **config}, options)
 
 
 def _prologue() -> list[Build]:
-    pointers = {"codebook": "*fp32", "half_norms": "*fp32", "counts": "*i64", "partials": "*fp32", "loss": "*fp32"}
-    signature = {**pointers, **_signature("K D codebook_stride_k count numel", "i32"), "beta": "fp32"}
-    norms = {"codebook_stride_d": 1, "QUANTIZE": True, "BLOCK_K": 16, "BLOCK_D": 64}
+    signature = {
+        **signature_of("codebook partials loss", "*fp32"),
+        **signature_of("table counts", "*i64"),
+        **signature_of("K D slots codebook_stride_h codebook_stride_k count", "i32"),
+        **signature_of("beta gamma", "fp32"),
+        "half_norms": "*i32",
+    }
     return [
-        Build("code_norms_kernel", signature, norms),
+        Build("code_norms_kernel", signature, {"codebook_stride_d": 1, "BLOCK_K": 16, "BLOCK_D": 64}),
         Build("quantization_loss_kernel", signature, {"BLOCK": 1024}),
     ]

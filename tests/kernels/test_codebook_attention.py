@@ -288,6 +288,6 @@ def test_what_a_backend_does_not_take_is_said(place: Place) -> None:
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_triton_compiles_ahead_without_spills(capability: int) -> None:
     builds = compile_in_process("codebook_attention", capability)
-    assert len(builds) == 13
+    assert len(builds) == 19
     for one in builds:
         assert one.stack == 0 and not one.missing and one.registers <= MOST_REGISTERS, one

@@ -19,7 +19,6 @@ BUDGET = {
     "attention_": 232,
     "nearest_code_search_kernel": 255,
     "nearest_code_": 96,
-    "quantization_loss_kernel": 96,
     "group_norm": 200,
 }
 

@@ -22,6 +22,12 @@ SELECTION = "interpreted and not compile and not model and not graph"
 
 FAULTS = {
     "x and y swapped": ("flow_warp", "cuda/flow_warp_backward.cu", "2 * pixel] = grad.x", "2 * pixel] = grad.y"),
+    "a border that is zeros": (
+        "flow_warp",
+        "include/cbtalk/cuda/flow_warp_pixel.h",
+        "return padded_position<Padding::border>(",
+        "return padded_position<Padding::zeros>(",
+    ),
     "a dropped last pixel": (
         "flow_warp",
         "include/cbtalk/geometry.h",
@@ -34,6 +40,24 @@ FAULTS = {
         "cuda/nearest_code_winners.cuh",
         "return !(second - best > gap);",
         "return false;",
+    ),
+    "the offset of a head left out": (
+        "nearest_code",
+        "cuda/nearest_code_elements.cuh",
+        "head * matrices.head_stride",
+        "0",
+    ),
+    "a mask of rows left out": (
+        "nearest_code",
+        "cuda/nearest_code_winners.cuh",
+        "(p.ignored == nullptr || !p.ignored[out])",
+        "true",
+    ),
+    "rows of the first head summed for all": (
+        "nearest_code_sums",
+        "cuda/nearest_code_sums.cu",
+        "sum_of_places(p, head,",
+        "sum_of_places(p, 0,",
     ),
     "a missing barrier": (
         "codebook_attention",
@@ -70,8 +94,9 @@ def run_tests(
     environment = {**os.environ, "TRITON_INTERPRET": "1", "MALLOC_PERTURB_": "128"}
     if plant is not None:
         environment["CBTALK_PLANT"] = json.dumps(plant)
+    files = [str(file) for file in sorted(ROOT.glob(f"tests/kernels/test_{op}*.py"))]
     return subprocess.run(
-        [*command, f"tests/kernels/test_{op}.py", "-k", selection],
+        [*command, *files, "-k", selection],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -92,6 +117,15 @@ def test_several_queries_to_a_thread_or_warp() -> None:
     selection = f"{SELECTION} and (self_attention or slices or one_query)"
     result = run_tests("codebook_attention", plant, selection)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_copies_of_codes_need_no_second_search() -> None:
+    """With a second search that is wrong, rows between copies are right, and those between other codes are not."""
+    plant = ("cuda/nearest_code_winners.cuh", "return nearest.index;", "return -2;")
+    result = run_tests("nearest_code", plant, f"{SELECTION} and no_second_search")
+    assert result.returncode == 0, result.stdout + result.stderr
+    result = run_tests("nearest_code", plant, f"{SELECTION} and cannot_decide")
+    assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -21,6 +21,7 @@ FAULTS = {
         "scale = 0.5 * (size - 1).to(tl.float32)",
         "scale = 0.5 * size.to(tl.float32)",
     ),
+    "a border that is zeros": ("flow_warp", "tl.minimum(tl.maximum(position, 0.0), last)", "position"),
     "a dropped last row": ("flow_warp", "(y < height) & (x < width)", "(y < height - 1) & (x < width)"),
     "<= for <": ("nearest_code", "code_mask & (score < best)", "code_mask & (score <= best)"),
     "a dropped tail of codes": (
@@ -29,6 +30,17 @@ FAULTS = {
         "for first in range(0, tl.maximum(K // BLOCK_K, 1) * BLOCK_K, BLOCK_K):",
     ),
     "no second search": ("nearest_code", "tl.where(decided, index, -1)", "index"),
+    "the offset of a head left out": ("nearest_code", "    z += head * z_stride_h\n", ""),
+    "a mask of rows left out": (
+        "nearest_code",
+        "kept &= tl.load(ignored + outputs, mask=inside, other=1) == 0",
+        "pass",
+    ),
+    "rows of the first head summed for all": (
+        "nearest_code_sums",
+        "    head = key // K\n    z += head * z_stride_h\n",
+        "    head = key // K\n",
+    ),
     "a dropped tail of keys": (
         "codebook_attention",
         "for first in range(0, keys, BLOCK_K):",
@@ -65,6 +77,15 @@ def test_a_wrong_value_is_found(fault: str) -> None:
     op, before, after = FAULTS[fault]
     result = run_tests(op, "not compile", before, after)
     assert result.returncode == 1, result.stdout + result.stderr  # failures, and no error of pytest's own
+
+
+def test_copies_of_codes_need_no_second_search() -> None:
+    """With a second search that is wrong, rows between copies are right, and those between other codes are not."""
+    plant = "return tl.min(tl.where(best ==", "return K + tl.min(tl.where(best =="
+    result = run_tests("nearest_code", "no_second_search", *plant)
+    assert result.returncode == 0, result.stdout + result.stderr
+    result = run_tests("nearest_code", "cannot_decide and 32", *plant)
+    assert result.returncode == 1, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("op", TF32)

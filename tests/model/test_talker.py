@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ ODD_SIZES: list[dict[str, Any]] = [
     {"appearance_scales": 1},
     {"motion_compensation": False},
     {"motion_compensation": False, "appearance_scales": 0},
+    {"driving_heatmaps": True},
+    {"driving_heatmaps": True, "motion_downsampling": 1, "image_size": 32},
 ]
 
 
@@ -100,6 +103,18 @@ def test_relative_motion_starts_from_the_source(tiny: MakeTalker) -> None:
         still = talker.animate_keypoints(state, state.keypoints)
         assert_same(talker.animate(state, driving, reference=first), still)
         assert not torch.allclose(talker.animate(state, driving), still, atol=1e-2)
+
+
+def test_weights_without_heatmaps_render_the_same_with_them_until_trained(tiny: MakeTalker) -> None:
+    without, source, driving = tiny(), pictures(1), pictures(2)
+    given = Talker(dataclasses.replace(TINY, driving_heatmaps=True)).eval()
+    missing = given.load_state_dict(without.state_dict(), strict=False).missing_keys
+    assert missing and all(name.startswith("net_g.heatmap_enc.") for name in missing)
+    with torch.no_grad():
+        assert torch.equal(*(model.animate(model.encode_source(source), driving) for model in (without, given)))
+        given.net_g.get_parameter(f"heatmap_enc.{TINY.motion_size}.weight")[:, 0] = 1.0
+        moved = given.animate(given.encode_source(source), driving)
+    assert not torch.allclose(moved, without.animate(without.encode_source(source), driving), atol=1e-3)
 
 
 def change_codebook(talker: Talker) -> None:

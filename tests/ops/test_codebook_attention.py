@@ -245,6 +245,8 @@ def test_opcheck() -> None:
         arguments = (query.detach(), keys, values, key_mask, 2)
         for statistics in (True, False):
             torch.library.opcheck(torch.ops.cbtalk.codebook_attention, (*arguments, statistics))
+        leaves = [x.detach().requires_grad_() for x in arguments[:3]]
+        torch.library.opcheck(torch.ops.cbtalk.codebook_attention, (*leaves, *arguments[3:], True))
         out, maximum, total = torch.ops.cbtalk.codebook_attention(*arguments, True)
         gradient = (torch.randn_like(out), *arguments, out, maximum, total)
         torch.library.opcheck(torch.ops.cbtalk.codebook_attention_backward, gradient)
@@ -325,6 +327,40 @@ def test_other_dtypes_go_to_the_reference_and_say_why_by_name() -> None:
         if _native.why_not_cpp() is None:
             with pytest.raises(BackendError, match="float32 or bfloat16 only"):
                 codebook_attention(query, key, value, heads=2, backend="cpp")
+
+
+def test_mixed_dtypes_are_refused_by_name_and_made_one_by_autocast() -> None:
+    query, key, value = codebook_inputs(2, 5, 6, 8)
+    for op, tensors in (
+        (codebook_attention, (query.bfloat16(), key, value)),
+        (self_attention, (query, query.half(), query.half())),
+    ):
+        with pytest.raises(ValueError, match=r"^query, key and value must have one dtype, not torch\..*$"):
+            op(*tensors, heads=2)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = op(*tensors, heads=2)
+        assert mixed.dtype == torch.bfloat16
+        assert torch.equal(mixed, op(*(x.bfloat16() for x in tensors), heads=2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert codebook_attention(query.double(), key.double(), value.double(), heads=2).dtype == torch.float64
+
+
+def test_gradients_pass_through_the_casts_of_autocast() -> None:
+    query, key, value = (x.requires_grad_() for x in codebook_inputs(2, 5, 6, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = codebook_attention(query.bfloat16(), key, value, heads=2)
+    for gradient in torch.autograd.grad(out.float().sum(), (query, key, value)):
+        assert gradient.dtype == torch.float32 and gradient.isfinite().all()
+
+
+@needs_cpp
+def test_a_graph_traced_without_gradients_refuses_to_train() -> None:
+    query, key, value = codebook_inputs(2, 5, 6, 8)
+    raw = torch.ops.cbtalk.codebook_attention.default
+    leaf = query.clone().requires_grad_()
+    out, _, _ = raw(leaf, key[None], value[None], None, 2, False)
+    with pytest.raises(RuntimeError, match="traced without gradients"):
+        out.sum().backward()
 
 
 @needs_cpp

@@ -127,6 +127,46 @@ def test_other_layouts_and_dtypes_go_to_torch_and_say_why_when_forced() -> None:
         group_norm(x.double(), weight.double(), bias.double(), groups=2, eps=1e-6, backend="cpp")
 
 
+@needs_cpp
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(3, 8), (2, 8, 5), (2, 8, 5, 6), (2, 8, 3, 4, 5), (0, 8, 5)])
+def test_any_rank_with_and_without_affine_parameters(shape: tuple[int, ...], affine: bool) -> None:
+    torch.manual_seed(3)
+    rows = torch.randn(shape[0], *shape[2:], shape[1])
+    parameters = (torch.randn(8), torch.randn(8)) if affine else ()
+    for x in (rows.movedim(-1, 1), rows.movedim(-1, 1).contiguous()):  # channels innermost, and not
+        backend = "cpp" if x.movedim(1, -1).is_contiguous() else "auto"
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, *parameters)]
+        y = group_norm(*leaves, groups=2, eps=1e-5, silu=True, backend=backend)
+        assert y.shape == x.shape and (x.numel() == 0 or y.stride() == x.stride())
+        exact = [tensor.double().requires_grad_() for tensor in (x, *parameters)]
+        truth = reference.group_norm(*exact, groups=2, eps=1e-5, silu=True)
+        torch.testing.assert_close(y.double(), truth, rtol=1e-5, atol=2e-5)
+        grad = torch.randn_like(x)
+        found = torch.autograd.grad(y, leaves, grad)
+        for one, other in zip(found, torch.autograd.grad(truth, exact, grad.double()), strict=True):
+            torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["channels", "columns", "rows"])
+def test_slices_are_normalised_as_dense_tensors_are(name: str) -> None:
+    x, weight, bias = make(2, 16, 6, 8)
+    part = {"channels": x[:, :8], "columns": x[:, :8, :, ::2], "rows": x[:, 8:, 1:5]}[name]
+    options: dict[str, Any] = {"groups": 2, "eps": 1e-5}
+    expected = reference.group_norm(part.contiguous(), weight[:8], bias[:8], **options)
+    torch.testing.assert_close(group_norm(part, weight[:8], bias[:8], **options), expected)
+
+
+@needs_cpp
+def test_a_tensor_of_any_rank_is_never_copied_into_the_layout_of_the_kernel() -> None:
+    gaps = torch.randn(2, 6, 5, 16)[..., ::2].movedim(-1, 1)  # channels innermost, but not dense
+    torch.testing.assert_close(
+        group_norm(gaps[:, :, 0], groups=2, eps=1e-5), reference.group_norm(gaps[:, :, 0], groups=2, eps=1e-5)
+    )
+    with pytest.raises(BackendError, match="channels_last"):
+        group_norm(gaps[:, :, 0], groups=2, eps=1e-5, backend="cpp")
+
+
 def test_wrong_shapes_are_named() -> None:
     x, weight, bias = make(1, 8, 4, 4)
     with pytest.raises(ValueError, match="groups"):
@@ -139,7 +179,8 @@ def test_wrong_shapes_are_named() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_registration(dtype: torch.dtype) -> None:
     x, weight, bias = make(2, 8, 5, 6, dtype=dtype)
-    torch.library.opcheck(torch.ops.cbtalk.group_norm.default, (x, weight, bias, 2, 1e-6, True))
+    for leaves in ((x, weight, bias), [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]):
+        torch.library.opcheck(torch.ops.cbtalk.group_norm.default, (*leaves, 2, 1e-6, True))
     y, mean, rstd = torch.ops.cbtalk.group_norm(x, weight, bias, 2, 1e-6, True)
     torch.library.opcheck(torch.ops.cbtalk.group_norm_backward.default, (y, x, weight, bias, mean, rstd, 2, True))
 

@@ -133,70 +133,6 @@ def test_rows_do_not_depend_on_one_another(backend: str) -> None:
         assert torch.equal(nearest_code(z[part], codebook, backend=backend).indices, whole.indices[part])
 
 
-@backends
-@pytest.mark.parametrize("size", [(1, 1, 1), (97, 33, 15), (500, 64, 32)], ids=str)
-def test_quantized_values_and_gradients(size: tuple[int, int, int], backend: str) -> None:
-    z, codebook = trained(*size)
-    weight = torch.randn_like(z)
-    results = {}
-    for name, dtype in (("ours", torch.float32), ("float32", torch.float32), ("float64", torch.float64)):
-        leaves = leaves_of(z, codebook, dtype)
-        found = vector_quantize(*leaves, 0.3, backend=backend if name == "ours" else "reference")
-        (0.01 * (found.codes * weight).sum() + 3 * found.loss).backward()
-        results[name] = (found.codes.detach(), found.loss.detach(), *(leaf.grad for leaf in leaves))
-        assert torch.equal(found.counts, torch.bincount(found.indices, minlength=size[1]))
-    for ours, plain, exact in zip(results["ours"], results["float32"], results["float64"], strict=True):
-        assert ours is not None and plain is not None and exact is not None
-        assert_error_budget(ours, plain, exact)
-
-
-@backends
-def test_gradient_stops_where_it_should(backend: str) -> None:
-    z, codebook = trained(20, 6, 4)
-    z.requires_grad_()
-    codebook.requires_grad_()
-    found = vector_quantize(z, codebook, 0.25, backend=backend)
-    chosen = codebook.detach()[found.indices]
-    weight = torch.randn(20, 4)
-    straight = torch.autograd.grad((found.codes * weight).sum(), z, retain_graph=True)[0]
-    assert torch.equal(straight, weight)
-    grad_z, grad_codebook = torch.autograd.grad(found.loss, (z, codebook))
-    torch.testing.assert_close(grad_z, 0.25 * 2 / 80 * (z.detach() - chosen))
-    pulls = torch.zeros(6, 4).index_add(0, found.indices, 2 / 80 * (chosen - z.detach()))
-    torch.testing.assert_close(grad_codebook, pulls)
-    assert grad_codebook[found.counts == 0].eq(0).all()
-
-
-@backends
-def test_one_argument_may_be_frozen(backend: str) -> None:
-    z, codebook = trained(20, 6, 4)
-    vector_quantize(z, codebook.requires_grad_(), backend=backend).loss.backward()
-    assert codebook.grad is not None
-    codebook = codebook.detach()
-    vector_quantize(z.requires_grad_(), codebook, backend=backend).codes.sum().backward()
-    assert z.grad is not None and torch.equal(z.grad, torch.ones(20, 4))
-    with torch.no_grad():
-        assert not vector_quantize(z, codebook, backend=backend).codes.requires_grad
-
-
-def test_gradcheck_of_the_reference() -> None:
-    z, codebook = (x.double().requires_grad_() for x in trained(12, 5, 3))
-    torch.autograd.gradcheck(lambda z, codebook: nearest_code(z, codebook).distances, (z, codebook))
-
-
-@needs_cpp
-def test_distances_carry_the_gradients_of_the_reference() -> None:
-    z, codebook = trained(200, 40, 9)
-    weight = torch.randn(200)
-    results = []
-    for name, dtype in (("cpp", torch.float32), ("reference", torch.float32), ("reference", torch.float64)):
-        leaves = leaves_of(z, codebook, dtype)
-        distances = nearest_code(*leaves, backend=name).distances
-        results.append(torch.autograd.grad(distances @ weight.to(dtype), leaves))
-    for ours, plain, exact in zip(*results, strict=True):
-        assert_error_budget(ours, plain, exact)
-
-
 @needs_cpp
 def test_same_bits_with_any_number_of_threads() -> None:
     z, codebook = untrained(2000, 300, 17)
@@ -242,79 +178,10 @@ def test_arguments_that_do_not_fit() -> None:
         nearest_code(z.double(), codebook.double(), backend="cpp")
 
 
-@needs_cpp
-def test_backward_op_refuses_indices_outside_the_codebook() -> None:
-    z, rows = torch.randn(4, 3), torch.randn(4, 3)
-    for wrong in (5, -2):
-        arguments = (None, torch.ones(4), z, rows, torch.tensor([0, 1, wrong, 0]), 5, 2.0, 2.0, True, True)
-        with pytest.raises(RuntimeError, match="indices"):
-            torch.ops.cbtalk.nearest_code_backward(*arguments)
-
-
-@needs_cpp
-@pytest.mark.parametrize("heads", [(), (2,)], ids=["one codebook", "two codebooks"])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("layout", ["contiguous", "transposed", "sliced"])
-def test_opcheck(layout: str, masked: bool, heads: tuple[int, ...]) -> None:
-    z, codebook = (lay_out(torch.randn(*heads, rows, 7), layout).requires_grad_() for rows in (30, 9))
-    ignored = torch.rand(*heads, 30) < 0.3 if masked else None
-    indices, _, rows = torch.ops.cbtalk.nearest_code(z, codebook, ignored, True)
-    weight = torch.randn(*heads, 30, requires_grad=True)
-    grad_codes = torch.randn(*heads, 30, 7, requires_grad=True)
-    rows = rows.detach().requires_grad_()
-    search = torch.ops.cbtalk.nearest_code.default
-    # Its check of gradients under a compiler adds every output in place to the first, which here is an integer;
-    # test_compiles_in_one_graph checks them instead.
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(search, (z, codebook, ignored, True), test_utils=checks)
-    calls: list[tuple[str, tuple[object, ...]]] = [
-        ("nearest_code", (z.detach(), codebook.detach(), ignored, False)),
-        ("vector_quantize", (z, codebook, ignored, 0.25, 1.0, True, True)),
-        ("vector_quantize", (z.detach(), codebook.detach(), ignored, 0.25, 1.0, False, False)),
-        ("nearest_code_backward", (grad_codes, weight, z, rows, indices, 9, 0.5, 2.0, True, True)),
-        ("nearest_code_backward", (None, weight.detach()[..., 0].sum(), z, rows, indices, 9, 0.5, 2.0, False, True)),
-    ]
-    for name, arguments in calls:
-        torch.library.opcheck(getattr(torch.ops.cbtalk, name).default, arguments)
-
-
 def step(z: Tensor, codebook: Tensor, backend: str) -> Tensor:
     codes, loss, _, counts = vector_quantize(z, codebook, backend=backend)
     indices, distances = nearest_code(z, codebook, backend=backend)
     return codes.square().sum() + loss + distances.mean() + (counts.sum() + indices.sum()).float()
-
-
-@backends
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_in_one_graph(dynamic: bool, backend: str) -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for N in (20, 33):
-        results = []
-        for function in (step, compiled):
-            torch.manual_seed(N)
-            z, codebook = torch.randn(N, 8, requires_grad=True), torch.randn(12, 8, requires_grad=True)
-            value = function(z, codebook, backend)
-            results.append((value.detach(), *torch.autograd.grad(value, (z, codebook))))
-        for eager, ours in zip(*results, strict=True):
-            torch.testing.assert_close(eager, ours)
-
-
-@needs_cpp
-def test_export_keeps_the_op_with_any_number_of_rows() -> None:
-    class Quantizer(torch.nn.Module):
-        def forward(self, z: Tensor, codebook: Tensor) -> tuple[Tensor, ...]:
-            return (*vector_quantize(z, codebook), *nearest_code(z, codebook))
-
-    codebook = torch.randn(12, 8)
-    rows = torch.export.Dim("rows", min=2)
-    shapes = {"z": {0: rows}, "codebook": None}
-    program = torch.export.export(Quantizer(), (torch.randn(20, 8), codebook), dynamic_shapes=shapes)
-    targets = [str(node.target) for node in program.graph.nodes]
-    assert "cbtalk.vector_quantize.default" in targets and "cbtalk.nearest_code.default" in targets
-    z = torch.randn(33, 8)
-    for exported, eager in zip(program.module()(z, codebook), Quantizer()(z, codebook), strict=True):
-        assert torch.equal(exported, eager)
 
 
 @needs_cpp

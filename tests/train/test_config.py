@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def test_the_first_stage_is_the_mini_preset_without_its_finest_level() -> None:
     assert first.model.channels == mini.channels[:-1] and first.model.scales == mini.scales[:-1]
     assert second.run.init == first.run.output / WEIGHTS_NAME
     assert second.augment != AugmentConfig()
+
+
+def test_the_third_stage_is_the_second_with_heatmaps() -> None:
+    second, third = load_config(CONFIGS / "mini.yaml"), load_config(CONFIGS / "mini-faces.yaml")
+    assert third.model == replace(second.model, driving_heatmaps=True)
+    assert third.run.init == second.run.output / WEIGHTS_NAME
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("mini*.yaml")), ids=lambda path: path.stem)

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from cbtalk.errors import InputError
 from cbtalk.train.config import AugmentConfig, DataConfig, load_config
-from cbtalk.train.data import PairLoader, ResidentFrames, StreamedFrames, hold_back, pair_loader, read_clips
+from cbtalk.train.data import (
+    MappedFrames,
+    PairLoader,
+    ResidentFrames,
+    StreamedFrames,
+    hold_back,
+    pair_loader,
+    read_clips,
+)
 from cbtalk.train.pairs import PairSampler
 from tests.train.conftest import MakeConfig
 
@@ -80,8 +88,13 @@ def test_the_configuration_chooses_streaming(make_config: MakeConfig) -> None:
     streamed = pair_loader(read_clips(config.data.root, config), config, CPU)
     assert isinstance(streamed.frames, StreamedFrames)
     config = load_config(make_config())
-    resident = pair_loader(read_clips(config.data.root, config), config, CPU)
-    assert torch.equal(pictures(streamed, 2), pictures(resident, 2))
+    clips = read_clips(config.data.root, config)
+    mapped = pair_loader(clips, config, CPU)
+    assert isinstance(mapped.frames, MappedFrames)
+    mapped_pictures = pictures(mapped, 2)
+    assert torch.equal(pictures(streamed, 2), mapped_pictures)
+    mapped.frames = ResidentFrames([frames for _, frames in clips], CPU)
+    assert torch.equal(pictures(mapped, 2), mapped_pictures)
 
 
 def test_short_and_static_clips_are_held_back(

@@ -8,13 +8,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cbtalk.errors import ConfigError
-from cbtalk.evaluate.extractors.face_mesh import FaceMesh
+from cbtalk.evaluate.extractors.face_mesh import LIPS, PUPILS, UPPER_LIDS, FaceMesh
 from cbtalk.media.images import read_image
 from cbtalk.train import landmarks as module
 from cbtalk.train import run
 from cbtalk.train.config import load_config
 from cbtalk.train.data import pair_loader, read_clips
-from cbtalk.train.face_points import EXPRESSIVE, MIRRORED, POINTS
+from cbtalk.train.face_points import EXPRESSIVE, MIRRORED, POINTS, expressive_places, openings_of
 from cbtalk.train.landmarks import Landmarks, find_landmarks, guidance_loss
 from cbtalk.train.losses import expression_l1
 from cbtalk.train.pairs import Pair
@@ -102,6 +102,29 @@ def test_expression_counts_errors_near_mouth_and_eyes() -> None:
     assert expression_l1(near, driving, points).item() > 20 * mean
     assert expression_l1(far, driving, points).item() < 1e-3 * mean
     assert expression_l1(near, driving, torch.full_like(points, torch.nan)).item() == 0
+
+
+def test_openings_are_those_of_lips_and_lids_in_distances_of_the_pupils() -> None:
+    at = {point: index for index, point in enumerate(POINTS)}
+    points = np.zeros((3, len(POINTS), 2), dtype=np.float32)
+    points[:, at[PUPILS[1]], 0] = 0.5
+    points[1, at[LIPS[1]], 1] = 0.25
+    points[1, at[UPPER_LIDS[0]], 1] = -0.1  # of one eye
+    points[2] = np.nan
+    expected = np.array([[0, 0], [0.5, 0.1], [np.nan, np.nan]])
+    np.testing.assert_allclose(openings_of(points), expected, atol=1e-6)
+
+
+def test_the_middle_of_mouth_and_eyes(shared: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    model = shared / "data" / "models" / "face_landmark_with_attention.tflite"
+    picture = read_image(shared / "data" / "portraits_val" / "astronaut_256.png")
+    points = torch.from_numpy(module._points(FaceMesh(model), picture))[None]
+    mouth, *eyes = (place[0] for place in expressive_places(points))
+    for eye, pupil in zip(eyes, PUPILS, strict=True):
+        assert (eye - points[0, POINTS.index(pupil)]).abs().max() < 0.02
+    lips = points[0, [POINTS.index(point) for point in LIPS]]
+    assert (mouth - lips.mean(0)).abs().max() < 0.05
 
 
 def test_batches_have_the_points_of_their_frames(make_config: MakeConfig, tmp_path: Path, model: Path) -> None:

@@ -12,8 +12,15 @@ from cbtalk.train.pairs import NEAR_FRAMES, Pair, PairSampler
 CLIPS = [("ann", 10), ("ann", 20), ("bob", 30)]
 
 
-def draw(count: int, *, seed: int = 0, clips: list[tuple[str, int]] = CLIPS, **options: Any) -> list[Pair]:
-    return PairSampler(clips, DataConfig(**options), seed=seed).batch(0, count)
+def draw(
+    count: int,
+    *,
+    seed: int = 0,
+    clips: list[tuple[str, int]] = CLIPS,
+    openings: list[np.ndarray] | None = None,
+    **options: Any,
+) -> list[Pair]:
+    return PairSampler(clips, DataConfig(**options), seed=seed, openings=openings).batch(0, count)
 
 
 def test_a_batch_follows_from_the_seed_and_its_number() -> None:
@@ -58,3 +65,23 @@ def test_the_shares_of_far_and_near_pairs() -> None:
     )
     assert abs(np.mean(distances >= 500) - (0.5 + 0.2 / 4)) < 0.03  # a quarter of the uniform ones is far, too
     assert abs(np.mean(distances <= NEAR_FRAMES) - (0.3 + 0.2 * 0.05)) < 0.03
+
+
+def test_expressive_pairs_are_of_a_closed_and_an_opened_mouth_or_eyes() -> None:
+    mouth, eyes = np.arange(80.0), np.roll(np.arange(80.0), 40)
+    openings = np.stack([mouth, eyes], axis=1)
+    openings[::5] = np.nan  # no face found
+    pairs = draw(4000, clips=[("ann", 80)], openings=[openings], expressive_pairs=1.0)
+    low, high = np.array([sorted((pair.source, pair.driving)) for pair in pairs]).T
+    of_mouth = high - low > 60
+    assert 0.45 < of_mouth.mean() < 0.55 and (of_mouth | (high - low < 20)).all()
+    assert 0.45 < np.mean([pair.source > pair.driving for pair in pairs]) < 0.55
+    assert not {frame for pair in pairs for frame in (pair.source, pair.driving)} & set(range(0, 80, 5))
+
+
+def test_the_share_of_expressive_pairs_and_clips_without_a_face() -> None:
+    openings = [np.stack([np.arange(80.0)] * 2, axis=1), np.full((80, 2), np.nan)]
+    pairs = draw(4000, clips=[("ann", 80), ("bob", 80)], openings=openings, expressive_pairs=0.5, near_pairs=0.5)
+    distances = [np.array([abs(p.source - p.driving) for p in pairs if p.clip == clip]) for clip in (0, 1)]
+    assert abs(np.mean(distances[0] > 60) - 0.5) < 0.04
+    assert abs(np.mean(distances[1] > 60) - 0.5 * 0.06) < 0.02  # any two frames instead

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cbtalk.errors import WeightsError
-from cbtalk.train.perceptual import load_perceptual, read_vgg
+from cbtalk.train.perceptual import Windows, load_perceptual, read_vgg
 
 VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 STAGES = (0, 5, 10, 17, 24)
@@ -71,17 +71,28 @@ def test_gradient_reaches_the_picture_and_not_the_network(tmp_path: Path) -> Non
     assert all(parameter.grad is None for parameter in loss.parameters())
 
 
-def test_a_window_shows_a_part_of_large_levels_and_all_of_small_ones(tmp_path: Path) -> None:
+def test_windows_show_parts_of_large_levels_and_all_of_small_ones(tmp_path: Path) -> None:
     save(tmp_path / "vgg.npz", narrow_vgg16())
     whole, windowed = (load_perceptual(tmp_path / "vgg.npz", (1, 2), window) for window in (None, 32))
     assert whole is not None and windowed is not None
     picture = torch.rand(1, 3, 64, 64)
-    seen = windowed.features(picture, (0.5, 0.99))
+    windows = Windows(torch.tensor([[0.99, 0.5]]), torch.empty(0, 1, 2))
+    seen = windowed.features(picture, windows)
     torch.testing.assert_close(seen[0], whole.features(picture[:, :, 16:48, 32:])[0])
     torch.testing.assert_close(seen[1], whole.features(picture)[1])
     changed = picture.clone()
     changed[:, :, :16] = 0
-    assert torch.equal(windowed.features(changed, (0.5, 0.99))[0][0], seen[0][0])
+    assert torch.equal(windowed.features(changed, windows)[0][0], seen[0][0])
+
+
+def test_windows_lie_around_their_points_and_within_the_picture() -> None:
+    pictures = torch.rand(2, 3, 64, 64)
+    centres = torch.tensor([[[0.0, 0.25], [0.98, -0.98]], [[torch.nan, torch.nan], [0.5, 0.0]]])
+    windows = Windows(torch.tensor([[0.0, 0.5], [0.5, 0.99]]), centres)
+    cut = windows.cut(pictures, 16)
+    corners = [(0, 24), (24, 48), (24, 32), (48, 0), (0, 24), (40, 24)]  # left and top; without a point, anywhere
+    for row, (left, top) in enumerate(corners):
+        assert torch.equal(cut[row], pictures[row % 2, :, top : top + 16, left : left + 16]), row
 
 
 def test_files_that_are_no_vgg(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor
 
 import cbtalk
 from cbtalk.errors import ConfigError, InputError, TrainingError, WeightsError
+from cbtalk.model.talker import Talker
 from cbtalk.train import losses, run
 from cbtalk.train.config import OptimizerConfig, TrainConfig, parse_config
 from cbtalk.train.data import Batch
+from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
 from tests.train.conftest import MakeConfig
@@ -81,6 +84,23 @@ def test_output_of_a_run(make_config: MakeConfig, tmp_path: Path) -> None:
         figures = list(csv.DictReader(file))
     assert [row["step"] for row in figures] == ["2", "4"] and float(figures[0]["psnr_repeat"]) > 0
     assert not list((tmp_path / "run").rglob("*.cbtalk-part"))
+
+
+def test_the_weights_of_least_validation_error_are_kept(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = {1: 0.3, 2: 0.1, 3: 0.2, 4: 0.15, 5: 0.05}
+
+    def show(self: Preview, talker: Talker, path: Path) -> dict[str, float]:
+        return {"l1": errors[int(path.stem)]}
+
+    monkeypatch.setattr(Preview, "show", show)
+    best = tmp_path / "run" / "best.safetensors"
+    config = make_config(run={"sample_every": 1})
+    for stop, expected in ((3, "2"), (4, "2"), (5, "5")):  # over stops of the run, too
+        run(config, max_steps=stop)
+        with safe_open(best, "pt") as file:
+            assert file.metadata()["steps"] == expected
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ class LandmarkExtractor(Protocol):
     def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
         """Picture (H, W, 3) RGB -> points (P, 2) in its pixels, x first; None where no face is found."""
 
+    def openings(self, points: NDArray[np.floating]) -> dict[str, float]:
+        """How far "mouth" and "eyes" are open, in distances of the pupils; nothing where its points do not tell."""
+
 
 class IdentityExtractor(Protocol):
     """Tells whose face it is."""

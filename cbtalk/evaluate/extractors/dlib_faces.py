@@ -24,6 +24,10 @@ class DlibLandmarks:
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = _opened(dlib.shape_predictor, predictor)
 
+    def openings(self, points: NDArray[np.floating]) -> dict[str, float]:
+        """Nothing: none of its points tell."""
+        return {}
+
     def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """Picture (H, W, 3) RGB -> (points, 2) in pixels; None where no face is found."""
         frame = np.ascontiguousarray(frame)

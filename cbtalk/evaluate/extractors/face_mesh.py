@@ -1,5 +1,6 @@
 """Landmarks by MediaPipe's attention mesh: 700 points, of lips, eyes and irises among them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,8 +11,25 @@ from PIL import Image
 from cbtalk.evaluate.extractors.attention_mesh import INPUT_SIZE, AttentionMesh
 
 FACE_POINTS = 468  # of the mesh; the refined ones follow: 80 of the lips, 2 x 71 of the eyes, 2 x 5 of the irises
+LIPS = (503, 493)  # the middle of their inner edges, upper and lower
+UPPER_LIDS, LOWER_LIDS, PUPILS = (560, 631), (552, 623), (690, 695)  # image left and right
 EYE_CORNERS = (33, 263)  # outer ones, image left and right
 MARGIN = 1.5  # side of the square that the network sees, in longer sides of the face: MediaPipe's
+
+
+def openings(point: Callable[[int], NDArray[np.floating]]) -> NDArray[np.floating]:
+    """How far mouth and eyes are open (..., 2), in distances of the pupils; NaN where `point` is.
+
+    Args:
+        point: gives the point (..., 2) of a number.
+    """
+
+    def distance(one: int, other: int) -> NDArray[np.floating]:
+        return np.linalg.norm(point(one) - point(other), axis=-1)
+
+    left, right = (distance(upper, lower) for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):  # pupils in one place: no face that counts
+        return np.stack([distance(*LIPS), (left + right) / 2], axis=-1) / distance(*PUPILS)[..., None]
 
 
 class FaceMesh:
@@ -30,6 +48,11 @@ class FaceMesh:
         points, _ = self._seen(picture, np.array([width / 2, height / 2]), max(height, width), 0.0)
         points, face_logit = self._seen(picture, *_square(points[:FACE_POINTS]))
         return points if face_logit > 0 else None
+
+    def openings(self, points: NDArray[np.floating]) -> dict[str, float]:
+        """As `LandmarkExtractor.openings`."""
+        mouth, eyes = openings(lambda number: points[number]).tolist()
+        return {"mouth": mouth, "eyes": eyes}
 
     def _seen(
         self, picture: Image.Image, centre: NDArray[np.floating], side: float, angle: float

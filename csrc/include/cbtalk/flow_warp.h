@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cbtalk/geometry.h"
 #include "cbtalk/storage.h"
 #include "dispatch.h"
 
@@ -27,6 +28,7 @@ struct FlowWarpParams {
   Storage storage;      // of feature, output and grad_output; float16 on the GPU alone; all arithmetic is float32
   bool channels_last;   // of feature, output and grad_output
   bool align_corners;
+  Padding padding;
   void* output;  // (B*N, C, Ho, Wo), dense in its memory format
 };
 

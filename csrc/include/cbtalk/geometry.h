@@ -1,6 +1,7 @@
 #pragma once
 
-// Where a picture is read: coordinates, resizing and bilinear taps. The one place of each formula, for every backend.
+// Where a picture is read: coordinates, resizing, padding and bilinear taps. The one place of each formula, for every
+// backend.
 // Everything is static: the CPU kernels are compiled once an instruction level, and the copies must not be merged.
 
 #include <cstdint>
@@ -19,6 +20,51 @@ struct AxisMapping {
 CBTALK_HOST_DEVICE static inline AxisMapping axis_mapping(int64_t size, bool align_corners) {
   const float last = static_cast<float>(size - 1);
   return {0.5f * (align_corners ? last : static_cast<float>(size)), 0.5f * last};
+}
+
+// What a picture is taken to have outside: zeros, the nearest pixel of its border, or its mirror images. As in aten.
+enum class Padding : int32_t { zeros = 0, border = 1, reflection = 2 };
+
+// A position in pixels; slope is d position / d coordinate, in units of the mapping's scale.
+template <class Real>
+struct PaddedPosition {
+  Real position;
+  Real slope;
+};
+
+// A finite coordinate mirrored at -1 and 1 until it lies between them: at the centres or the outer edges of the first
+// and the last pixel, as the mapping says. No step rounds, however large the coordinate.
+template <class Real>
+CBTALK_HOST_DEVICE static inline PaddedPosition<Real> mirror(Real coordinate) {
+  const Real zero = {}, one = zero + 1.0f;
+  const Real magnitude = coordinate < 0.0f ? -coordinate : coordinate;
+  const Real quarter = 0.25f * magnitude;  // the images repeat every 4
+  const float shift = 8388608.0f;          // 2^23: the sum has no fraction bits left, nor has anything larger
+  const Real repeats = quarter < shift ? (quarter + shift) - shift : quarter;
+  const Real rest = magnitude - 4.0f * repeats;  // in [-2, 2]
+  const Real mirrored = rest > 1.0f ? 2.0f - rest : (rest < -1.0f ? -2.0f - rest : rest);
+  const auto turned = (rest > 1.0f) | (rest < -1.0f);
+  return {coordinate < 0.0f ? -mirrored : mirrored, turned ? -one : one};
+}
+
+// Where a coordinate is read along an axis of `size` pixels; to_pixels maps a coordinate as axis_mapping says. At the
+// border and beyond it the derivative of clipping is 0. A coordinate that is not finite is read where there is no tap.
+template <Padding kPadding, class Real, class ToPixels>
+CBTALK_HOST_DEVICE static inline PaddedPosition<Real> padded_position(Real coordinate, int32_t size,
+                                                                      ToPixels to_pixels) {
+  const Real zero = {}, one = zero + 1.0f;
+  if constexpr (kPadding == Padding::zeros) {
+    return {to_pixels(coordinate), one};
+  } else {
+    const auto finite = coordinate - coordinate == 0.0f;
+    PaddedPosition<Real> inner = {finite ? coordinate : zero, one};
+    if constexpr (kPadding == Padding::reflection) inner = mirror(inner.position);
+    const Real position = to_pixels(inner.position);
+    const Real last = zero + static_cast<float>(size - 1);
+    const Real clipped = position > 0.0f ? (position < last ? position : last) : zero;
+    const auto between = (position > 0.0f) & (position < last);
+    return {finite ? clipped : zero - 2.0f, between ? inner.slope : zero};
+  }
 }
 
 // Corner-aligned bilinear resizing along one axis: target pixel t reads source position t * scale.
@@ -53,12 +99,12 @@ template <class Real, class Int>
 struct SampleTaps {
   Int base;
   Real weight[2];
-  Real slope[2];  // d weight / d position
+  Real slope[2];  // d weight / d coordinate, in units of the mapping's scale
 };
 
-// low + fraction is the position.
+// low + fraction is the position, `slope` that of PaddedPosition.
 template <class Real, class Int>
-CBTALK_HOST_DEVICE static inline SampleTaps<Real, Int> sample_taps(Int low, Real fraction, int32_t size) {
+CBTALK_HOST_DEVICE static inline SampleTaps<Real, Int> sample_taps(Int low, Real fraction, Real slope, int32_t size) {
   const Real zero = fraction - fraction;
   const Real one = zero + 1.0f;
   const Int origin = low - low;
@@ -72,8 +118,8 @@ CBTALK_HOST_DEVICE static inline SampleTaps<Real, Int> sample_taps(Int low, Real
   taps.base = taps.base > last ? last : taps.base;
   taps.weight[0] = both ? one - fraction : (first ? fraction : zero);
   taps.weight[1] = both ? fraction : (second ? one - fraction : zero);
-  taps.slope[0] = both ? -one : (first ? one : zero);
-  taps.slope[1] = both ? one : (second ? -one : zero);
+  taps.slope[0] = both ? -slope : (first ? slope : zero);
+  taps.slope[1] = both ? slope : (second ? -slope : zero);
   return taps;
 }
 

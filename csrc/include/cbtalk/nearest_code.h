@@ -20,6 +20,7 @@ struct NearestCodeParams {
   StridedMatrix z;         // (N, D)
   StridedMatrix codebook;  // (K, D)
   const bool* ignored;     // (N,) true for a row that gets index -1, distance 0 and codes 0; or null
+  float* centre;           // (D,) written by nearest_code_centre
   float* panels;           // nearest_code_panel_floats(K, D): written by nearest_code_pack
   int64_t* indices;        // (N,)
   float* distances;        // (N,)
@@ -58,11 +59,14 @@ constexpr int64_t kNearestCodeRowBlock = 96;
 
 // Floats of working memory that each concurrent call of nearest_code_search needs.
 constexpr int64_t nearest_code_scratch_floats(int64_t D) {
-  return kNearestCodeRowBlock * (D + 2 * kNearestCodeGroup) + 2 * D;
+  return kNearestCodeRowBlock * (D + 3 * kNearestCodeGroup) + 2 * D;
 }
 
 // Floats of working memory that each concurrent call of the other kernels needs.
 constexpr int64_t nearest_code_row_floats(int64_t D) { return 4 * D; }
+
+// Finds a point amid the codes. Scores are computed from it, so that they need not tell codes apart from far away.
+CBTALK_CPU_KERNEL(nearest_code_centre, (const NearestCodeParams& params, float* scratch))
 
 // Packs the codebook for the search, groups [begin, end) of nearest_code_groups(K).
 CBTALK_CPU_KERNEL(nearest_code_pack, (const NearestCodeParams& params, float* scratch, int64_t begin, int64_t end))

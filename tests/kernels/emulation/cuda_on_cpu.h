@@ -243,6 +243,8 @@ inline int __syncthreads_or(int predicate) {
   return cuda_on_cpu::vote;
 }
 
+inline void __threadfence() {}
+
 inline void __syncwarp() { cuda_on_cpu::give(0, 0); }
 
 template <class T>

@@ -30,14 +30,28 @@ CBTALK_HOST_DEVICE static inline float read_map(const PixelMap& map, int32_t y, 
   return fmaf(high, columns.high_weight, low * (1.0f - columns.high_weight));
 }
 
-// The taps of a coordinate in [-1, 1]. A NaN and what is far outside have no tap.
+CBTALK_HOST_DEVICE static inline PaddedPosition<float> pad_coordinate(float coordinate, int32_t size,
+                                                                      const FlowWarpParams& params) {
+  const AxisMapping mapping = axis_mapping(size, params.align_corners);
+  const auto to_pixels = [&](float inner) { return fmaf(inner, mapping.scale, mapping.shift); };
+  switch (params.padding) {
+    case Padding::border:
+      return padded_position<Padding::border>(coordinate, size, to_pixels);
+    case Padding::reflection:
+      return padded_position<Padding::reflection>(coordinate, size, to_pixels);
+    default:
+      return padded_position<Padding::zeros>(coordinate, size, to_pixels);
+  }
+}
+
+// The taps of a coordinate in [-1, 1]. A NaN and, where zeros are outside, what is far outside have no tap.
 CBTALK_HOST_DEVICE static inline SampleTaps<float, int32_t> coordinate_taps(float coordinate, int64_t size,
-                                                                            bool align_corners) {
-  const AxisMapping mapping = axis_mapping(size, align_corners);
-  const float position = fmaf(coordinate, mapping.scale, mapping.shift);
-  const float bounded = fminf(fmaxf(position, -2.0f), static_cast<float>(size) + 1.0f);
+                                                                            const FlowWarpParams& params) {
+  const auto pixels = static_cast<int32_t>(size);
+  const PaddedPosition<float> padded = pad_coordinate(coordinate, pixels, params);
+  const float bounded = fminf(fmaxf(padded.position, -2.0f), static_cast<float>(size) + 1.0f);
   const float low = floorf(bounded);
-  return sample_taps<float, int32_t>(static_cast<int32_t>(low), bounded - low, static_cast<int32_t>(size));
+  return sample_taps<float, int32_t>(static_cast<int32_t>(low), bounded - low, padded.slope, pixels);
 }
 
 struct PixelTaps {
@@ -61,8 +75,8 @@ CBTALK_HOST_DEVICE static inline PixelTaps pixel_taps(const FlowWarpParams& para
   const float flow_x = read_map(map, y, x, params.out_height, params.out_width);
   map.data += params.flow_stride[4];
   const float flow_y = read_map(map, y, x, params.out_height, params.out_width);
-  taps.columns = coordinate_taps(flow_x, params.width, params.align_corners);
-  taps.rows = coordinate_taps(flow_y, params.height, params.align_corners);
+  taps.columns = coordinate_taps(flow_x, params.width, params);
+  taps.rows = coordinate_taps(flow_y, params.height, params);
   taps.inside = taps.rows.weight[0] + taps.rows.weight[1] > 0.0f &&
                 taps.columns.weight[0] + taps.columns.weight[1] > 0.0f;
   taps.occlusion = 1.0f;

@@ -1,0 +1,56 @@
+"""Every example runs and says what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def output_of(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def errors_in(output: str) -> list[float]:
+    return [float(number) for number in re.findall(r"error ([\d.e+-]+\d)", output)]
+
+
+def test_every_example_has_a_test() -> None:
+    names = {path.name for path in EXAMPLES.glob("*.py")} - {"__init__.py"}
+    assert names == {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py"}
+
+
+def test_the_vqvae_learns_the_digits() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    output = output_of("train_vqvae.py", "--steps", "100")
+    errors = errors_in(output)
+    assert errors[-1] < 0.04 and errors[-1] < errors[0], output
+    assert re.search(r"[\d.]+ of 64 codes in use", output) and re.search(r"\d+ codes chosen", output), output
+
+
+def test_a_flow_and_a_codebook_reproduce_a_picture() -> None:
+    errors = errors_in(output_of("warp_and_attend.py", "--steps", "150"))
+    assert errors[-1] < errors[0] / 100
+
+
+def test_the_swap_is_timed() -> None:
+    pytest.importorskip("vector_quantize_pytorch", reason="vector-quantize-pytorch is not installed")
+    output = output_of("swap_vector_quantize.py", "--rows", "100", "--codes", "20", "--rounds", "1")
+    assert re.search(r"original [\d.]+ ms, with cbtalk [\d.]+ ms: [\d.]+ times as fast", output), output
+
+
+def test_without_the_package_there_is_one_clear_line() -> None:
+    program = "import sys, runpy; sys.modules['vector_quantize_pytorch'] = None; runpy.run_path(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(EXAMPLES / "swap_vector_quantize.py")]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "vector-quantize-pytorch is not installed" in result.stderr

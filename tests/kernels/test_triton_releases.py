@@ -1,0 +1,35 @@
+"""The Triton kernels compiled by the older releases that cbtalk accepts; the other tests use the installed one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cbtalk import _triton
+from tests.kernels.aot import compile_in_process
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_triton.why_not_triton() is not None, reason=str(_triton.why_not_triton())),
+]
+
+RELEASES = ["3.6.0", "3.7.1", "3.8.0"]  # from the oldest of pyproject.toml on; torch 2.11 brings 3.6
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that release of Triton alone: torch and the rest are those of this environment."""
+    folder = tmp_path_factory.mktemp(f"triton-{request.param}")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    installed = subprocess.run([*command, f"triton=={request.param}"], capture_output=True, text=True)
+    if installed.returncode != 0:
+        pytest.skip(f"triton {request.param} cannot be installed here: {installed.stderr.strip()[-300:]}")
+    return folder
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("op", ["codebook_attention", "flow_warp", "group_norm", "nearest_code"])
+def test_the_kernels_keep_their_instructions_and_do_not_spill(release: Path, op: str, capability: int) -> None:
+    for one in compile_in_process(op, capability, release):
+        assert one.stack == 0 and not one.missing, one
