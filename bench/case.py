@@ -1,4 +1,4 @@
-"""What bench/ops/<op>.py hands to bench.run and tests/bench: `cases(setting) -> list[Case]`."""
+"""The cases that bench/ops/<op>.py hands to the benchmarks of the CPU and the GPU: `cases(setting) -> list[Case]`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +24,11 @@ TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}  #
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the cases run, in which dtype; the paper's shapes, or a sweep of batches 1, 4, 16 and odd sizes."""
+    """Where the cases run, in which dtype; the paper's shapes in a batch, or a sweep of batches and odd sizes."""
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    batch: int = 1
     sweep: bool = False
 
 
@@ -35,9 +36,10 @@ class Setting:
 class Case:
     """One size of one op: ours against its peers on the same inputs.
 
-    `ours` calls the public op with backend="auto", so that bench.run can force a backend.
-    A peer that cannot run here is a string: the reason. `judge(inputs)` computes what is right and gives who judges by
-    it: ours is timed only if it is right, a peer is timed with the remark beside it.
+    `ours` calls the public op with backend="auto", so that a benchmark can force a backend. `make_inputs` makes them on
+    the generator's device. A peer that cannot run here is a string: the reason. `judge(inputs)` computes what is right
+    and gives who judges by it: ours is timed only if it is right, a peer is timed with the remark beside it. `shown`
+    are the peers beside which README shows the case.
     """
 
     op: str
@@ -48,6 +50,7 @@ class Case:
     peers: Mapping[str, Prepare | str] = field(default_factory=dict)
     judge: Callable[[Inputs], Judge] = field(default=lambda inputs: lambda result: None)
     work: Work | None = None
+    shown: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -1,14 +1,17 @@
-"""All cases of the ops, for bench.run and for tests/bench."""
+"""All cases of the ops, for the benchmarks of the CPU and the GPU and for tests/bench."""
 
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from bench.case import Case, Setting
 from bench.peers import COMPILED
+from cbtalk.ops.examples import EXAMPLES
 
-OPS = sorted(path.stem for path in (Path(__file__).parent / "ops").glob("[a-z]*.py"))
+OPS = [example.name for example in EXAMPLES]
+
+# Imported at once: they also tell torch's counter the operations of each op.
+_MODULES = {op: importlib.import_module(f"bench.ops.{op}") for op in OPS}
 
 
 def cases(
@@ -21,7 +24,7 @@ def cases(
         peers: only those whose names contain one of these, in any case of letters; None for all but the compiled,
             which take minutes to compile and are asked for by name.
     """
-    found = [case for op in ops for case in importlib.import_module(f"bench.ops.{op}").cases(setting)]
+    found = [case for op in ops for case in _MODULES[op].cases(setting)]
     return [_with_peers(case, peers) for case in found if direction in ("both", case.direction)]
 
 

@@ -9,40 +9,38 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from bench.case import Case, Inputs, Setting
+from bench.cases import cases
 from bench.ceilings import Ceilings, measure_ceilings
-from bench.gpu_cases import Function, GpuCase, selected
 from bench.gpu_timing import measure, measure_eager
+from bench.measure import with_backend
 from bench.peak import peak_bytes
+from bench.peers import COMPILED
+from cbtalk.doctor import GPU_BACKENDS, results
 from cbtalk.errors import BackendError
+from cbtalk.ops.examples import ON_GPU, named
 from tests.checks import assert_error_budget
 
-BACKENDS = ("cuda", "triton")
-COMPILED = "torch.compile"
+DTYPES = (torch.float32, torch.bfloat16)  # of training and rendering
+BATCH = 16
 
 Record = dict[str, Any]
 
 
-def gradients(function: Function, inputs: Iterable[Tensor], **arguments: Any) -> list[Tensor]:
-    """[output, gradient of each input] for a fixed, uneven gradient of the output."""
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    out = function(*leaves, **arguments)
-    weight = torch.linspace(-1, 2, out.numel(), device=out.device, dtype=torch.float64).to(out.dtype).view(out.shape)
-    return [out.detach(), *torch.autograd.grad(out, leaves, weight)]
-
-
-def wrong(case: GpuCase, inputs: tuple[Tensor, ...], backend: str) -> str | None:
-    """What is wrong with the output or a gradient, judged by the error budget, or None."""
-    found = gradients(case.run, inputs, backend=backend)
-    plain = gradients(case.reference, inputs)
-    exact = gradients(case.reference, [x.double() for x in inputs])
+def wrong(case: Case, inputs: Inputs, backend: str) -> str | None:
+    """What is wrong with the output or, where the case has them, a gradient, judged by the error budget, or None."""
+    example = named(case.op)
+    backward = case.direction == "bwd"
+    found = results(example, inputs, backend, backward=backward)
+    plain = results(example, inputs, backward=backward)
+    exact = results(example, [x.double() for x in inputs], backward=backward)
     names = ["output", *(f"gradient {number}" for number in range(1, len(exact)))]
     for name, *three in zip(names, found, plain, exact, strict=True):
         try:
@@ -52,91 +50,89 @@ def wrong(case: GpuCase, inputs: tuple[Tensor, ...], backend: str) -> str | None
     return None
 
 
-def times(function: Function, inputs: tuple[Tensor, ...], captured: bool = True) -> Record:
-    """Seconds of the forward pass, and of forward and backward together."""
-    clock = measure if captured else measure_eager
-
-    def forward() -> Tensor:
-        with torch.no_grad():
-            return function(*inputs)
-
-    return {"forward": asdict(clock(forward)), "both": asdict(clock(lambda: gradients(function, inputs)))}
-
-
-def measure_ours(case: GpuCase, backend: str, ceilings: Ceilings) -> Record:
-    """Parity, times, shares of the floor and peak memory of one backend."""
-    inputs = case.make_inputs()
-    record: Record = {"case": case.name, "side": backend}
+def measure_ours(case: Case, backend: str, ceilings: Ceilings) -> Record:
+    """Parity, times, share of the floor and peak memory of one backend."""
+    inputs = case.make_inputs(_generator())
     try:
         fault = wrong(case, inputs, backend)
         if fault is not None:
-            return {**record, "fail": fault}
-        # Without the gradient's own making, which every side would pay for.
-        record |= times(lambda *given: case.run(*given, backend=backend), inputs)
-        record["eager"] = asdict(measure_eager(lambda: case.run(*inputs, backend=backend)))
-        record["peak"] = peak_bytes(lambda: case.run(*inputs, backend=backend), "cuda")
+            return {"fail": fault}
+        thunk = with_backend(case.ours(*inputs), backend)
+        times = {"graph": asdict(measure(thunk)), "eager": asdict(measure_eager(thunk))}
+        record: Record = {**times, "peak": peak_bytes(thunk, "cuda")}
     except BackendError as reason:
-        return {**record, "off": str(reason)}
+        return {"off": str(reason)}
     except Exception as error:  # one case that breaks must not cost the others
-        return {**record, "fail": f"{type(error).__name__}: {str(error)[:500]}"}
-    backward = record["both"]["median"] - record["forward"]["median"]
-    record["forward share"] = case.forward_floor(ceilings) / record["forward"]["median"]
-    record["backward share"] = case.backward_floor(ceilings) / backward if backward > 0 else None
-    return record
+        return {"fail": f"{type(error).__name__}: {str(error)[:500]}"}
+    assert case.work is not None
+    return {**record, "share": ceilings.floor(case.work).seconds / record["graph"]["median"]}
 
 
-def measure_peer(case: GpuCase, name: str) -> Record:
+def measure_peer(case: Case, name: str) -> Record:
     """Times of a peer; its values are its own affair."""
-    record: Record = {"case": case.name, "side": name}
+    peer = case.peers[name]
+    if isinstance(peer, str):
+        return {"off": peer}
     try:
-        return record | times(case.peers[name], case.make_inputs())
+        thunk = peer(*case.make_inputs(_generator()))
+        return {"graph": asdict(measure(thunk)), "eager": asdict(measure_eager(thunk))}
     except Exception as error:
-        return {**record, "fail": f"{type(error).__name__}: {str(error)[:500]}"}
+        return {"fail": f"{type(error).__name__}: {str(error)[:500]}"}
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator("cuda").manual_seed(0)
 
 
 def line(record: Record) -> str:
     """One row of the table."""
-    head = f"{record['case']:52} {record['side']:16}"
+    head = f"{record['case']:70} {record['dtype']:8} {record['side']:26}"
     for reason in ("fail", "off"):
         if reason in record:
             return f"{head} {reason.upper()}: {record[reason]}"
-    forward, both = (1e6 * record[key]["median"] for key in ("forward", "both"))
-    shares = [record.get(f"{direction} share") for direction in ("forward", "backward")]
-    text = " | ".join("-" if share is None else f"{share:.0%}" for share in shares)
-    return f"{head} {forward:10.1f} us {both - forward:10.1f} us   floor {text}"
+    graph, eager = (1e6 * record[key]["median"] for key in ("graph", "eager"))
+    share = f"   floor {record['share']:.0%}" if record.get("share") else ""
+    return f"{head} {graph:10.1f} us, eager {eager:10.1f} us{share}"
 
 
 def main() -> int:
     """The command line; 1 where a parity gate failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--op", help="only this op")
+    names = [example.name for example in ON_GPU]
+    parser.add_argument("--op", choices=names, action="append", help="only this op; may be repeated")
     parser.add_argument("--json", type=Path, help="also write the records to this file, as they come")
     parser.add_argument("--seconds", type=float, default=240, help="after this time no further case is begun")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("bench.gpu needs a CUDA GPU; bench.run measures the CPU")
     deadline = time.monotonic() + arguments.seconds
-    torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
     ceilings = measure_ceilings("cuda")
     print(ceilings)
     records: list[Record] = []
-    for case, side in order(list(selected(arguments.op))):
+    for dtype, case, side in order(arguments.op or names, BATCH):
         if time.monotonic() > deadline:
             print("out of time: the remaining cases were not measured")
             break
-        ours = side in BACKENDS
-        records.append(measure_ours(case, side, ceilings) if ours else measure_peer(case, side))
+        ours = side in GPU_BACKENDS
+        found = measure_ours(case, side, ceilings) if ours else measure_peer(case, side)
+        records.append({"case": case.name, "dtype": str(dtype).removeprefix("torch."), "side": side, **found})
         print(line(records[-1]), flush=True)
         if arguments.json is not None:
             arguments.json.write_text(json.dumps({"ceilings": asdict(ceilings), "records": records}, indent=1) + "\n")
-    return int(any("fail" in record and record["side"] in BACKENDS for record in records))
+    return int(any("fail" in record and record["side"] in GPU_BACKENDS for record in records))
 
 
-def order(cases: list[GpuCase]) -> Iterable[tuple[GpuCase, str]]:
+def order(ops: Sequence[str], batch: int) -> Iterator[tuple[torch.dtype, Case, str]]:
     """Ours and the eager peers of every case, then the compiled ones, which take long to compile."""
-    yield from ((case, side) for case in cases for side in (*BACKENDS, *(p for p in case.peers if p != COMPILED)))
-    yield from ((case, COMPILED) for case in cases)
+    found = [
+        (dtype, case, side)
+        for dtype in DTYPES
+        for case in cases(Setting("cuda", dtype, batch), ops, peers=[""])
+        for side in (*GPU_BACKENDS, *case.peers)
+    ]
+    yield from (one for one in found if one[-1] != COMPILED)
+    yield from (one for one in found if one[-1] == COMPILED)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import sys
 import torch
 
 from cbtalk import _native, _triton
-from cbtalk.doctor import GPU_BACKENDS, examine, op_cases
+from cbtalk.doctor import GPU_BACKENDS, examine
+from cbtalk.ops.examples import ON_GPU
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -18,12 +19,12 @@ def main() -> int:
     print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}")
     print(f"cuda: {_native.why_not_cuda() or 'on'}; triton: {_triton.why_not_triton() or 'on'}")
     verdicts = []
-    for case in op_cases("cuda"):
+    for example in ON_GPU:
         for dtype in DTYPES:
-            inputs = tuple(tensor.to(dtype) for tensor in case.inputs)
+            inputs = tuple(tensor.to(dtype) for tensor in example.inputs("cuda"))
             for backend in GPU_BACKENDS:
-                verdicts.append(examine(case._replace(inputs=inputs), backend))
-                print(f"{case.name:20} {dtype!s:15} {backend:8} {verdicts[-1]}", flush=True)
+                verdicts.append(examine(example, inputs, backend))
+                print(f"{example.name:20} {dtype!s:15} {backend:8} {verdicts[-1]}", flush=True)
     right = sum(verdict == "ok" for verdict in verdicts)
     off = sum(verdict.startswith("off") for verdict in verdicts)
     print(f"{right} right, {off} off, {len(verdicts) - right - off} wrong")

@@ -32,13 +32,13 @@ class Prepared:
     refusal: dict[str, str]  # "fail": ours is wrong; "off": the backend asked for cannot run
 
 
-def gate(case: Case, backend: str) -> Prepared:
+def gate(case: Case, backend: str, device: str) -> Prepared:
     """Makes the inputs and judges every side by its first result; every side is then warm on every buffer."""
-    buffers = [case.make_inputs(torch.Generator().manual_seed(seed)) for seed in range(BUFFERS)]
+    buffers = [case.make_inputs(torch.Generator(device).manual_seed(seed)) for seed in range(BUFFERS)]
     judge = case.judge(buffers[0])
     prepared = Prepared(case, {}, {}, {})
     try:
-        ours = [_with_backend(case.ours(*inputs), backend) for inputs in buffers]
+        ours = [with_backend(case.ours(*inputs), backend) for inputs in buffers]
         fail = judge(ours[0]())
         if fail is not None:
             again = judge(ours[0]())  # tells a fault that comes and goes from one of these inputs
@@ -73,7 +73,8 @@ def _add_peer(prepared: Prepared, name: str, peer: Prepare | str, buffers: Seque
         prepared.remarks[name] = wrong
 
 
-def _with_backend(thunk: Thunk, backend: str) -> Thunk:
+def with_backend(thunk: Thunk, backend: str) -> Thunk:
+    """The thunk with our ops on a backend."""
     if backend == "auto":
         return thunk
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.case import Prepare, timed
 
 COMPILED = "torch.compile"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SDPA = {
     "SDPA math": SDPBackend.MATH,
@@ -25,7 +29,7 @@ def package(module: str, name: str, prepare: Prepare) -> Prepare | str:
     return prepare if importlib.util.find_spec(module) else f"{name} is not installed"
 
 
-def compile_here(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def compile_here(function: Callable[P, R]) -> Callable[P, R]:
     """The function under torch.compile; it compiles at its first call, which no one times."""
     # Each size compiles anew; past the limit of 8 the function would quietly run uncompiled.
     torch._dynamo.config.recompile_limit = 1000

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import words
+from bench.case import Case, Setting
+from bench.cases import cases
 from bench.measure import OURS
 from bench.model import BASELINE
 
@@ -19,21 +21,12 @@ FIGURES = ROOT / "bench" / "results" / "xeon-avx512-2cores" / "run.json"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- python -m bench.readme: begin -->\n", "<!-- python -m bench.readme: end -->\n"
 
-# The cases that README shows, each with its peers.
-SHOWN = {
-    "nearest_code 8192 x (1024, 32)": ("distances + argmin", "faiss IndexFlatL2"),
-    "nearest_code 8192 x (1024, 256)": ("addmm + argmin", "faiss IndexFlatL2"),
-    "vector_quantize 8192 x (1024, 32), forward + backward": ("one-hot in torch",),
-    "flow_warp (1, 64, 256, 256) NCHW": ("interpolate + grid_sample",),
-    "flow_warp (1, 64, 256, 256) channels_last": ("interpolate + grid_sample",),
-    "flow_warp (1, 64, 256, 256) channels_last, forward + backward": ("interpolate + grid_sample",),
-    "codebook_attention 1 x 1024 queries x 1024 codes, 8 heads of 4": ("SDPA, its own layout",),
-    "codebook_attention 1 x 1024 queries x 1024 codes, 8 heads of 32": ("SDPA, its own layout",),
-    "group_norm + SiLU (1, 64, 256, 256)": ("group_norm, silu",),
-    "conv3x3 (1, 64, 256, 256) -> 64": ("conv2d",),
-}
-
 Results = dict[str, Any]
+
+
+def shown() -> list[Case]:
+    """The cases that README shows."""
+    return [case for case in cases(Setting()) if case.shown]
 
 
 def section(results: Results) -> str:
@@ -52,8 +45,9 @@ def _lines(results: Results) -> Iterator[str]:
     yield "| op | cbtalk | of the limit | peer | ratio |"
     yield "| --- | --- | --- | --- | --- |"
     records = {record["case"]: record for record in results["ops"]}
-    for case, peers in SHOWN.items():
-        yield from _rows(records[case], peers)
+    for case in shown():
+        if case.name in records:
+            yield from _rows(records[case.name], case.shown)
     yield ""
     yield from _model(results["model"])
     yield ""

@@ -92,7 +92,7 @@ def _gated(arguments: argparse.Namespace, setting: Setting) -> Iterator[Prepared
     chosen = cases(setting, arguments.op or OPS, direction=arguments.direction, peers=arguments.peer)
     for number, case in enumerate(chosen, 1):
         report.progress(f"gate {number}/{len(chosen)}: {case.name}")
-        yield gate(case, arguments.backend)
+        yield gate(case, arguments.backend, arguments.device)
 
 
 def _timed(prepared: list[Prepared], device: str, seconds: float) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import bench.cases  # noqa: F401  tells the counter the operations of our ops
 from bench.case import Thunk
 from bench.peak import profiled_memory
 from cbtalk import ranges
@@ -69,8 +70,8 @@ def _event() -> torch.cuda.Event:
 
 
 def stage_operations(thunk: Thunk) -> dict[str, float]:
-    """Multiplications and additions of each stage in products and convolutions, conv3x3's as it does them."""
-    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+    """Multiplications and additions of each stage in products and convolutions, those of our ops as they do them."""
+    with FlopCounterMode(display=False) as counter:
         watch = Outermost(counter.get_total_flops)
         with ranges.watch(watch):
             thunk()
@@ -78,28 +79,6 @@ def stage_operations(thunk: Thunk) -> dict[str, float]:
     for name, before, after in watch.readings:
         operations[name] += after - before
     return operations
-
-
-def _conv3x3(
-    x: Any, weight: Any, packed: Any, bias: Any, residual: Any, leak: float, upsample: bool, **_: Any
-) -> float:
-    """x (B, C, H, W), packed (points, panels, C, 16), bias (O,): shapes, as the counter gives them."""
-    B, C, H, W = x
-    outputs = {36: 16, 16: 4, 9: 1}[packed[0]]  # pixels of x that share a product of each point
-    return 2 * (packed[0] / outputs) * B * H * W * C * bias[0]
-
-
-def _attention(query: Any, key: Any, *_: Any, **__: Any) -> float:
-    """query (B, T, heads * d), key (K, heads * d) or (B, K, heads * d)."""
-    return 4 * query[0] * query[1] * key[-2] * query[2]
-
-
-_OPS = torch.ops.cbtalk
-_FORMULAS = {
-    _OPS.conv3x3: _conv3x3,
-    _OPS.codebook_attention: _attention,
-    _OPS.codebook_attention_triton: _attention,
-}
 
 
 def stage_peaks(thunk: Thunk, device: str) -> dict[str, int]:

@@ -1,34 +1,24 @@
 """`cbtalk doctor`: what is installed, which backends are on or why not, and whether every op computes what it ought."""
 
-import functools
 import importlib
 import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from cbtalk import __version__, _native, _triton, ops
+from cbtalk import __version__, _native, _triton
 from cbtalk.errors import BackendError
+from cbtalk.ops.examples import EXAMPLES, Example
 
 PACKAGES = ("numpy", "av", "pillow", "safetensors", "triton")
 CPU_BACKENDS = ("cpp",)
 GPU_BACKENDS = ("cuda", "triton")
 # The tests hold the kernels to twice the reference's error on every shape; here a wrong build must show, no more.
 ALLOWED_ERROR = 4.0
-
-
-class OpCase(NamedTuple):
-    """One op on small inputs. `op(*inputs, backend=...)` gives one tensor that depends on all of them."""
-
-    name: str
-    op: Callable[..., Tensor]
-    inputs: tuple[Tensor, ...]
-    gradients: bool = True  # False: an op of inference alone
 
 
 def run() -> int:
@@ -47,7 +37,8 @@ def run() -> int:
 
 def _examine_all(device: str, backends: Sequence[str], *, all_on: bool) -> bool:
     """Print a line for each op; whether all are right, and on where `all_on` asks for it."""
-    verdicts = [(case.name, {name: examine(case, name) for name in backends}) for case in op_cases(device)]
+    examples = [example for example in EXAMPLES if set(backends) & set(example.backends)]
+    verdicts = [(one.name, {name: examine(one, one.inputs(device), name) for name in backends}) for one in examples]
     lines = ((op, "; ".join(f"{name} {verdict}" for name, verdict in found.items())) for op, found in verdicts)
     _section(f"ops on the {'CPU' if device == 'cpu' else 'GPU'}", lines)
     found = [verdict for _, by_name in verdicts for verdict in by_name.values()]
@@ -98,60 +89,36 @@ def _build() -> Iterable[tuple[str, str]]:
         yield name.replace("_", " "), getattr(facts, name) or "not built"
 
 
-def op_cases(device: str = "cpu") -> list[OpCase]:
-    """Every op of a device with float32 inputs of a size that takes milliseconds, in the layouts of the model."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
-
-    image = normal(2, 32, 32, 32).contiguous(memory_format=torch.channels_last)
-    occlusion = torch.rand(2, 1, 16, 16, generator=generator).to(device)
-    rows, codes, values = normal(512, 32), normal(256, 32), normal(256, 32)
-    attention = functools.partial(ops.codebook_attention, heads=8)
-    self_attention = functools.partial(ops.self_attention, heads=8)
-    group_norm = functools.partial(ops.group_norm, groups=8, eps=1e-6, silu=True)
-    cases = [
-        OpCase("nearest_code", _distances, (rows, codes)),
-        OpCase("vector_quantize", _loss, (rows, codes)),
-        OpCase("flow_warp", ops.flow_warp, (image, normal(2, 16, 16, 2), occlusion)),
-        OpCase("codebook_attention", attention, (normal(2, 64, 32), codes, values)),
-        OpCase("self_attention", self_attention, (normal(2, 64, 32), normal(2, 64, 32), normal(2, 64, 32))),
-        OpCase("group_norm", group_norm, (image, normal(32), normal(32))),
-    ]
-    convolution = OpCase("conv3x3", ops.conv3x3, (image, normal(48, 32, 3, 3), normal(48)), gradients=False)
-    return [*cases, convolution] if device == "cpu" else cases  # a GPU has cuDNN's
-
-
-def _distances(rows: Tensor, codes: Tensor, *, backend: str) -> Tensor:
-    # The distance of a wrong code is larger than the least one, so that comparing distances also judges the codes.
-    return ops.nearest_code(rows, codes, backend=backend).distances
-
-
-def _loss(rows: Tensor, codes: Tensor, *, backend: str) -> Tensor:
-    return ops.vector_quantize(rows, codes, backend=backend).loss
-
-
-def examine(case: OpCase, backend: str) -> str:
+def examine(example: Example, inputs: Sequence[Tensor], backend: str) -> str:
     """ "ok", or "off: " and why, or what is wrong, of one op on one backend, forward and backward."""
     try:
-        actual = _results(case, case.inputs, backend)
+        actual = results(example, inputs, backend)
     except BackendError as reason:
         return f"off: {reason}"
     except Exception as failure:  # a doctor reports, whatever the patient does
         return f"FAILED: {type(failure).__name__}: {failure}"
-    plain = _results(case, case.inputs, "reference")
-    exact = _results(case, [tensor.double() for tensor in case.inputs], "reference")
+    plain = results(example, inputs)
+    exact = results(example, [tensor.double() for tensor in inputs])
     names = ["output", *(f"gradient {number}" for number in range(1, len(exact)))]
     wrong = [name for name, *three in zip(names, actual, plain, exact, strict=True) if not _agrees(*three)]
     return f"WRONG: {', '.join(wrong)}" if wrong else "ok"
 
 
-def _results(case: OpCase, inputs: Sequence[Tensor], backend: str) -> list[Tensor]:
-    """The op's output, and the gradient to each input for one fixed gradient of the output."""
-    leaves = [tensor.detach().clone().requires_grad_(case.gradients) for tensor in inputs]
-    output = case.op(*leaves, backend=backend)
-    if not case.gradients:
+def results(
+    example: Example, inputs: Sequence[Tensor], backend: str | None = None, *, backward: bool = True
+) -> list[Tensor]:
+    """The output, and the gradient to each input for one uneven gradient of the output.
+
+    Args:
+        example: the op.
+        inputs: those of `example.op`.
+        backend: of the op; None for its reference.
+        backward: False for the output alone, as where the op is not differentiable.
+    """
+    backward = backward and example.differentiable
+    leaves = [tensor.detach().clone().requires_grad_(backward) for tensor in inputs]
+    output = example.reference(*leaves) if backend is None else example.op(*leaves, backend=backend)
+    if not backward:
         return [output]
     weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype, device=output.device).view(output.shape)
     return [output.detach(), *torch.autograd.grad(output, leaves, weight)]

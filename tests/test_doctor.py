@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from cbtalk import _native, _triton, doctor
+from cbtalk.ops.examples import EXAMPLES, named
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -15,7 +18,7 @@ def test_a_healthy_installation(capsys: pytest.CaptureFixture[str]) -> None:
     code, out = report(capsys)
     assert code == 0
     assert f"torch                {torch.__version__}" in out
-    assert out.count("cpp ok") == len(doctor.op_cases())
+    assert out.count("cpp ok") == len(EXAMPLES)
     assert f"level in use         {_native.cpu_level()}" in out
 
 
@@ -25,7 +28,7 @@ def test_an_absent_library_is_off_for_its_reason(
     monkeypatch.setattr(_native, "_cpu_reason", "nobody compiled it")
     code, out = report(capsys)
     assert code == 1
-    assert out.count("nobody compiled it") == 1 + len(doctor.op_cases())  # of the backends, and for each op
+    assert out.count("nobody compiled it") == 1 + len(EXAMPLES)  # of the backends, and for each op
 
 
 def test_gpu_backends_that_are_off_say_why_and_are_no_fault(
@@ -45,14 +48,12 @@ def test_gpu_backends_that_are_off_say_why_and_are_no_fault(
 def test_a_kernel_that_computes_something_else_is_found(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: object
 ) -> None:
-    cases = doctor.op_cases()
-    sound = cases[2].op
+    sound = named("flow_warp")
 
     def broken(*inputs: torch.Tensor, backend: str) -> torch.Tensor:
-        output = sound(*inputs, backend="reference")
-        return fault(output) if backend == "cpp" else output  # type: ignore[operator]
+        return fault(sound.op(*inputs, backend="reference"))  # type: ignore[operator]
 
-    monkeypatch.setattr(doctor, "op_cases", lambda _device: [cases[2]._replace(op=broken)])
+    monkeypatch.setattr(doctor, "EXAMPLES", (replace(sound, op=broken),))
     code, out = report(capsys)
     assert code == 1
     assert "cpp WRONG: output" in out or "cpp FAILED" in out

@@ -10,12 +10,13 @@ from bench import work
 from bench.case import BATCHES, Case, Inputs, Judge, Prepare, Setting, Thunk, judge_by, timed
 from bench.peers import COMPILED, compiled, package
 from cbtalk.ops import flow_warp
+from cbtalk.ops.examples import named
 from cbtalk.reference import flow_warp as reference
 
-# (B, C, size): the three scales at which the paper's model warps most.
-PAPER = [(1, 64, 256), (1, 128, 128), (1, 256, 64)]
-SWEEP = [*((B, 128, 128) for B in BATCHES), (3, 67, 61)]
-FLOW_SIZE = 64
+# (C, size): the three scales at which the paper's model warps most.
+PAPER = [(64, 256), (128, 128), (256, 64)]
+SWEEP = [*((B, 128, 128) for B in BATCHES), (3, 67, 61)]  # (B, C, size)
+SHOWN = [("NCHW", "fwd"), ("channels_last", "fwd"), ("channels_last", "bwd")]  # by README, of the first size
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -23,7 +24,7 @@ def cases(setting: Setting) -> list[Case]:
     """Each size in both memory formats, forward and with gradients."""
     return [
         _case(setting, sizes, layout, direction)
-        for sizes in (SWEEP if setting.sweep else PAPER)
+        for sizes in (SWEEP if setting.sweep else [(setting.batch, *sizes) for sizes in PAPER])
         for layout in LAYOUTS
         for direction in ("fwd", "bwd")
     ]
@@ -40,22 +41,17 @@ def _case(setting: Setting, sizes: tuple[int, int, int], layout: str, direction:
         partial(_judge, direction),
         # forward: the feature read, the output written; backward: the gradient and the feature read, one written
         work.pictures(2 if direction == "fwd" else 5, elements, setting.dtype),
+        ("interpolate + grid_sample",) if (C, size) == PAPER[0] and (layout, direction) in SHOWN else (),
     )  # fmt: skip
 
 
 def _inputs(
     setting: Setting, sizes: tuple[int, int, int], layout: torch.memory_format, generator: torch.Generator
 ) -> Inputs:
-    """A smooth flow of some tens of pixels about the identity, as a moving head gives."""
     B, C, size = sizes
-    feature = torch.randn(B, C, size, size, generator=generator).contiguous(memory_format=layout)
-    line = torch.linspace(-1, 1, FLOW_SIZE)
-    grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)  # (h, w, 2)
-    bumps = torch.randn(B, 2, 8, 8, generator=generator) * 0.1
-    motion = F.interpolate(bumps, size=(FLOW_SIZE, FLOW_SIZE), mode="bicubic").permute(0, 2, 3, 1)
-    occlusion = torch.rand(B, 1, FLOW_SIZE, FLOW_SIZE, generator=generator)
-    flow = (grid + motion).contiguous()  # in float32 for every dtype: 8 bits of mantissa are pixels off
-    return feature.to(setting.device, setting.dtype), flow.to(setting.device), occlusion.to(setting.device)
+    make = named("flow_warp").make
+    feature, *maps = make(generator, setting.dtype, batch=B, channels=C, height=size, width=size, flow_size=64)
+    return feature.contiguous(memory_format=layout), *maps
 
 
 def _peers(direction: str) -> dict[str, Prepare | str]:

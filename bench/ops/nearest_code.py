@@ -1,52 +1,92 @@
-"""nearest_code and vector_quantize against distances + argmin in torch, and against libraries that search."""
+"""nearest_code against distances + argmin in torch, and against libraries that search."""
 
+import math
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
-from bench import work
-from bench.case import BATCHES, Case, Inputs, Judge, Prepare, Setting, Thunk, judge_by
+from bench.case import BATCHES, Case, Inputs, Judge, Prepare, Setting, Thunk
 from bench.peers import COMPILED, compile_here, package
-from cbtalk.ops import NearestCode, nearest_code, vector_quantize
+from bench.work import Work, product_rate
+from cbtalk.ops import NearestCode, nearest_code
+from cbtalk.ops.examples import named
 
-# N, K, D: the tokens of eight frames against the model's motion codes, a prefix of them, and its appearance codes.
-PAPER = [(8192, 1024, 32), (8192, 256, 32), (8192, 1024, 256)]
-BETA = 0.25  # of vector_quantize by default
-SWEEP = [*((1024 * B, 1024, 32) for B in BATCHES), (1021, 1000, 37)]
+# K, D: the model's motion codes, a prefix of them, and its appearance codes; against the tokens of eight frames.
+PAPER = [(1024, 32), (256, 32), (1024, 256)]
+SWEEP = [*((1024 * B, 1024, 32) for B in BATCHES), (1021, 1000, 37)]  # N, K, D
+FAR = 100.0
+SHOWN = {(1024, 32): "distances + argmin", (1024, 256): "addmm + argmin"}
+
+
+def sizes(setting: Setting) -> list[tuple[int, int, int]]:
+    """N, K, D of each case."""
+    return SWEEP if setting.sweep else [(1024 * max(8, setting.batch), *codes) for codes in PAPER]
 
 
 def cases(setting: Setting) -> list[Case]:
-    """Search alone, then quantisation with its gradients."""
-    sizes = SWEEP if setting.sweep else PAPER
-    return [make(setting, *size) for make in (_search_case, _train_case) for size in sizes]
+    """Rows and codes about the origin, then far from it, where |e|^2 is large beside the differences that decide."""
+    first = sizes(setting)[0]
+    return [*(_case(setting, *size) for size in sizes(setting)), _far_case(setting, *first)]
 
 
-def _search_case(setting: Setting, N: int, K: int, D: int) -> Case:
-    floor = work.nearest_code(N, K, D, device=setting.device)
-    inputs = partial(_inputs, setting, N, K, D)
-    peers = _search_peers(setting.device)
-    return Case("nearest_code", f"{N} x ({K}, {D})", "fwd", inputs, _search, peers, _judge_indices, floor)
+def _case(setting: Setting, N: int, K: int, D: int) -> Case:
+    shown = (SHOWN[K, D], "faiss IndexFlatL2") if (K, D) in SHOWN else ()
+    return Case(
+        "nearest_code", f"{N} x ({K}, {D})", "fwd",
+        partial(inputs, setting, N, K, D),
+        _search,
+        _peers(setting.device),
+        judge_indices,
+        floor(N, K, D, device=setting.device),
+        shown,
+    )  # fmt: skip
 
 
-def _train_case(setting: Setting, N: int, K: int, D: int) -> Case:
-    # rows, codes, the chosen codes, what arrives there and both gradients: three times the rows, two times the codes
-    floor = work.nearest_code(N, K, D, passes=2, device=setting.device)
-    inputs = partial(_inputs, setting, N, K, D)
-    peers = {"one-hot in torch": _train_one_hot}
-    return Case("vector_quantize", f"{N} x ({K}, {D})", "bwd", inputs, _train, peers, _judge_gradients, floor)
+def _far_case(setting: Setting, N: int, K: int, D: int) -> Case:
+    def far(generator: torch.Generator) -> Inputs:
+        return tuple(x + FAR for x in inputs(setting, N, K, D, generator))
+
+    at_origin = "cbtalk, the same at the origin"
+    return Case(
+        "nearest_code", f"{N} x ({K}, {D}), codes {FAR:g} from the origin", "fwd",
+        far,
+        _search,
+        {at_origin: lambda z, e: _search(z - FAR, e - FAR), "addmm + argmin": lambda z, e: lambda: _addmm(z, e)},
+        judge_indices,
+        floor(N, K, D, device=setting.device),
+        (at_origin,),
+    )  # fmt: skip
 
 
-def _inputs(setting: Setting, N: int, K: int, D: int, generator: torch.Generator) -> Inputs:
-    z, codebook = (torch.randn(rows, D, generator=generator) for rows in (N, K))
-    return z.to(setting.device, setting.dtype), codebook.to(setting.device, setting.dtype)
+def floor(N: int, K: int, D: int, *, passes: int = 1, device: str) -> Work:
+    """One product of all rows with all codes; `passes` times the rows and the codes are read or written."""
+    rate, times = product_rate(torch.float32, device)
+    return Work(4.0 * passes * (N + K) * D + 12.0 * N, 2.0 * N * K * D * times, rate)
+
+
+_OPS = torch.ops.cbtalk
+
+
+@register_flop_formula([_OPS.nearest_code, _OPS.nearest_code_triton, _OPS.vector_quantize, _OPS.vector_quantize_triton])
+def _operations(z: Any, codebook: Any, *_: Any, **__: Any) -> float:
+    """z (..., N, D), codebook (..., K, D): shapes, as torch's counter gives them."""
+    return 2 * math.prod(z) * codebook[-2]
+
+
+def inputs(setting: Setting, N: int, K: int, D: int, generator: torch.Generator) -> Inputs:
+    """Rows and codes about the origin."""
+    return named("nearest_code").make(generator, setting.dtype, batch=1, tokens=N, codes=K, dim=D)
 
 
 def _search(z: Tensor, codebook: Tensor) -> Thunk:
     return lambda: nearest_code(z, codebook)
 
 
-def _distances(z: Tensor, e: Tensor) -> Tensor:
+def by_distances(z: Tensor, e: Tensor) -> Tensor:
+    """The indices by all squared distances, as most models compute them."""
     return (z.square().sum(1, keepdim=True) + e.square().sum(1) - 2 * z @ e.T).argmin(1)
 
 
@@ -59,12 +99,12 @@ def _compiled(z: Tensor, e: Tensor) -> Thunk:
     return lambda: search(z, e)
 
 
-def _search_peers(device: str) -> dict[str, Prepare | str]:
+def _peers(device: str) -> dict[str, Prepare | str]:
     keops = package("pykeops", "pykeops", _keops)
     quantizer = package("vector_quantize_pytorch", "vector-quantize-pytorch", _vector_quantize_pytorch)
     kmeans = package("flash_kmeans", "flash-kmeans", _flash_kmeans) if device == "cuda" else "it runs on GPUs only"
     return {
-        "distances + argmin": lambda z, e: lambda: _distances(z, e),
+        "distances + argmin": lambda z, e: lambda: by_distances(z, e),
         "addmm + argmin": lambda z, e: lambda: _addmm(z, e),
         "cdist + argmin": lambda z, e: lambda: torch.cdist(z, e).argmin(1),
         COMPILED: _compiled,
@@ -107,12 +147,12 @@ def _flash_kmeans(z: Tensor, codebook: Tensor) -> Thunk:
     return lambda: euclid_assign_triton(rows, codes, squares)[0].long()
 
 
-def _judge_indices(inputs: Inputs) -> Judge:
+def judge_indices(given: Inputs) -> Judge:
     """By regret in float64: how much farther the chosen codes are than the nearest."""
-    z, codebook = (x.double() for x in inputs)
+    z, codebook = (x.double() for x in given)
     scores = codebook.square().sum(1) - 2 * z @ codebook.T
     length = codebook.norm(dim=1).amax()
-    epsilon = torch.finfo(inputs[0].dtype).eps / 2
+    epsilon = torch.finfo(given[0].dtype).eps / 2
     bound = 4 * z.shape[1] ** 0.5 * epsilon * (length.square() + 2 * z.norm(dim=1) * length)
 
     def judge(result: object) -> str | None:
@@ -121,54 +161,5 @@ def _judge_indices(inputs: Inputs) -> Judge:
         regret = scores.gather(1, indices[:, None])[:, 0] - scores.amin(1)
         wrong = int((regret > bound).sum())
         return f"{wrong} of {len(indices)} codes are not the nearest" if wrong else None
-
-    return judge
-
-
-def _train(z: Tensor, codebook: Tensor) -> Thunk:
-    def step() -> tuple[Tensor, ...]:
-        leaves = z.detach().requires_grad_(), codebook.detach().requires_grad_()
-        found = vector_quantize(*leaves)
-        return _gradients(found.codes, found.loss, found.indices, *leaves)
-
-    return step
-
-
-def _train_one_hot(z: Tensor, codebook: Tensor) -> Thunk:
-    """As most models write it, the released one among them: all distances, one-hot codes, a product with them."""
-
-    def step() -> tuple[Tensor, ...]:
-        rows, codes = z.detach().requires_grad_(), codebook.detach().requires_grad_()
-        indices = _distances(rows, codes)
-        one_hot = torch.zeros(len(rows), len(codes), device=z.device, dtype=z.dtype).scatter_(1, indices[:, None], 1)
-        one_hot.sum(0)  # the counts
-        return _gradients(*_straight_through(rows, one_hot @ codes), indices, rows, codes)
-
-    return step
-
-
-def _straight_through(rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """The codes with the gradient to the rows, and the loss."""
-    loss = BETA * (chosen.detach() - rows).square().mean() + (chosen - rows.detach()).square().mean()
-    return rows + (chosen - rows).detach(), loss
-
-
-def _gradients(codes: Tensor, loss: Tensor, indices: Tensor, z: Tensor, codebook: Tensor) -> tuple[Tensor, ...]:
-    """(indices, loss, both gradients); what arrives at the codes is as large as they are."""
-    return indices, loss.detach(), *torch.autograd.grad((codes, loss), (z, codebook), (codes.detach(), None))
-
-
-def _judge_gradients(inputs: Inputs) -> Judge:
-    """The codes by their regret, the rest by what float64 makes of the same codes."""
-    judge_indices = _judge_indices(inputs)
-    # In 16 bits torch, which computes it there, adds the rows of a code up in 16 bits.
-    scales = (1, 1, 1) if inputs[0].dtype == torch.float32 else (1, 1, 30)
-
-    def judge(result: object) -> str | None:
-        assert isinstance(result, tuple)
-        indices, *rest = result
-        z, codebook = (x.double().requires_grad_() for x in inputs)
-        exact = _gradients(*_straight_through(z, codebook[indices]), indices, z, codebook)
-        return judge_indices(indices) or judge_by(exact[1:], inputs[0].dtype, scales=scales)(rest)
 
     return judge

@@ -86,7 +86,7 @@ void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, con
   parallel_over_heads(H, nearest_code_groups(K), groups_at_least, [&](int64_t head, int64_t begin, int64_t end) {
     pack(heads[head], Scratch(nearest_code_row_floats(D)).data(), begin, end);
   });
-  for (const NearestCodeParams& head : heads) drop_repeated(head, scratch_of(nearest_code_row_floats(D))[0].values);
+  for (const NearestCodeParams& head : heads) drop_repeated(head, Scratch(nearest_code_row_floats(D)).data());
   const int64_t blocks = (N + kNearestCodeRowBlock - 1) / kNearestCodeRowBlock;
   parallel_over_heads(H, blocks, 1, [&](int64_t head, int64_t begin, int64_t end) {
     const Scratch scratch(nearest_code_scratch_floats(D));

@@ -35,7 +35,7 @@ def a_case(ours: Prepare, peers: dict[str, Prepare | str]) -> Case:
 
 
 def measured(case: Case) -> Record:
-    record = time_case(gate(case, "auto"), "cpu", seconds=0)
+    record = time_case(gate(case, "auto", "cpu"), "cpu", seconds=0)
     add_floor(record, case, Ceilings(1e9, 1e9, 1e9, 1e9, 1e9))
     return record
 
@@ -79,7 +79,7 @@ def test_a_backend_that_cannot_run_is_no_failure() -> None:
     from bench.cases import cases
 
     case = next(case for case in cases(Setting(), ["conv3x3"]))
-    record = time_case(gate(case, "cuda"), "cpu", seconds=0)
+    record = time_case(gate(case, "cuda", "cpu"), "cpu", seconds=0)
     assert "times" not in record and "fail" not in record
     assert "cuda" in record["off"]
 
@@ -94,7 +94,7 @@ def test_buffers_take_turns() -> None:
 
         return run
 
-    prepared = gate(a_case(ours, {}), "auto")
+    prepared = gate(a_case(ours, {}), "auto", "cpu")
     seen.clear()
     time_case(prepared, "cpu", seconds=0)
     assert len(set(seen)) == BUFFERS

@@ -14,7 +14,7 @@ CASES = cases(Setting(DEVICE))
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_op(case: Case, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
     """Right, then timed."""
-    inputs = case.make_inputs(torch.Generator().manual_seed(0))
+    inputs = case.make_inputs(torch.Generator(DEVICE).manual_seed(0))
     ours = case.ours(*inputs)
     benchmark.group = case.op
     in_full = request.config.getoption("benchmark_only")

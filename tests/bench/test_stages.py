@@ -1,10 +1,11 @@
+import pytest
 import torch
 
-from bench import work
+from bench.case import Setting, Thunk
+from bench.cases import OPS, cases
 from bench.model import add_shares, make_scene
 from bench.stages import Stopwatch, stage_operations, stage_peaks
 from cbtalk import ranges
-from cbtalk.ops import codebook_attention, conv3x3, transform_weight
 from tests.bench.test_figures import CEILINGS
 
 STAGES = ["keypoints", "dense_motion"]
@@ -27,22 +28,18 @@ def test_stages_of_the_model_in_their_order() -> None:
     assert rows[0]["share"] == operations["keypoints"] / seconds["keypoints"] / CEILINGS.float32
 
 
-def test_operations_of_our_ops_are_counted_as_their_floors_are() -> None:
-    x = torch.randn(1, 32, 40, 40).to(memory_format=torch.channels_last)
-    weight, bias = torch.randn(48, 32, 3, 3), torch.randn(48)
-    transformed = transform_weight(weight, 36)
-    query, codes = torch.randn(2, 64, 8 * 4), torch.randn(100, 8 * 4)
+@pytest.mark.parametrize("op", OPS)
+def test_operations_of_our_ops_are_counted_as_their_floors_are(op: str) -> None:
+    for case in cases(Setting(), [op], direction="fwd"):
+        thunk = case.ours(*case.make_inputs(torch.Generator()))
+        thunk()  # what is computed once, as the transform of a weight, is no part of a call
 
-    def both() -> None:
-        with ranges.range("conv"):
-            conv3x3(x, weight, bias, transformed=lambda points: transformed)
-        with ranges.range("attention"):
-            codebook_attention(query, codes, codes, heads=8)
+        def staged(thunk: Thunk = thunk) -> None:
+            with ranges.range("op"):
+                thunk()
 
-    counted = stage_operations(both)
-    conv = work.conv3x3(1, 32, 48, 40, upsample=False, dtype=torch.float32)
-    attention = work.attention(2 * 8 * 64, 100, 4, rows=0, products=2, dtype=torch.float32)
-    assert counted == {"conv": conv.operations, "attention": attention.operations}
+        assert case.work is not None
+        assert stage_operations(staged)["op"] == case.work.operations, case.name
 
 
 def test_the_peak_of_a_stage_does_not_count_what_came_before() -> None:

@@ -1,7 +1,6 @@
 """Which backend an op takes, the reason it gives for the others, and what Triton's ops look like to the compiler."""
 
 import importlib.metadata
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from cbtalk import _native, _triton
 from cbtalk.errors import BackendError
-from cbtalk.ops import codebook_attention, flow_warp, group_norm, nearest_code, self_attention, vector_quantize
+from cbtalk.ops.examples import ON_GPU, named
 from tests.kernels.where import needs_gpu
 
 needs_triton = pytest.mark.skipif(_triton.why_not_triton() is not None, reason=str(_triton.why_not_triton()))
@@ -20,46 +19,10 @@ interpreted = pytest.mark.skipif(
 )
 
 
-def _nearest_code(z: Tensor, codebook: Tensor, backend: str) -> Tensor:
-    return nearest_code(z, codebook, backend=backend).distances
-
-
-def _vector_quantize(z: Tensor, codebook: Tensor, backend: str) -> Tensor:
-    return vector_quantize(z, codebook, backend=backend).codes
-
-
-def _flow_warp(feature: Tensor, flow: Tensor, occlusion: Tensor, backend: str) -> Tensor:
-    return flow_warp(feature, flow, occlusion, backend=backend)
-
-
-def _codebook_attention(query: Tensor, key: Tensor, value: Tensor, backend: str) -> Tensor:
-    return codebook_attention(query, key, value, heads=2, backend=backend)
-
-
-def _self_attention(query: Tensor, key: Tensor, value: Tensor, backend: str) -> Tensor:
-    return self_attention(query, key, value, heads=2, backend=backend)
-
-
-def _group_norm(x: Tensor, weight: Tensor, bias: Tensor, backend: str) -> Tensor:
-    return group_norm(x, weight, bias, groups=2, eps=1e-6, silu=True, backend=backend)
-
-
-def _pictures(batch: int) -> Tensor:
-    return torch.randn(batch, 8, 5, 6).contiguous(memory_format=torch.channels_last)
-
-
-# Each public op with its tensors for a batch of a given size.
-OPS: dict[str, tuple[Callable[..., Tensor], Callable[[int], tuple[Tensor, ...]]]] = {
-    "nearest_code": (_nearest_code, lambda n: (torch.randn(n * 7, 16), torch.randn(24, 16))),
-    "vector_quantize": (_vector_quantize, lambda n: (torch.randn(n * 7, 16), torch.randn(24, 16))),
-    "flow_warp": (_flow_warp, lambda n: (_pictures(n), torch.rand(n, 4, 4, 2) * 2 - 1, torch.rand(n, 1, 4, 4))),
-    "codebook_attention": (
-        _codebook_attention,
-        lambda n: (torch.randn(n, 9, 8), torch.randn(12, 8), torch.randn(12, 8)),
-    ),
-    "self_attention": (_self_attention, lambda n: tuple(torch.randn(n, 9, 8) for _ in range(3))),
-    "group_norm": (_group_norm, lambda n: (_pictures(n), torch.randn(8), torch.randn(8))),
-}
+def tensors_of(name: str, batch: int = 2) -> tuple[Tensor, ...]:
+    """Small inputs of an op."""
+    sizes = {**named(name).small, "batch": batch}
+    return named(name).inputs("cpu", **sizes)
 
 
 def on_gpu(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
@@ -68,16 +31,16 @@ def on_gpu(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
     return FakeTensor(mode, meta, torch.device("cuda:0"))
 
 
-every_op = pytest.mark.parametrize("name", list(OPS))
+every_op = pytest.mark.parametrize("name", [example.name for example in ON_GPU])
 
 
 def call(name: str, tensors: tuple[Tensor, ...], backend: str) -> Tensor:
-    return OPS[name][0](*tensors, backend)
+    return named(name).op(*tensors, backend=backend)
 
 
 @every_op
 def test_auto_on_the_cpu_never_takes_a_gpu_backend(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors = OPS[name][1](2)
+    tensors = tensors_of(name)
     expected = call(name, tensors, "reference")
     monkeypatch.setattr(_triton, "_reason", "taken by mistake")
     monkeypatch.setattr(_native, "_cuda_reason", "taken by mistake")
@@ -89,14 +52,14 @@ def test_triton_refuses_cpu_tensors_outside_its_interpreter(name: str, monkeypat
     monkeypatch.setattr(_triton, "_INTERPRETED", False)
     monkeypatch.setattr(_triton, "_reason", None)
     with pytest.raises(BackendError, match="'triton' cannot run here: it takes tensors on a GPU, not on cpu"):
-        call(name, OPS[name][1](2), "triton")
+        call(name, tensors_of(name), "triton")
 
 
 @every_op
 def test_a_missing_triton_is_named_with_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_triton, "_reason", "triton is not installed: pip install 'cbtalk[gpu]'")
     with pytest.raises(BackendError, match=r"triton is not installed: pip install 'cbtalk\[gpu\]'"):
-        call(name, OPS[name][1](2), "triton")
+        call(name, tensors_of(name), "triton")
 
 
 def test_triton_is_found_missing_or_too_old_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,28 +80,28 @@ def test_triton_is_found_missing_or_too_old_by_its_version(monkeypatch: pytest.M
 def test_a_missing_cuda_library_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_native, "_cuda_reason", "libcbtalk_cuda.so is not beside the package")
     with pytest.raises(BackendError, match=r"'cuda' cannot run here: libcbtalk_cuda\.so is not beside the package"):
-        call(name, OPS[name][1](2), "cuda")
+        call(name, tensors_of(name), "cuda")
 
 
 @every_op
 def test_cuda_refuses_cpu_tensors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"backend 'cuda' cannot run here: ."):  # with whatever reason holds here
-        call(name, OPS[name][1](2), "cuda")
+        call(name, tensors_of(name), "cuda")
     monkeypatch.setattr(_native, "_cuda_reason", None)
     with pytest.raises(BackendError, match="'cuda' cannot run here: it takes tensors on a GPU, not on cpu"):
-        call(name, OPS[name][1](2), "cuda")
+        call(name, tensors_of(name), "cuda")
 
 
 @every_op
 def test_an_unknown_backend_is_answered_with_the_known_ones(name: str) -> None:
     with pytest.raises(BackendError, match=r"known: auto, .*triton"):
-        call(name, OPS[name][1](2), "tensorrt")
+        call(name, tensors_of(name), "tensorrt")
 
 
 @interpreted
 @every_op
 def test_float64_is_refused_by_name_and_served_by_auto(name: str) -> None:
-    tensors = tuple(tensor.double() for tensor in OPS[name][1](2))
+    tensors = tuple(tensor.double() for tensor in tensors_of(name))
     with pytest.raises(BackendError, match=r"'triton' cannot run here: .*float32"):
         call(name, tensors, "triton")
     assert call(name, tensors, "auto").dtype == torch.float64
@@ -146,7 +109,7 @@ def test_float64_is_refused_by_name_and_served_by_auto(name: str) -> None:
 
 @interpreted
 def test_a_layout_without_a_kernel_is_refused() -> None:
-    x, weight, bias = OPS["group_norm"][1](2)
+    x, weight, bias = tensors_of("group_norm")
     with pytest.raises(BackendError, match="channels_last"):
         call("group_norm", (x.contiguous(), weight, bias), "triton")
 
@@ -155,7 +118,7 @@ def test_a_layout_without_a_kernel_is_refused() -> None:
 @every_op
 def test_tensors_on_two_devices_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_native, "_cuda_reason", None)
-    first, *others = OPS[name][1](2)
+    first, *others = tensors_of(name)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         tensors = (on_gpu(mode, first), *others)
         for backend in ("cuda", "triton"):
@@ -170,7 +133,7 @@ def test_tensors_on_two_devices_are_refused(name: str, monkeypatch: pytest.Monke
 @every_op
 def test_fake_tensors_take_the_triton_op(name: str, device: str) -> None:
     """The shapes, dtypes, layouts and devices that a compiler sees, without a kernel run."""
-    tensors = tuple(tensor.to(device) for tensor in OPS[name][1](2))
+    tensors = tuple(tensor.to(device) for tensor in tensors_of(name))
     real = call(name, tensors, "triton")
     with FakeTensorMode() as mode:
         fake = call(name, tuple(mode.from_tensor(tensor) for tensor in tensors), "triton")
@@ -187,7 +150,7 @@ def test_compiles_whole_with_dynamic_shapes(name: str) -> None:
 
     compiled = torch.compile(step, fullgraph=True, dynamic=True, backend="eager")
     for batch in (2, 3):
-        leaves = [tensor.requires_grad_() for tensor in OPS[name][1](batch)]
+        leaves = [tensor.requires_grad_() for tensor in tensors_of(name, batch)]
         ours, expected = compiled(*leaves), step(*leaves)
         torch.testing.assert_close(ours, expected)
         grad = torch.randn_like(expected)

@@ -7,26 +7,27 @@ import torch
 from torch import Tensor
 
 from bench.peak import peak_bytes
-from cbtalk.doctor import GPU_BACKENDS, OpCase, op_cases
+from cbtalk.doctor import GPU_BACKENDS
 from cbtalk.errors import BackendError
 from cbtalk.ops import codebook_attention, flow_warp, group_norm, nearest_code
+from cbtalk.ops.examples import ON_GPU, Example, Inputs, named
 from tests.kernels.where import needs_gpu
 
 pytestmark = needs_gpu
 
-NAMES = [case.name for case in op_cases()[:-1]]  # without conv3x3, which has no kernel for a GPU
-each_op = pytest.mark.parametrize("name", NAMES)
+each_op = pytest.mark.parametrize("name", [example.name for example in ON_GPU])
 each_backend = pytest.mark.parametrize("backend", GPU_BACKENDS)
 
 
-def case_named(name: str, backend: str, device: str = "cuda") -> OpCase:
-    """The op's case on the GPU; skips where the backend is off."""
-    case = next(case for case in op_cases(device) if case.name == name)
+def on_gpu(name: str, backend: str, device: str = "cuda") -> tuple[Example, Inputs]:
+    """The op and inputs on the GPU; skips where the backend is off."""
+    example = named(name)
+    inputs = example.inputs(device)
     try:
-        case.op(*case.inputs, backend=backend)
+        example.op(*inputs, backend=backend)
     except BackendError as reason:
         pytest.skip(str(reason))
-    return case
+    return example, inputs
 
 
 def close(actual: Tensor, expected: Tensor) -> bool:
@@ -36,28 +37,28 @@ def close(actual: Tensor, expected: Tensor) -> bool:
 @each_op
 @each_backend
 def test_a_captured_graph_follows_its_inputs(name: str, backend: str) -> None:
-    case = case_named(name, backend)
-    static = [x.clone() for x in case.inputs]
+    example, inputs = on_gpu(name, backend)
+    static = [x.clone() for x in inputs]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = case.op(*static, backend=backend)
+        out = example.op(*static, backend=backend)
     for seed in (1, 2):
         torch.manual_seed(seed)
         for x in static:
             x.copy_(torch.rand_like(x))
         graph.replay()
         torch.cuda.synchronize()
-        assert close(out, case.op(*static, backend="reference"))
+        assert close(out, example.op(*static, backend="reference"))
 
 
 @each_op
 @each_backend
 def test_gradients_can_be_captured(name: str, backend: str) -> None:
-    case = case_named(name, backend)
-    leaves = [x.clone().requires_grad_() for x in case.inputs]
+    example, inputs = on_gpu(name, backend)
+    leaves = [x.clone().requires_grad_() for x in inputs]
 
     def step() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(case.op(*leaves, backend=backend).square().sum(), leaves)
+        return torch.autograd.grad(example.op(*leaves, backend=backend).square().sum(), leaves)
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -69,23 +70,23 @@ def test_gradients_can_be_captured(name: str, backend: str) -> None:
         captured = step()
     graph.replay()
     torch.cuda.synchronize()
-    assert all(close(one, other) for one, other in zip(captured, eager, strict=True))
+    assert all(close(mine, other) for mine, other in zip(captured, eager, strict=True))
 
 
 @each_op
 @each_backend
 def test_the_current_stream_is_used(name: str, backend: str) -> None:
     """The inputs are written late on a side stream; a kernel on another stream would read the old ones."""
-    case = case_named(name, backend)
-    expected = case.op(*case.inputs, backend="reference")
-    late = [torch.zeros_like(x) for x in case.inputs]
+    example, inputs = on_gpu(name, backend)
+    expected = example.op(*inputs, backend="reference")
+    late = [torch.zeros_like(x) for x in inputs]
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
-        for target, source in zip(late, case.inputs, strict=True):
+        for target, source in zip(late, inputs, strict=True):
             target.copy_(source)
-        out = case.op(*late, backend=backend)
+        out = example.op(*late, backend=backend)
     stream.synchronize()
     assert close(out, expected)
 
@@ -100,28 +101,28 @@ def deterministic() -> Iterator[None]:
 @each_op
 @each_backend
 def test_gradients_are_the_same_bits_where_torch_asks_for_it(name: str, backend: str, deterministic: None) -> None:
-    case = case_named(name, backend)
-    leaves = [x.clone().requires_grad_() for x in case.inputs]
-    runs = [torch.autograd.grad(case.op(*leaves, backend=backend).square().sum(), leaves) for _ in range(3)]
+    example, inputs = on_gpu(name, backend)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    runs = [torch.autograd.grad(example.op(*leaves, backend=backend).square().sum(), leaves) for _ in range(3)]
     for other in runs[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(runs[0], other, strict=True))
+        assert all(torch.equal(first, second) for first, second in zip(runs[0], other, strict=True))
 
 
 @each_op
 @each_backend
 def test_torch_compile_keeps_one_graph(name: str, backend: str) -> None:
-    case = case_named(name, backend)
-    compiled = torch.compile(lambda *inputs: case.op(*inputs, backend=backend), fullgraph=True)
-    assert close(compiled(*case.inputs), case.op(*case.inputs, backend="reference"))
+    example, inputs = on_gpu(name, backend)
+    compiled = torch.compile(lambda *inputs: example.op(*inputs, backend=backend), fullgraph=True)
+    assert close(compiled(*inputs), example.op(*inputs, backend="reference"))
 
 
 @each_op
 @each_backend
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_the_device_of_the_tensors_is_used(name: str, backend: str) -> None:
-    case = case_named(name, backend, "cuda:1")
+    example, inputs = on_gpu(name, backend, "cuda:1")
     assert torch.cuda.current_device() == 0
-    assert close(case.op(*case.inputs, backend=backend), case.op(*case.inputs, backend="reference"))
+    assert close(example.op(*inputs, backend=backend), example.op(*inputs, backend="reference"))
 
 
 def _large_warp(backend: str) -> tuple[Tensor, Tensor]:
@@ -155,48 +156,48 @@ def _large_attention(backend: str) -> tuple[Tensor, Tensor]:
     return found, codebook_attention(query[-1:], key, value, heads=8, backend="reference")
 
 
+# By the base name of the kernels' files.
+LARGE: dict[str, Callable[[str], tuple[Tensor, Tensor]]] = {
+    "flow_warp": _large_warp,
+    "group_norm": _large_norm,
+    "nearest_code": _large_codes,
+    "codebook_attention": _large_attention,
+}
+
+
 @each_backend
-@pytest.mark.parametrize("large", [_large_warp, _large_norm, _large_codes, _large_attention])
-def test_more_than_two_to_the_31_elements(large: Callable[[str], tuple[Tensor, Tensor]], backend: str) -> None:
+@pytest.mark.parametrize("base", LARGE)
+def test_more_than_two_to_the_31_elements(base: str, backend: str) -> None:
     if torch.cuda.get_device_properties(0).total_memory < 40 << 30:
         pytest.skip("needs 40 GB of GPU memory")
     try:
-        actual, expected = large(backend)
+        actual, expected = LARGE[base](backend)
     except BackendError as reason:
         pytest.skip(str(reason))
     assert torch.allclose(actual.float(), expected.float(), rtol=2e-2, atol=2e-2)
-
-
-def _larger(case: OpCase) -> list[Tensor]:
-    """The inputs of the case, 64 times the batch."""
-    batch = case.inputs[0].shape[0]
-    larger = [x.repeat(64, *[1] * (x.dim() - 1)) if x.shape[0] == batch else x for x in case.inputs]
-    if case.inputs[0].dim() == 4:
-        larger[0] = larger[0].contiguous(memory_format=torch.channels_last)
-    return larger
 
 
 @each_op
 @each_backend
 def test_a_call_needs_little_more_than_its_results(name: str, backend: str) -> None:
     """Inputs are there before the call; beyond the outputs at most a tenth of inputs and outputs together."""
-    case = case_named(name, backend)
-    larger = _larger(case)
-    results = case.op(*larger, backend=backend)
+    example, _ = on_gpu(name, backend)
+    larger = example.inputs("cuda", batch=128)
+    results = example.op(*larger, backend=backend)
     size = results.numel() * results.element_size()
     if name in ("nearest_code", "vector_quantize"):  # the indices, and the codes beside the loss
         size += 8 * larger[0].shape[0] + (4 * larger[0].numel() if name == "vector_quantize" else 0)
     given = sum(x.numel() * x.element_size() for x in larger)
-    assert peak_bytes(lambda: case.op(*larger, backend=backend), "cuda") <= size + 0.1 * (size + given) + 4096
+    assert peak_bytes(lambda: example.op(*larger, backend=backend), "cuda") <= size + 0.1 * (size + given) + 4096
 
 
 @each_op
 @each_backend
 def test_gradients_need_little_more_than_themselves(name: str, backend: str) -> None:
     """Inputs, output and its gradient are there before; beyond the gradients at most a tenth of all together."""
-    case = case_named(name, backend)
-    leaves = [x.clone().requires_grad_() for x in _larger(case)]
-    out = case.op(*leaves, backend=backend)
+    example, _ = on_gpu(name, backend)
+    leaves = [x.clone().requires_grad_() for x in example.inputs("cuda", batch=128)]
+    out = example.op(*leaves, backend=backend)
     grad_out = torch.randn_like(out)
     gradients = sum(leaf.nbytes for leaf in leaves)
     peak = peak_bytes(lambda: torch.autograd.grad(out, leaves, grad_out, retain_graph=True), "cuda")

@@ -46,6 +46,11 @@ FAULTS = {
         "for first in range(0, keys, BLOCK_K):",
         "for first in range(0, tl.maximum(keys // BLOCK_K, 1) * BLOCK_K, BLOCK_K):",
     ),
+    "a dropped last pixel": (
+        "group_norm",
+        "inside = (p < pixels) & (c < C)[None, :]",
+        "inside = (p < pixels - 1) & (c < C)[None, :]",
+    ),
     "a padding of keys that counts": ("codebook_attention", "kept = key < keys", "kept = key <= keys"),
 }
 
