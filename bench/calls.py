@@ -37,7 +37,7 @@ def _functions() -> dict[str, Thunk]:
     raw = torch.ops.cbtalk.conv3x3.default
     return {
         **calls,
-        "Conv3x3": partial(module, x),
+        "conv3x3, module": partial(module, x),
         "conv3x3, raw op": lambda: raw(x, weight, packed, bias, None, 1.0, False),
     }
 

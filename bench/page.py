@@ -38,6 +38,9 @@ def _body(results: Record) -> Iterator[str]:
     yield from _ceilings(results["ceilings"])
     if "ops" in results:
         yield from _ops(results["ops"], results["ceilings"])
+    if "calls" in results:
+        yield "<h2>The cost of a call</h2><p>From Python to the result, on the CPU, on the smallest inputs.</p>"
+        yield from _table(["op", "a call"], [(name, words.duration(cost)) for name, cost in results["calls"].items()])
     if "model" in results:
         yield from _model(results["model"], results["training"])
 

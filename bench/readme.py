@@ -49,6 +49,9 @@ def _lines(results: Results) -> Iterator[str]:
         if case.name in records:
             yield from _rows(records[case.name], case.shown)
     yield ""
+    if "calls" in results:
+        yield f"The cost of a call, from Python to the result on the smallest inputs: {words.calls(results['calls'])}."
+        yield ""
     yield from _model(results["model"])
     yield ""
     training = results["training"]

@@ -44,6 +44,8 @@ def show(results: Record) -> None:
         for record in results["ops"]:
             console.print(case_table(record))
         console.print("\n".join(dict.fromkeys(_absent(results["ops"]))), markup=False)
+    if "calls" in results:
+        console.print(f"cost of a call on the CPU: {words.calls(results['calls'])}")
     if "model" in results:
         console.print(model_table(results["model"]))
         console.print(stage_table(results["model"]))

@@ -23,6 +23,7 @@ if __name__ == "__main__":
 import torch
 
 from bench import compare, machine, report
+from bench.calls import measure_calls
 from bench.case import Setting
 from bench.cases import OPS, cases
 from bench.ceilings import measure_ceilings
@@ -72,6 +73,9 @@ def _measure(arguments: argparse.Namespace, results: Results) -> None:
         prepared = list(_gated(arguments, setting))
         results["ops"] = list(_timed(prepared, device, CASE_SECONDS * pace))
         ceilings = ceilings.best(measure_ceilings(device, 2 * pace))
+    if everything:
+        report.progress("the cost of a call")
+        results["calls"] = measure_calls()
     scene = make_scene(arguments.model or "paper", device) if arguments.model or everything else None
     if scene is not None:
         report.progress("the whole model")

@@ -40,6 +40,11 @@ def ratio(record: Record, side: str) -> float:
     return record["ratios"][side]["median"]
 
 
+def calls(seconds: Record) -> str:
+    """The cost of a call of each op."""
+    return ", ".join(f"{name} {duration(cost)}" for name, cost in seconds.items())
+
+
 def training(record: Record) -> str:
     """Which step was measured."""
     return f"{record['config']}, batch {record['batch']}, {record['precision']}"

@@ -55,17 +55,8 @@ __all__ = [
     "vector_quantize",
 ]
 
-_HOMES = {
-    "codebook_attention": "cbtalk.ops",
-    "conv3x3": "cbtalk.ops",
-    "flow_warp": "cbtalk.ops",
-    "group_norm": "cbtalk.ops",
-    "load": "cbtalk.model.checkpoint",
-    "nearest_code": "cbtalk.ops",
-    "render_video": "cbtalk.render",
-    "self_attention": "cbtalk.ops",
-    "vector_quantize": "cbtalk.ops",
-}
+# Of what is no op.
+_HOMES = {"load": "cbtalk.model.checkpoint", "render_video": "cbtalk.render"}
 
 
 # In a checkout that is not installed, the Triton kernels lie beside the package instead of in it.
@@ -75,9 +66,9 @@ if _util.find_spec("cbtalk.kernels") is None and (_CHECKOUT / "kernels" / "__ini
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'cbtalk' has no attribute {name!r}")
-    value = getattr(_importlib.import_module(_HOMES[name]), name)
+    value = getattr(_importlib.import_module(_HOMES.get(name, "cbtalk.ops")), name)
     globals()[name] = value
     return value
 

@@ -51,9 +51,14 @@ _library, _cpu_reason = _load_cpu(_FOLDER / "libcbtalk_cpu.so")
 _cuda_library, _cuda_reason = _load_cuda(_FOLDER / "libcbtalk_cuda.so")
 
 
-def why_not_cpp() -> str | None:
-    """Why the C++ kernels for the CPU cannot be used at all, or None."""
-    return _cpu_reason
+def why_not_cpp(*tensors: Tensor | None) -> str | None:
+    """Why no C++ kernel for the CPU can take these tensors, or None; each op checks dtypes and layouts itself."""
+    if _cpu_reason is not None:
+        return _cpu_reason
+    for tensor in tensors:
+        if tensor is not None and not tensor.is_cpu:
+            return f"it takes CPU tensors only, not on {tensor.device}"
+    return None
 
 
 def why_not_cuda(*tensors: Tensor) -> str | None:

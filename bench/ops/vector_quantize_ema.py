@@ -34,12 +34,13 @@ def ema_case(setting: Setting, N: int, K: int, D: int) -> Case:
 
 
 class _Averages:
-    """Moving averages of the count and the sum of the rows of each code, and the codes that they give."""
+    """Moving averages of the count and the sum of the rows of each code, float32 or wider, and the codes they give."""
 
     def __init__(self, codebook: Tensor) -> None:
         self.begin = codebook
-        self.codes, self.sums = torch.empty_like(codebook), torch.empty_like(codebook)
-        self.counts = codebook.new_empty(codebook.shape[0])
+        self.codes = torch.empty_like(codebook)
+        self.sums = torch.empty_like(codebook, dtype=torch.promote_types(codebook.dtype, torch.float32))
+        self.counts = self.sums.new_empty(codebook.shape[0])
 
     def reset(self) -> None:
         self.codes.copy_(self.begin)
@@ -49,10 +50,10 @@ class _Averages:
     def update(self, counts: Tensor, sums: Tensor) -> Tensor:
         """The new codes."""
         self.counts.lerp_(counts.to(self.counts.dtype), 1 - DECAY)
-        self.sums.lerp_(sums, 1 - DECAY)
+        self.sums.lerp_(sums.to(self.sums.dtype), 1 - DECAY)
         total = self.counts.sum()
         smoothed = (self.counts + EPS) / (total + len(self.counts) * EPS) * total
-        return torch.div(self.sums, smoothed[:, None], out=self.codes)
+        return self.codes.copy_(self.sums / smoothed[:, None])
 
 
 def _ours(z: Tensor, codebook: Tensor) -> Thunk:

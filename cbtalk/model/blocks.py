@@ -18,18 +18,13 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor, *, leak: float = 1.0, residual: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W); `leak` is the slope below zero (0 = ReLU), `residual` is added at the end."""
-        assert self.bias is not None
-        return conv3x3(
-            x,
-            self.weight,
-            self.bias,
-            residual=residual,
-            leak=leak,
-            upsample=self.upsample,
-            transformed=lambda points: self._transformed(
-                lambda: transform_weight(self.weight, points), self.weight, key=points
-            ),
-        )
+        weight, bias = self.weight, self.bias
+        assert bias is not None
+
+        def transformed(points: int) -> Tensor:
+            return self._transformed(lambda: transform_weight(weight, points), weight, key=points)
+
+        return conv3x3(x, weight, bias, residual=residual, leak=leak, upsample=self.upsample, transformed=transformed)
 
 
 class NarrowConv2d(nn.Conv2d):

@@ -5,7 +5,9 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
 from torch._guards import detect_fake_mode
+from torch.nn import Parameter
 
 Value = TypeVar("Value")
 
@@ -23,7 +25,7 @@ class Remembered(Generic[Value]):
 
     def __call__(self, compute: Callable[[], Value], *tensors: Tensor, key: Hashable = None) -> Value:
         """`compute()`, or what it gave when the tensors and the key last were the same."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or detect_fake_mode(tensors) is not None:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or _may_be_fake(tensors):
             return compute()
         state = (key, *_state(*tensors))
         if self._value is None or self._state != state:
@@ -32,6 +34,14 @@ class Remembered(Generic[Value]):
 
     def __reduce__(self) -> tuple[type["Remembered[Value]"], tuple[()]]:
         return Remembered, ()
+
+
+def _may_be_fake(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether a mode or a subclass makes fake tensors of these; to look for either first saves most of the time."""
+    special = _len_torch_dispatch_stack() > 0
+    for tensor in tensors:
+        special = special or type(tensor) not in (Tensor, Parameter)
+    return special and detect_fake_mode(tensors) is not None
 
 
 def _state(*tensors: Tensor) -> tuple[Any, ...]:

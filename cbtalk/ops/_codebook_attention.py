@@ -89,10 +89,8 @@ def self_attention(
 
 def why_not_cpp(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
     """Why the C++ kernels cannot take these tensors, or None."""
-    if reason := _native.why_not_cpp():
+    if reason := _native.why_not_cpp(query, key, value):
         return reason
-    if any(x.device.type != "cpu" for x in (query, key, value)):
-        return "it takes CPU tensors only"
     if query.dtype not in (torch.float32, torch.bfloat16):
         return "it takes float32 or bfloat16 only"
     return None

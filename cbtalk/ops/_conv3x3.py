@@ -52,15 +52,17 @@ def conv3x3(
         ValueError: shapes that do not fit together.
         BackendError: the backend asked for by name cannot run here.
     """
-    if x.dim() != 4 or weight.shape[1:] != (x.shape[1], 3, 3) or bias.shape != weight.shape[:1]:
+    if x.dim() != 4 or bias.dim() != 1 or weight.shape != (len(bias), x.shape[1], 3, 3):
         raise ValueError(
             f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and bias {tuple(bias.shape)} are not "
             "(B, C, H, W), (O, C, 3, 3) and (O,)"
         )
     chosen = choose(backend, WHY_NOT, x, weight, bias, residual)
-    if chosen == "reference" or (backend == "auto" and not _pays(x, weight, upsample)):
+    _, channels, height, width = x.shape
+    fewest = min(channels, len(bias))
+    if chosen == "reference" or (backend == "auto" and not _pays(fewest, height * width, upsample)):
         return reference.conv3x3(x, weight, bias, residual=residual, leak=leak, upsample=upsample)
-    points = _points(x, upsample)
+    points = _points(min(height, width), upsample)
     packed = transformed(points) if transformed else transform_weight(weight.detach(), points)
     return _OP(chosen, x, weight, packed, bias, residual, leak, upsample).permute(0, 3, 1, 2)
 
@@ -94,33 +96,34 @@ _TRANSFORMS = {
 }
 
 
-def _points(x: Tensor, upsample: bool) -> int:
-    """Large tiles for large pictures; small ones would wait for a weight four times its size."""
+def _points(side: int, upsample: bool) -> int:
+    """Large tiles for large images; small ones would wait for a weight four times its size."""
     if upsample:
         return 9
-    return 36 if min(x.shape[2:]) >= 32 else 16
+    return 36 if side >= 32 else 16
 
 
 def why_not_cpp(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> str | None:
     """Why the C++ kernel cannot take these tensors, or None."""
-    if reason := _native.why_not_cpp():
+    if reason := _native.why_not_cpp(x, weight, bias, residual):
         return reason
-    tensors = [x, weight, bias] if residual is None else [x, weight, bias, residual]
-    if any(tensor.device.type != "cpu" or tensor.dtype != torch.float32 for tensor in tensors):
-        return "it takes float32 CPU tensors only"
+    tensors = (x, weight, bias) if residual is None else (x, weight, bias, residual)
+    for tensor in tensors:
+        if tensor.dtype != torch.float32:
+            return "it takes float32 only"
     if torch.is_autocast_enabled("cpu"):
         return "autocast asks for another dtype"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "it is for inference: torch's convolution keeps what gradients need"
-    if not all(is_channels_last(image) for image in ([x] if residual is None else [x, residual])):
+    if not is_channels_last(x) or (residual is not None and not is_channels_last(residual)):
         return "it takes channels_last images only"
     return None
 
 
-def _pays(x: Tensor, weight: Tensor, upsample: bool) -> bool:
+def _pays(channels: int, pixels: int, upsample: bool) -> bool:
     """Whether fewer products outweigh the transforms: not for few channels, nor below 8 x 8, where reading the weight,
     which the transform enlarges, is what takes the time."""
-    return upsample or (min(weight.shape[:2]) >= 16 and x.shape[2] * x.shape[3] >= 8 * 8)
+    return upsample or (channels >= 16 and pixels >= 8 * 8)
 
 
 def _fake(

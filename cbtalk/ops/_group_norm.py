@@ -73,10 +73,8 @@ def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int) -
 
 def why_not_cpp(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
     """Why the C++ kernels cannot take these tensors, or None."""
-    if reason := _native.why_not_cpp():
+    if reason := _native.why_not_cpp(x, weight, bias):
         return reason
-    if any(tensor.device.type != "cpu" for tensor in _given(x, weight, bias)):
-        return "it takes CPU tensors only"
     if x.dtype not in (torch.float32, torch.bfloat16):
         return "it takes float32 and bfloat16 only"
     return _why_not_layout(x)

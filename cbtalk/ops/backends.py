@@ -37,9 +37,11 @@ def choose(requested: str, why_not: WhyNot, *arguments: Any) -> str:
     """
     _refuse_distributed(arguments)
     wanted = _auto if requested == "auto" else requested
-    order = _ON_CPU if arguments[0].device.type == "cpu" else _ON_GPU
+    order = _ON_CPU if arguments[0].is_cpu else _ON_GPU
     if wanted == "auto":
-        return next(name for name in order if _reason(name, why_not, arguments) is None)
+        for name in order:
+            if _reason(name, why_not, arguments) is None:
+                return name
     if wanted != "reference" and wanted not in why_not:
         known = ", ".join(name for name in order if name == "reference" or name in why_not)
         raise BackendError(f"no backend {wanted!r} for this op; known: auto, {known}")

@@ -42,6 +42,7 @@ def a_run() -> Results:
         "machine": {"cpu": "a <machine>"},
         "ceilings": {"copy": 1e10, "copies": [[1000, 5e10]], "float32": 1e11, "bfloat16": 1e12, "exponentials": 1e9},
         "ops": [record, {"op": "op", "case": "op 2", "direction": "fwd", "fail": "not the double"}],
+        "calls": {"nearest_code": 2e-5, "conv3x3, raw op": 6e-6},
         "model": {
             "preset": "paper",
             "largest difference of the pictures": 1e-6,
@@ -126,6 +127,7 @@ def test_the_page_is_whole_escaped_and_needs_no_network() -> None:
     assert text.count("<svg") >= 4
     assert "2.00 ms, 2.0 times the least possible on this machine (50% of the limit). Memory sets" in tags.text
     assert "FAIL: not the double" in tags.text
+    assert "nearest_code20.0 us" in tags.text
 
 
 def test_a_run_of_the_ops_alone_makes_a_page() -> None:

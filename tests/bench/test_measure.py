@@ -3,6 +3,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from bench.calls import measure_calls
 from bench.case import Case, Inputs, Judge, Prepare, Thunk
 from bench.ceilings import Ceilings
 from bench.measure import BUFFERS, OURS, Record, add_floor, gate, time_case
@@ -10,6 +11,7 @@ from bench.peak import peak_bytes
 from bench.report import case_table, console
 from bench.timing import interleave
 from bench.work import Work
+from cbtalk.ops.examples import EXAMPLES
 
 MEGABYTE = 1 << 20
 
@@ -115,3 +117,9 @@ def test_the_peak_counts_what_lives_at_once() -> None:
     assert MEGABYTE <= one < 1.1 * MEGABYTE
     assert 2 * MEGABYTE <= two < 2.1 * MEGABYTE
     assert freed < 1.1 * MEGABYTE
+
+
+def test_the_cost_of_a_call_is_that_of_every_op() -> None:
+    costs = measure_calls(rounds=1, calls=2)
+    assert {name.split(",")[0] for name in costs} == {example.name for example in EXAMPLES}
+    assert all(cost > 0 for cost in costs.values())
