@@ -21,7 +21,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 
 def package_files(kernels: str = "kernels") -> set[str]:
     """What a user must get: sources, type marks and weights; `kernels` is where the Triton kernels are expected."""
-    patterns = ("cbtalk/**/*.py", "cbtalk/py.typed", "cbtalk/*.pyi", "cbtalk/weights/*")
+    patterns = ("cbtalk/**/*.py", "cbtalk/py.typed", "cbtalk/*.pyi", "cbtalk/weights/*", "cbtalk/faces/yunet.*")
     package = {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
     return package | {f"{kernels}/{path.name}" for path in ROOT.glob("kernels/*.py")}
 
@@ -48,7 +48,8 @@ def test_the_source_distribution_can_be_built_and_tested(tmp_path: Path) -> None
         "setup.py",
         "tests/checks.py",
     }
-    assert sources | needed | package_files() <= names
+    examples = {str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.py")}
+    assert sources | needed | examples | package_files() <= names
     assert not [name for name in names if name.endswith(".so")]
 
 

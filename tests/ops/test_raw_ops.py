@@ -48,7 +48,7 @@ def test_the_gradient_of_flow_warp(name: str) -> None:
     feature = torch.randn(grad.shape).contiguous(memory_format=torch.channels_last)
     flow = torch.zeros(grad.shape[0], 1, *grad.shape[2:], 2)
     with pytest.raises(RuntimeError, match="grad_output must be dense"):
-        torch.ops.cbtalk.flow_warp_backward(grad, feature, flow, None, True, True, True, False, False)
+        torch.ops.cbtalk.flow_warp_backward(grad, feature, flow, None, True, 0, True, True, False, False)
 
 
 def test_flow_warp_of_a_picture_that_32_bits_do_not_address() -> None:
@@ -56,10 +56,10 @@ def test_flow_warp_of_a_picture_that_32_bits_do_not_address() -> None:
     feature = memory.as_strided((1, 1, 2, 2), (0, 0, 2**31, 1))
     flow = torch.zeros(1, 1, 2, 2, 2)
     with pytest.raises(RuntimeError, match=r"2\^31 elements"):
-        torch.ops.cbtalk.flow_warp(feature, flow, None, 2, 2, True)
+        torch.ops.cbtalk.flow_warp(feature, flow, None, 2, 2, True, 0)
     grad = torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match=r"2\^31 elements"):
-        torch.ops.cbtalk.flow_warp_backward(grad, feature, flow, None, True, True, True, False, False)
+        torch.ops.cbtalk.flow_warp_backward(grad, feature, flow, None, True, 0, True, True, False, False)
 
 
 def test_a_single_channel_is_dense_in_every_memory_format() -> None:
