@@ -13,11 +13,12 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.filter import Graph
 
-from cbtalk.media.video_reader import clock_origin, open_container
+from cbtalk.media.container import open_container, packets
+from cbtalk.media.timeline import Timeline
 
-# What players of each container are sure to play; all else is re-encoded to AAC.
+# What players of each container, browsers for MP4, are sure to play; all else is re-encoded to AAC.
 _COPIED: dict[str, set[str]] = {
-    ".mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
+    ".mp4": {"aac", "mp3", "opus", "flac"},
     ".mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"},
     ".mkv": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "vorbis", "mp2", "dts", "pcm_s16le", "pcm_s24le"},
 }
@@ -29,8 +30,7 @@ _BITS_A_CHANNEL = 96_000  # a second: transparent for speech
 class AudioTrack:
     """Feeds the sound of `source` into `output`, copied where the container allows it, else re-encoded to AAC.
 
-    Time stamps stay on the clock of the source file, so that the sound stays in step with pictures that do so too.
-    Damaged packets are left out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
+    Time stamps are on the clock that `VideoReader` gives the pictures of the same file, so that both stay in step. Damaged packets are left out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
     """
 
     how: str | None = None
@@ -49,7 +49,7 @@ class AudioTrack:
         stream = self._input.streams.best("audio")
         if not isinstance(stream, AudioStream) or stream.codec_context is None or stream.time_base is None:
             return
-        self._packets = self._demuxed(stream, clock_origin(self._input, stream.time_base))
+        self._packets = self._demuxed(stream)
         name = stream.codec_context.codec.canonical_name
         # Raw AAC of broadcast streams carries its header in every packet instead of once.
         if copy and name in _COPIED[suffix] and (name != "aac" or stream.codec_context.extradata):
@@ -95,15 +95,15 @@ class AudioTrack:
                 self._last_dts = packet.dts
                 self._output.mux(packet)
 
-    def _demuxed(self, stream: AudioStream, origin: int) -> Iterator["av.Packet[AudioStream]"]:
-        """The packets of the source on the clock of the output; the file's damaged rest is left out."""
-        with contextlib.suppress(av.FFmpegError):
-            for packet in self._input.demux(stream):
-                pts = packet.pts if packet.pts is not None else packet.dts
-                if packet.size and pts is not None:
-                    packet.pts = pts - origin
-                    packet.dts = packet.pts if packet.dts is None else packet.dts - origin
-                    yield packet
+    def _demuxed(self, stream: AudioStream) -> Iterator["av.Packet[AudioStream]"]:
+        """The packets of the source on the clock of the output; places that cannot be read are left out."""
+        for packet in Timeline(self._input).placed(packets(self._input)):
+            if isinstance(packet, str) or packet.stream is not stream:
+                continue
+            packet.pts = packet.pts if packet.pts is not None else packet.dts
+            if packet.pts is not None:
+                packet.dts = packet.pts if packet.dts is None else packet.dts
+                yield packet
 
 
 class _AacEncoder:

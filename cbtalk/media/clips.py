@@ -14,10 +14,9 @@ from cbtalk.atomic import atomic_path
 from cbtalk.errors import InputError
 from cbtalk.media.crop import center_square, crop_resize
 from cbtalk.media.images import read_image
+from cbtalk.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from cbtalk.media.video_reader import Frame, open_video
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg"})
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 FOLDER_RATE = Fraction(25)
 COMPARED = 8
 
@@ -37,7 +36,8 @@ def identity_of(name: str) -> str:
 
 
 def find_clips(root: Path) -> list[Clip]:
-    """All clips below ``root`` in the order of their names: each video file, and each folder that holds pictures.
+    """All clips below ``root`` in the order of their names: each video file of the kinds that `render` reads, and each
+    folder that holds pictures and no video. Pictures beside videos, or beside clips in ``root`` itself, are posters.
 
     Raises:
         InputError: ``root`` is no folder, or holds no clip.
@@ -50,11 +50,13 @@ def find_clips(root: Path) -> list[Clip]:
         suffixes = {name: Path(name).suffix.lower() for name in files if not name.startswith(".")}
         here = Path(folder)
         paths = [here / name for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
-        if any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
+        if not paths and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
             paths.append(here)
         clips += [Clip(path.relative_to(root).as_posix(), path, identity_of(path.name)) for path in paths]
     if not clips:
         raise InputError(f"{root}: no video file and no folder of frames in it")
+    if len(clips) > 1:
+        clips = [clip for clip in clips if clip.path != root]
     return sorted(clips, key=lambda clip: clip.name)
 
 

@@ -1,4 +1,4 @@
-"""Decoded video frames as the viewer should see them: RGB, upright, square pixels."""
+"""Decoded video frames as the viewer should see them: RGB, upright, square pixels, of one size."""
 
 from fractions import Fraction
 from typing import cast
@@ -9,53 +9,86 @@ from av.sidedata.sidedata import SideData, Type
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from cbtalk.media.alpha import over_white
+from cbtalk.media.colour import ToSrgb, signal_of
+
 # Without the last three flags swscale is off by up to 3 levels on flat colours; with them by at most 1.
 _ACCURATE = (
     Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
 _KNOWN_MATRICES = {1, 4, 5, 6, 7, 9}  # bt709, fcc, bt470bg, smpte170m, smpte240m, bt2020 as H.273 numbers them
-_HD_HEIGHT = 720  # untagged video from this height on is bt709, below it bt601, as players take it
+_SD_HEIGHT, _HD_WIDTH = 576, 1280  # untagged video beyond the first, or from the second on, is bt709, else bt601
 
 
 class UprightRgb:
     """Converts the frames of one video stream; the first frame settles size and orientation for all.
 
-    Colours follow the frame's own matrix and range tags; HDR is not tone-mapped. Transparency is laid over white.
-    Pixels that are not square are made so by changing the width. A frame whose size differs from the first one's is
-    scaled to it.
+    Colours follow the frame's own tags; HDR and wide colour are brought to BT.709 (`colour`). Transparency is laid over
+    white. Pixels that are not square are made so by changing the width. A frame of another size than the first one's
+    is scaled, its shape kept, until the shorter sides agree, and centred: what sticks out is cut off, and what is
+    missing is filled with the edge.
     """
 
     def __init__(self, first: av.VideoFrame, pixel_aspect: Fraction | None) -> None:
         """Settle the size from the first frame; `pixel_aspect` is a pixel's width over its height, None if unknown."""
-        aspect = pixel_aspect if pixel_aspect and Fraction(1, 4) <= pixel_aspect <= 4 else Fraction(1)
-        self._stored = (max(1, round(first.width * aspect)), first.height)
+        self._aspect = pixel_aspect if pixel_aspect and Fraction(1, 4) <= pixel_aspect <= 4 else Fraction(1)
         self._matrix = _display_matrix(first)
         self._reformatter = VideoReformatter()
+        self._to_srgb: ToSrgb | None = None
+        self._stored = self._square_pixels(first)
         turned = _is_turned(self._matrix)
         self.width, self.height = self._stored[::-1] if turned else self._stored
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """The picture as (height, width, 3) uint8 RGB. Raises av.FFmpegError where the pixel format is unknown."""
+        width, height = self._square_pixels(frame)
+        if (width, height) != self._stored:
+            scale = min(self._stored) / min(width, height)
+            width, height = max(1, round(width * scale)), max(1, round(height * scale))
         alpha = any(component.is_alpha for component in frame.format.components)
-        width, height = self._stored
+        matrix = _assumed_matrix(frame)
+        signal = signal_of(frame)
+        if not (signal.is_ordinary or alpha):
+            if self._to_srgb is None or self._to_srgb.signal != signal:
+                self._to_srgb = ToSrgb(signal)
+            wide = self._reformatter.reformat(
+                frame, format="gbrp16le", src_colorspace=matrix, interpolation=_ACCURATE, threads=1
+            )
+            frame, matrix = self._to_srgb(wide), None
         converted = self._reformatter.reformat(
             frame,
             width=width,
             height=height,
             format="rgba" if alpha else "rgb24",
-            src_colorspace=_assumed_matrix(frame),
+            src_colorspace=matrix,
             interpolation=_ACCURATE,
             threads=1,
         )
         image = cast(NDArray[np.uint8], converted.to_ndarray())
-        return _turn(_over_white(image) if alpha else image, self._matrix)
+        return _turn(_fitted(over_white(image) if alpha else image, self._stored), self._matrix)
+
+    def _square_pixels(self, frame: av.VideoFrame) -> tuple[int, int]:
+        return max(1, round(frame.width * self._aspect)), frame.height
+
+
+def _fitted(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) centred in another (width, height), cut or filled with its edge where they differ."""
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    columns, rows = (
+        (np.arange(wanted) + (there - wanted) // 2).clip(0, there - 1)
+        for wanted, there in zip(size, (width, height), strict=True)
+    )
+    return image[rows[:, None], columns[None, :]]
 
 
 def _assumed_matrix(frame: av.VideoFrame) -> Colorspace | None:
     """The matrix for a frame whose tag says nothing, None where the tag (or an RGB format) says it all."""
     if frame.format.is_rgb or frame.colorspace in _KNOWN_MATRICES:
         return None
-    return Colorspace.ITU709 if frame.height >= _HD_HEIGHT else Colorspace.ITU601
+    large = frame.height > _SD_HEIGHT or frame.width >= _HD_WIDTH
+    return Colorspace.ITU709 if large else Colorspace.ITU601
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
@@ -84,9 +117,3 @@ def _turn(image: NDArray[np.uint8], matrix: tuple[int, int, int, int]) -> NDArra
     if flip:
         image = image[::-1]
     return np.ascontiguousarray(image)
-
-
-def _over_white(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGBA (H, W, 4) over a white ground, (H, W, 3)."""
-    colour, alpha = image[..., :3].astype(np.uint16), image[..., 3:].astype(np.uint16)
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

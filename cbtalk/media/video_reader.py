@@ -12,25 +12,21 @@ from typing import Self
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.errors import InputError
-from cbtalk.media.expected_frames import ExpectedFrames
+from cbtalk.media.alpha import decoder_of
+from cbtalk.media.container import container_kind, main_video, open_container, packets, reason_of
+from cbtalk.media.cut_off import is_cut_off
+from cbtalk.media.display_order import DisplayOrder, Lost, Shown
 from cbtalk.media.files import check_readable, check_size
+from cbtalk.media.timeline import Timeline, average_rate
 from cbtalk.media.upright import UprightRgb
 
-# Containers of one self-contained file. Playlists, picture sequences and text art, which FFmpeg also calls formats, are
-# left out: they would read other files than the one that was named.
-_CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,obu,nut,mxf,dv,h264,hevc,m4v,yuv4mpegpipe"
-)
-_CLOCK_RUNS_ON = 0x0200  # FFmpeg's AVFMT_TS_DISCONT: the format's clock does not start with the file
 _MOST_PIXELS = 2**26  # 8192 x 8192: more is a damaged or hostile header
 _MOST_THREADS = 8  # each holds frames of its own
-_MOST_READ_ERRORS = 16  # in a row, before the rest of the file is given up
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,8 @@ class VideoInfo:
     """What is known before the frames are read.
 
     width, height: pixels of the upright frames. average_rate: frames per second. time_base: seconds per tick of the
-    time stamps. frames, duration (seconds): as the file claims, None where it does not.
+    time stamps. frames, duration (seconds): as the file claims, None where it does not. warnings: what is wrong with
+    the file and does not keep it from being read, one line each.
     """
 
     width: int
@@ -48,16 +45,21 @@ class VideoInfo:
     frames: int | None
     duration: float | None
     has_audio: bool
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: image (H, W, 3) uint8 RGB, upright; shown from pts * time_base seconds on; index counts from 0."""
+    """One picture: image (H, W, 3) uint8 RGB, upright; shown from pts * time_base seconds on; index counts from 0.
+
+    duration: for how many ticks it is shown, of which only the last frame's is news.
+    """
 
     image: NDArray[np.uint8]
     pts: int
     time_base: Fraction
     index: int
+    duration: int
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ class BadFrame:
 
 
 def open_video(path: str | os.PathLike[str]) -> "VideoReader":
-    """Open a video file of any common kind; use it as a context manager and iterate over it once.
+    """Open a video file of any kind of `kinds`; use it as a context manager and iterate over it once.
 
-    Raises InputError for a file that is missing, a folder, empty, damaged, cut off, a still picture, or without any
-    picture that can be decoded.
+    Raises InputError for a file that is missing, a folder, empty, damaged, a still picture, or without any picture that
+    can be decoded. Of a file that is cut off what is there is read, and `info.warnings` says so.
     """
     path = Path(path)
     check_readable(path, "video")
@@ -84,35 +86,17 @@ def open_video(path: str | os.PathLike[str]) -> "VideoReader":
         raise InputError(f"{path}: is a still picture; a video or a motion file is needed")
     container = open_container(path)
     try:
-        stream = _video_stream(path, container)
-        return VideoReader(path, container, stream)
+        return VideoReader(path, container, _video_stream(path, container))
     except BaseException:
         container.close()
         raise
 
 
-def open_container(path: Path) -> InputContainer:
-    """Open a media file with FFmpeg, restricted to single local files. Raises InputError where it is none."""
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    try:
-        # "file:" keeps names such as "http:x.mp4" from being taken for addresses.
-        return av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
-    except (av.FFmpegError, ValueError) as error:
-        raise InputError(f"{path}: is not a video, or damaged or cut off; get it again or convert it to MP4") from error
-
-
-def clock_origin(container: InputContainer, time_base: Fraction) -> int:
-    """The ticks at which the file's clock starts: 0, but for broadcast formats, whose clocks run on for days."""
-    if not container.format.flags & _CLOCK_RUNS_ON or container.start_time is None:
-        return 0
-    return round(Fraction(container.start_time, av.time_base) / time_base)
-
-
 class VideoReader:
     """The frames of one video, decoded with several threads, one after another as they are asked for.
 
-    The pts are the file's own; only broadcast formats (MPEG-TS, MPEG-PS) are shifted so that the file starts at 0. They
-    always increase: a missing one is set one frame after the one before, a repeated one one tick after it.
+    The pts are those of the file on a clock that starts at 0 and never jumps (`timeline`). They always increase: a
+    missing one is set one frame after the one before, a repeated one one tick after it.
     """
 
     info: VideoInfo
@@ -120,23 +104,26 @@ class VideoReader:
     def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
         """Decode up to the first good frame, which settles size and orientation. `open_video` is the way in."""
         self._path, self._container, self._stream = path, container, stream
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = min(os.cpu_count() or 1, _MOST_THREADS)
+        self._decoder = decoder_of(stream)
+        self._decoder.thread_type = "AUTO"
+        self._decoder.thread_count = min(os.cpu_count() or 1, _MOST_THREADS)
         self._time_base = stream.time_base or Fraction(1, 1000)
-        self._rate = _rate(stream)
-        self._origin = clock_origin(container, self._time_base)
-        self._ahead: list[av.VideoFrame | str] = []
-        self._expected = ExpectedFrames(stream.codec_context.codec.canonical_name)
-        self._decoded = self._decode()
+        rate = average_rate(stream)
+        self._step = max(1, round(1 / (rate * self._time_base)))  # ticks from frame to frame
+        self._order = DisplayOrder(self._decoder.codec.canonical_name, 1 / (rate * self._time_base))
+        self._ahead: list[Shown | Lost] = []
+        self._frames = self._order.arrange(self._decode())
+        cut_off = is_cut_off(path, container_kind(container))
         self._upright = self._settle()
         self.info = VideoInfo(
             width=self._upright.width,
             height=self._upright.height,
-            average_rate=self._rate,
+            average_rate=rate,
             time_base=self._time_base,
             frames=stream.frames or None,
             duration=_duration(container, stream),
             has_audio=bool(container.streams.audio),
+            warnings=(f"{path}: is cut off: its end is missing; what is there is used",) if cut_off else (),
         )
 
     def __enter__(self) -> Self:
@@ -151,98 +138,67 @@ class VideoReader:
 
     def close(self) -> None:
         """Close the file; frames already handed out stay valid."""
-        self._decoded.close()
+        self._frames.close()
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame | BadFrame]:
         """Yield every frame in the order of time, the ones that cannot be decoded as BadFrame. Once only."""
-        step = max(1, round(1 / (self._rate * self._time_base)))
-        index, last, reason = 0, None, "is missing from the file"
-        for item in self._items():
-            if isinstance(item, str):
-                reason = item
-                self._expected.error()
+        last: int | None = None
+        early = 0
+        for index, item in enumerate(self._items()):
+            ticks = None if item.ticks is None else item.ticks + early
+            if isinstance(item, Lost):
+                yield BadFrame(index, item.reason, None if ticks is None or ticks < 0 else ticks)
                 continue
-            pts = self._pts(item, last, step)
-            if last is not None and pts <= last:
-                if self._expected.damaged:
-                    continue  # overtaken by later frames after a loss: already reported as lost
-                pts = last + 1
-            for lost in self._expected.lost_before(pts + self._origin):
-                yield self._lost(index, reason, lost)
-                index += 1
-            yield self._frame(item, pts, index)
-            index, last = index + 1, pts
-        for lost in self._expected.lost_before(None):
-            yield self._lost(index, reason, lost)
-            index += 1
-
-    def _lost(self, index: int, reason: str, ticks: int | None) -> BadFrame:
-        return BadFrame(index, reason, None if ticks is None or ticks < self._origin else ticks - self._origin)
+            if ticks is None:
+                ticks = 0 if last is None else last + self._step
+            if last is None and ticks < 0:
+                early, ticks = -ticks, 0  # an output cannot start before 0
+            last = ticks if last is None else max(ticks, last + 1)
+            yield self._frame(item.frame, last, index)
 
     def _frame(self, frame: av.VideoFrame, pts: int, index: int) -> Frame | BadFrame:
         if frame.is_corrupt:
-            self._expected.damaged = True
             return BadFrame(index, "is damaged", pts)
         try:
-            return Frame(self._upright(frame), pts, self._time_base, index)
+            image = self._upright(frame)
         except (av.FFmpegError, ValueError) as error:
-            return BadFrame(index, f"cannot be converted to RGB: {_text(error)}", pts)
+            return BadFrame(index, f"cannot be converted to RGB: {reason_of(error)}", pts)
+        return Frame(image, pts, self._time_base, index, self._shown_for(frame))
 
-    def _pts(self, frame: av.VideoFrame, last: int | None, step: int) -> int:
-        ticks = frame.pts if frame.pts is not None else frame.dts
-        if ticks is None:
-            return 0 if last is None else last + step
-        if last is None and ticks < self._origin:
-            self._origin = ticks  # an output cannot start before 0
-        return ticks - self._origin
+    def _shown_for(self, frame: av.VideoFrame) -> int:
+        """Ticks for which a frame is shown; the packet of a field tells its own half only."""
+        ticks = frame.duration or self._step
+        return max(ticks, self._step) if frame.interlaced_frame else ticks
 
     def _settle(self) -> UprightRgb:
         """Decode up to the first good frame, keep what was decoded, and return its converter."""
-        for item in self._decoded:
+        for item in self._frames:
             self._ahead.append(item)
-            if isinstance(item, av.VideoFrame) and not item.is_corrupt:
-                upright = UprightRgb(item, self._stream.sample_aspect_ratio)
+            if isinstance(item, Shown) and not item.frame.is_corrupt:
+                upright = UprightRgb(item.frame, self._stream.sample_aspect_ratio)
                 check_size(self._path, upright.width, upright.height)
                 return upright
         raise InputError(f"{self._path}: holds no picture that can be decoded; get the video again or convert it")
 
-    def _items(self) -> Iterator[av.VideoFrame | str]:
+    def _items(self) -> Iterator[Shown | Lost]:
         while self._ahead:
             yield self._ahead.pop(0)
-        yield from self._decoded
+        yield from self._frames
 
     def _decode(self) -> Generator[av.VideoFrame | str, None, None]:
         """Decoded frames, and the reason for each packet that is none."""
-        for packet in self._packets():
+        for packet in Timeline(self._container).placed(packets(self._container)):
             if isinstance(packet, str):
                 yield packet
-                continue
-            self._expected.add(packet)
-            try:
-                yield from self._stream.decode(packet)
-            except (av.FFmpegError, ValueError) as error:
-                yield f"cannot be decoded: {_text(error)}"
+            elif packet.stream is self._stream:
+                self._order.add(packet)
+                try:
+                    yield from self._decoder.decode(packet)
+                except (av.FFmpegError, ValueError) as error:
+                    yield f"cannot be decoded: {reason_of(error)}"
         with contextlib.suppress(av.FFmpegError, ValueError):
-            yield from self._stream.decode(None)
-
-    def _packets(self) -> Iterator["av.Packet[VideoStream] | str"]:
-        """The stream's packets with something in them; after an unreadable place, those that follow it."""
-        failures = 0
-        while failures < _MOST_READ_ERRORS:
-            try:
-                for packet in self._container.demux(self._stream):
-                    if packet.size:  # an empty one would end the decoding
-                        failures = 0
-                        yield packet
-                return
-            except av.FFmpegError as error:
-                failures += 1
-                yield f"cannot be read: {_text(error)}"
-
-
-def _text(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+            yield from self._decoder.decode(None)
 
 
 def _is_still_picture(path: Path) -> bool:
@@ -257,49 +213,21 @@ def _is_still_picture(path: Path) -> bool:
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     """The stream that holds the video, checked for what would make decoding it pointless."""
-    # Cover art of music files is a video stream of one picture.
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
+    stream = main_video(container)
+    if stream is None:
         what = "sound but no video" if container.streams.audio else "no video"
         raise InputError(f"{path}: holds {what}; a video or a motion file is needed")
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
     if stream.codec_context is None:
         raise InputError(f"{path}: its video codec is not known; convert it to H.264")
     if stream.codec_context.width * stream.codec_context.height > _MOST_PIXELS:
         raise InputError(f"{path}: its frames have more than {_MOST_PIXELS // 10**6} million pixels; make them smaller")
-    if container.format.name.startswith("mov") and _is_cut_off(path):
-        raise InputError(f"{path}: is cut off: the end of the file is missing; get the video again")
     return stream
-
-
-def _is_cut_off(path: Path) -> bool:
-    """Whether the last top-level box of an MP4 is longer than what is left of the file."""
-    end, offset = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while offset < end:
-            file.seek(offset)
-            header = file.read(16)
-            if len(header) < 8 or not header[4:8].isalnum():
-                return False  # something else was appended to the file; FFmpeg passes over it
-            size = int.from_bytes(header[:4], "big")
-            if size == 1:
-                size = int.from_bytes(header[8:16], "big")
-            if size < 8:
-                return False  # 0: the box goes on to the end of the file
-            offset += size
-    return offset > end
-
-
-def _rate(stream: VideoStream) -> Fraction:
-    """Average frames per second; where the file gives none, or nonsense, 25."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate and 0 < rate <= 1000:
-            return rate
-    return Fraction(25)
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+    if not container.duration:
+        return None
+    start = max(0, container.start_time or 0) if container_kind(container) == "matroska" else 0  # it states the end
+    return (container.duration - start) / av.time_base
