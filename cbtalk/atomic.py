@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file is `.<name>.<random>.cbtalk-part` in the folder of `path`, so that the rename never crosses file
     systems and what a killed process leaves behind can be recognised. File and folder are flushed to the disk before
-    and after the rename. An existing `path` stays untouched until then; a link is followed. The file is also removed
-    on SIGTERM, on SIGHUP and at the exit of the interpreter.
+    and after the rename. An existing `path` stays untouched until then, and the new file has its permissions and, where
+    the system allows it, its owner; a link is followed. The temporary file is also removed on SIGTERM, on SIGHUP and at the exit of the interpreter.
 
     Raises OutputError where `path` cannot be written, SystemFailure where the disk is full or fails.
     """
@@ -70,6 +71,8 @@ def _writable_target(path: Path) -> Path:
         target = Path(os.path.realpath(path))
         if target.is_dir():
             raise OutputError(f"{path}: is a folder; name a file in it")
+        if target.is_symlink():
+            raise OutputError(f"{path}: is a link that leads to itself; choose another name")
         if not target.parent.is_dir():
             raise OutputError(f"{path}: the folder {target.parent} does not exist; create it first")
         if target.exists() and not target.is_file():
@@ -83,8 +86,21 @@ def _create(target: Path) -> Path:
     mark = f".{secrets.token_hex(4)}{SUFFIX}"
     stem = os.fsencode(target.name)[: _LONGEST_NAME - len(mark) - 1]
     temporary = target.with_name(f".{stem.decode(errors='ignore')}{mark}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0), 0o666))
+    before = target.stat() if target.exists() else None
+    mode = 0o666 if before is None else 0o600  # nobody sees more of the new file than of the old one
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0), mode)
+    os.close(descriptor)
+    if before is not None:
+        _take_over(temporary, before)
     return temporary
+
+
+def _take_over(temporary: Path, before: os.stat_result) -> None:
+    """Give a file the owner, group and permissions of the one that it will replace, as far as the system allows it."""
+    if hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):
+            os.chown(temporary, before.st_uid, before.st_gid)
+    temporary.chmod(stat.S_IMODE(before.st_mode) & 0o777)
 
 
 def _publish(temporary: Path, target: Path) -> None:

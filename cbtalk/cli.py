@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -282,6 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done; 1: the machine or cbtalk failed; 2: the user can mend it; 128 + n: ended by signal n.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have characters that the terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments == ["--version"]:
         print(f"cbtalk {__version__}")
         return 0

@@ -8,10 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "precision", "ranges"}
+FOUNDATION = {"errors", "atomic", "file_names", "precision", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
+    "file_names": set(),
     "precision": set(),
     "ranges": set(),
     "allocator": set(),

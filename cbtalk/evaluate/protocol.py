@@ -178,4 +178,4 @@ def _check_outputs(output_json: Path | None, sheet: Path | None, videos: Path | 
 
 def _write(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -98,10 +98,10 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 def cache_name(clip: Clip, size: int) -> str:
     """File name that changes when the clip's files do (their sizes and times) or the picture size does."""
     files = frame_files(clip) if clip.path.is_dir() else [clip.path]
-    digest = hashlib.sha256(f"{clip.path.resolve()}|{size}".encode())
+    digest = hashlib.sha256(os.fsencode(f"{clip.path.resolve()}|{size}"))
     for path in files:
         stat = path.stat()
-        digest.update(f"|{path.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+        digest.update(os.fsencode(f"|{path.name}|{stat.st_size}|{stat.st_mtime_ns}"))
     return f"{size}_{digest.hexdigest()[:24]}.npy"
 
 

@@ -11,6 +11,8 @@ from typing import Self
 
 import av
 import numpy as np
+from av.codec.context import Flags
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -48,7 +50,7 @@ class VideoWriter:
     ) -> None:
         """Say what will be written.
 
-        width, height: of the pictures. rate: average pictures a second, which says how long the last one stays.
+        width, height: of the pictures. rate: average pictures a second.
         time_base: seconds per tick of the pts. audio_from: file whose sound is carried over, up to the end of the last
         picture, on the same clock as the pts. metadata: entries of the container, over a comment that says that the
         video is synthetic. crf: x264's quality, smaller is better. preset: x264's, slower is smaller.
@@ -63,7 +65,7 @@ class VideoWriter:
         self._audio_from = audio_from
         self._metadata = {"comment": SYNTHETIC_NOTICE, **(metadata or {})}
         self._encoder_options = {"crf": str(crf), "preset": preset}
-        self._last_pts: int | None = None
+        self._pending: av.VideoFrame | None = None  # the last picture so far
         self._reformatter = VideoReformatter()
 
     @property
@@ -83,19 +85,25 @@ class VideoWriter:
         """Complete the file, or remove it after an error. Raises SystemFailure where the disk is full."""
         self._file.__exit__(kind, error, trace)
 
-    def write(self, image: NDArray[np.uint8], pts: int) -> None:
+    def write(self, image: NDArray[np.uint8], pts: int, duration: int | None = None) -> None:
         """Append a picture (height, width, 3) uint8 RGB, shown from pts * time_base seconds on.
+
+        duration: ticks for which it is shown if it is the last; one at the average rate where None.
 
         Raises ValueError for another shape or a pts that does not increase, SystemFailure where the disk is full.
         """
         width, height = self._size
         if image.shape != (height, width, 3) or image.dtype != np.uint8:
             raise ValueError(f"picture of {image.shape} {image.dtype}, expected ({height}, {width}, 3) uint8")
-        if pts < 0 or (self._last_pts is not None and pts <= self._last_pts):
-            raise ValueError(f"pts {pts} after {self._last_pts}: must be 0 or more, and increase")
-        self._last_pts = pts
+        before = self._pending
+        if pts < 0 or (before is not None and pts <= (before.pts or 0)):
+            raise ValueError(f"pts {pts} after {before and before.pts}: must be 0 or more, and increase")
+        self._pending = self._frame(image, pts)
+        self._pending.duration = duration or max(1, round(1 / (self._rate * self._time_base)))
         with self._one_line_errors():
-            self._container.mux(self._encoder.encode(self._frame(image, pts)))
+            if before is not None:
+                before.duration = pts - (before.pts or 0)
+                self._container.mux(self._encoder.encode(before))
             self._feed_audio(pts * self._time_base)
 
     @contextmanager
@@ -155,6 +163,7 @@ class VideoWriter:
             time_base=self._time_base,
         )
         context = self._encoder.codec_context
+        context.flags |= Flags.frame_duration  # packets last as long as their frames
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
 
@@ -181,11 +190,16 @@ class VideoWriter:
 
     def _finish(self) -> None:
         """Write what the encoder still holds, the sound of the last picture, and the tables."""
-        if self._last_pts is None:
+        last = self._pending
+        if last is None:
             raise OutputError(f"{self._path}: is not written, for there was no picture to write")
+        if not 0.5 < last.duration * self._time_base * self._rate < 1.5:
+            # MP4 tells how long the picture stays that is decoded last. A key frame is decoded last if shown last.
+            last.pict_type = PictureType.I
         with self._one_line_errors():
+            self._container.mux(self._encoder.encode(last))
             self._container.mux(self._encoder.encode(None))
-            self._feed_audio(self._last_pts * self._time_base + 1 / self._rate)
+            self._feed_audio(((last.pts or 0) + last.duration) * self._time_base)
             if self._track:
                 self._track.finish()
             self._container.close()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import ConfigError, WeightsError
+from cbtalk.file_names import utf8_name
 from cbtalk.model.config import PRESETS, TalkerConfig
 from cbtalk.model.talker import Talker
 
@@ -85,7 +86,7 @@ def load_weights(path: str | os.PathLike[str]) -> Talker:
     if not path.is_file():
         raise WeightsError(f"{path}: is not a file; give a .safetensors weights file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(Path(path)) as name, safe_open(name, framework="pt") as file:
             talker = _empty_talker(path, file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in _fitting_names(path, talker, file)}
     except (SafetensorError, OSError) as error:
@@ -96,7 +97,7 @@ def load_weights(path: str | os.PathLike[str]) -> Talker:
 def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata of a weights file."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(Path(path)) as name, safe_open(name, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}){_remedy(Path(path))}") from error

@@ -16,11 +16,12 @@ def check_destination(output: Path, inputs: Iterable[Path], suffixes: tuple[str,
     """
     if output.suffix.lower() not in suffixes:
         raise OutputError(f"{output}: the name must end in {' or '.join(suffixes)}")
-    for path in inputs:
-        if output.resolve() == path.resolve() or (output.exists() and path.exists() and output.samefile(path)):
-            raise OutputError(f"{output}: is the same file as the input {path}; choose another name")
     with suppress(_GivenUp), atomic_path(output):
         raise _GivenUp
+    for path in inputs:
+        with suppress(OSError):  # one of them is not there
+            if output.samefile(path):
+                raise OutputError(f"{output}: is the same file as the input {path}; choose another name")
 
 
 class _GivenUp(Exception):

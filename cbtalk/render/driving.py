@@ -20,12 +20,14 @@ class DrivingFrame:
 
     image (S, S, 3) uint8 RGB; pts in ticks of time_base seconds. Where `held` gives a reason, the frame could not be
     decoded and the image is its neighbour's: the same picture gives the same motion, so the motion is held too.
+    duration: ticks for which it is shown if it is the last, None where nothing tells it.
     """
 
     image: NDArray[np.uint8]
     pts: int
     time_base: Fraction
     held: str | None = None
+    duration: int | None = None
 
 
 def video_info(path: Path) -> VideoInfo:
@@ -57,7 +59,7 @@ def read_driving(path: Path, options: DrivingOptions, size: int) -> Generator[Dr
         pictures = (
             frame
             if isinstance(frame, BadFrame)
-            else DrivingFrame(square(frame.image, crop, size), frame.pts, frame.time_base)
+            else DrivingFrame(square(frame.image, crop, size), frame.pts, frame.time_base, duration=frame.duration)
             for frame in reader
         )
         yield from islice(fill_gaps(pictures, step), options.max_frames)
@@ -84,7 +86,7 @@ def fill_gaps(frames: Iterable[DrivingFrame | BadFrame], step: int) -> Generator
 
 def _held(good: DrivingFrame, gap: list[BadFrame], times: list[int]) -> Generator[DrivingFrame, None, None]:
     for pts in times:
-        yield replace(good, pts=pts, held=gap[0].reason)
+        yield replace(good, pts=pts, held=gap[0].reason, duration=None)
 
 
 def _gap_times(gap: list[BadFrame], before: int | None, after: int | None, step: int) -> list[int]:

@@ -40,6 +40,7 @@ def extract_motion(
     device = next(talker.parameters()).device
     parts: list[Keypoints] = []
     pts: list[int] = []
+    last_duration: int | None = None
     bar = tqdm(
         desc="motion", total=at_most(info.frames, options.max_frames), unit="frame", disable=None if progress else True
     )
@@ -50,9 +51,11 @@ def extract_motion(
         return frames, Keypoints(*(part.float().cpu() for part in keypoints))
 
     def collect(result: tuple[list[DrivingFrame], Keypoints]) -> None:
+        nonlocal last_duration
         frames, keypoints = result
         parts.append(keypoints)
         pts.extend(frame.pts for frame in frames)
+        last_duration = frames[-1].duration
         report.count_held(frames)
         bar.update(len(frames))
 
@@ -65,7 +68,7 @@ def extract_motion(
         raise WeightsError("the model finds no finite keypoints in the driving video: its weights are damaged")
     keypoints, held = hold_last(Keypoints(*(part[good[:1]] for part in found)), found)
     report.not_finite += int(held.sum())
-    return Motion(keypoints, torch.tensor(pts), info.time_base, info.average_rate)
+    return Motion(keypoints, torch.tensor(pts), info.time_base, info.average_rate, last_duration)
 
 
 def batches(frames: Iterable[DrivingFrame], size: int) -> Generator[list[DrivingFrame], None, None]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from cbtalk import __version__
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import InputError
+from cbtalk.file_names import utf8_name
 from cbtalk.media.files import check_readable
 from cbtalk.model.keypoints import Keypoints
 
@@ -24,13 +25,15 @@ class Motion:
     """The keypoints of T driving frames.
 
     keypoints: value (T, K, 2) and jacobian (T, K, 2, 2), float32, on the CPU; pts (T,) int64, rising, in `time_base`
-    seconds; average_rate: frames per second.
+    seconds; average_rate: frames per second. last_duration: ticks for which the last frame is shown, None where nothing
+    tells it.
     """
 
     keypoints: Keypoints
     pts: Tensor
     time_base: Fraction
     average_rate: Fraction
+    last_duration: int | None = None
 
     @property
     def frames(self) -> int:
@@ -43,7 +46,9 @@ class Motion:
 
     def first(self, frames: int | None) -> "Motion":
         """The first `frames` frames; all of them where None."""
-        return replace(self, keypoints=self[slice(frames)], pts=self.pts[:frames])
+        if frames is None or frames >= self.frames:
+            return self
+        return replace(self, keypoints=self[slice(frames)], pts=self.pts[:frames], last_duration=None)
 
 
 def save_motion(path: Path, motion: Motion, *, fingerprint: str) -> None:
@@ -62,6 +67,8 @@ def save_motion(path: Path, motion: Motion, *, fingerprint: str) -> None:
         "average_rate": str(motion.average_rate),
         "frames": str(motion.frames),
     }
+    if motion.last_duration is not None:
+        metadata["last_duration"] = str(motion.last_duration)
     with atomic_path(path) as temporary:
         # save_file would go through a temporary file of its own, private and under a name that nobody recognises.
         temporary.write_bytes(save(tensors, metadata))
@@ -75,7 +82,7 @@ def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
     """
     check_readable(path, "motion file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_header(path, metadata, fingerprint)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -90,7 +97,9 @@ def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
     times = {key: _fraction(path, metadata, key) for key in ("time_base", "average_rate")}
     if pts[0] < 0 or not (pts.diff() > 0).all() or int(pts[-1]) * times["time_base"] > LONGEST:
         raise InputError(f"{path}: the time stamps of the motion do not rise from 0, or not within {LONGEST} seconds")
-    return Motion(Keypoints(value, jacobian), pts, **times)
+    stated = metadata.get("last_duration", "")
+    last_duration = int(stated) if stated.isdecimal() and 0 < int(stated) * times["time_base"] <= LONGEST else None
+    return Motion(Keypoints(value, jacobian), pts, **times, last_duration=last_duration)
 
 
 def _check_header(path: Path, metadata: dict[str, str], fingerprint: str) -> None:

@@ -13,6 +13,7 @@ class Report:
 
     undecoded: frames that could not be decoded, the first of them being first_undecoded.
     not_finite: frames whose motion or picture was not finite. notes: what was chosen where there was a choice.
+    file_warnings: what is wrong with the driving video as a file.
     """
 
     output: Path
@@ -22,6 +23,7 @@ class Report:
     first_undecoded: DrivingFrame | None = None
     not_finite: int = 0
     notes: list[str] = field(default_factory=list)
+    file_warnings: list[str] = field(default_factory=list)
 
     def count_held(self, frames: Iterable[DrivingFrame]) -> None:
         """Take note of the frames that could not be decoded."""
@@ -33,7 +35,7 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What the user should know, one line each."""
-        lines = []
+        lines = list(self.file_warnings)
         if self.first_undecoded is not None:
             frame = self.first_undecoded
             first = f"the first at {float(frame.pts * frame.time_base):.2f} s {frame.held}"

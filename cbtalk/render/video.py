@@ -41,6 +41,7 @@ class Batch(NamedTuple):
     pts: list[int]
     frames: list[DrivingFrame]  # empty where the pictures are not needed
     keypoints: Keypoints | None
+    duration: int | None  # ticks for which the last of them is shown if nothing follows
 
 
 class Picture(NamedTuple):
@@ -48,6 +49,7 @@ class Picture(NamedTuple):
 
     images: NDArray[np.uint8]
     pts: list[int]
+    duration: int | None  # as in Batch
 
 
 @float32_convolutions()
@@ -81,6 +83,7 @@ def render_video(
     started = time.monotonic()
     picture = source_picture(source, portrait, options, talker.image_size, report)
     if info is not None:
+        report.file_warnings.extend(info.warnings)
         options = replace(options, driving=with_crop(driving, options.driving, report))
     engine = Engine(talker, picture, relative=options.motion == "relative", adapt_scale=options.adapt_scale)
     job = _Job(engine, picture, driving, info, options, report, progress)
@@ -104,7 +107,7 @@ def write_motion(
     info = video_info(driving)
     talker = load(weights, device=device)
     started = time.monotonic()
-    report = Report(output)
+    report = Report(output, file_warnings=list(info.warnings))
     options = with_crop(driving, options or DrivingOptions(), report)
     motion = extract_motion(talker, driving, info, options, report, progress=progress)
     save_motion(output, motion, fingerprint=talker.motion_fingerprint())
@@ -151,7 +154,7 @@ class _Job:
             def encode(picture: Picture) -> None:
                 with ranges.range("encode"):
                     for image, pts in zip(picture.images, picture.pts, strict=True):
-                        writer.write(image, pts)
+                        writer.write(image, pts, picture.duration)
                 self.report.frames += len(picture.pts)
                 bar.update(len(picture.pts))
 
@@ -179,13 +182,13 @@ class _Job:
         if motion is not None and not self.options.compare:
             for start in range(0, motion.frames, count):
                 rows = slice(start, start + count)
-                yield Batch(motion.pts[rows].tolist(), [], motion[rows])
+                yield Batch(motion.pts[rows].tolist(), [], motion[rows], motion.last_duration)
             return
         done = 0
         with closing(read_driving(self.driving, options, self.engine.talker.image_size)) as frames:
             for group in batches(frames, count):
                 keypoints = None if motion is None else motion[done : done + len(group)]
-                yield Batch([frame.pts for frame in group], group, keypoints)
+                yield Batch([frame.pts for frame in group], group, keypoints, group[-1].duration)
                 done += len(group)
 
     def _animate(self, batch: Batch) -> Picture:
@@ -197,4 +200,4 @@ class _Job:
         self.report.not_finite += held
         if self.options.compare:
             images = side_by_side(self.picture, stack(batch.frames), images)
-        return Picture(images, batch.pts)
+        return Picture(images, batch.pts, batch.duration)

@@ -1,0 +1,23 @@
+"""File names of any bytes."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[Path]:
+    """A name of the file in UTF-8, for libraries that take no other: its own, or that of a link for the time being."""
+    if is_utf8(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "file"
+        link.symlink_to(path.resolve())
+        yield link
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether the name consists of characters; Python keeps other bytes of it as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
