@@ -31,8 +31,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file is `.<name>.<random>.cbtalk-part` in the folder of `path`, so that the rename never crosses file
     systems and what a killed process leaves behind can be recognised. File and folder are flushed to the disk before
-    and after the rename. An existing `path` stays untouched until then, and the new file has its permissions and, where
-    the system allows it, its owner; a link is followed. The temporary file is also removed on SIGTERM, on SIGHUP and at the exit of the interpreter.
+    and after the rename. An existing `path` stays untouched until then; the new file has its permissions and, where the
+    system allows it, its owner. A link is followed. The temporary file is also removed on SIGTERM, on SIGHUP and at the
+    exit of the interpreter.
 
     Raises OutputError where `path` cannot be written, SystemFailure where the disk is full or fails.
     """

@@ -18,8 +18,9 @@ from cbtalk.evaluate.lpips import SMALLEST_SIDE
 from cbtalk.evaluate.report import markdown, mean_figures
 from cbtalk.evaluate.same_identity import Show, evaluate_clip
 from cbtalk.evaluate.sheet import ContactSheet, Moments, comparison_video
-from cbtalk.media.clips import IMAGE_SUFFIXES, Clip, find_clips, square
+from cbtalk.media.clips import Clip, find_clips, square
 from cbtalk.media.images import read_image
+from cbtalk.media.kinds import IMAGE_SUFFIXES
 from cbtalk.model.checkpoint import load
 from cbtalk.model.talker import Talker
 from cbtalk.precision import float32_convolutions

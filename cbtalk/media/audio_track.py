@@ -24,13 +24,15 @@ _COPIED: dict[str, set[str]] = {
 }
 _AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 _AAC_FRAME = 1024  # samples
+_MOST_DRIFT = 0.02  # seconds: more is filled with silence or cut out; less is the rounding of coarse clocks
 _BITS_A_CHANNEL = 96_000  # a second: transparent for speech
 
 
 class AudioTrack:
     """Feeds the sound of `source` into `output`, copied where the container allows it, else re-encoded to AAC.
 
-    Time stamps are on the clock that `VideoReader` gives the pictures of the same file, so that both stay in step. Damaged packets are left out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
+    Time stamps are on the clock that `VideoReader` gives the pictures of the same file, so that both stay in step.
+    Damaged packets are left out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
     """
 
     how: str | None = None
@@ -167,7 +169,7 @@ def _to_aac_frames(first: AudioFrame, target: AudioStream) -> Graph:
             layout=first.layout.name,
             time_base=first.time_base,
         ),
-        graph.add("aresample", "async=1"),
+        graph.add("aresample", f"async=1:min_hard_comp={_MOST_DRIFT}"),
         graph.add("aformat", wanted),
         graph.add("asetnsamples", f"n={_AAC_FRAME}:p=0"),
         graph.add("abuffersink"),

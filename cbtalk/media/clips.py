@@ -1,6 +1,7 @@
 """A folder of clips: video files or folders of frames, of any names, read into uint8 arrays of one size."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from cbtalk.errors import InputError
 from cbtalk.media.crop import center_square, crop_resize
 from cbtalk.media.images import read_image
 from cbtalk.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from cbtalk.media.video_reader import Frame, open_video
+from cbtalk.media.video_reader import BadFrame, Frame, open_video
+
+logger = logging.getLogger(__name__)
 
 FOLDER_RATE = Fraction(25)
 COMPARED = 8
@@ -25,7 +28,7 @@ COMPARED = 8
 class Clip:
     """One video file, or one folder of frames."""
 
-    name: str  # path below the root, with forward slashes
+    name: str  # path below the root, with forward slashes; the root's own name for the root
     path: Path
     identity: str  # whose clip it is, by the name's convention
 
@@ -36,27 +39,30 @@ def identity_of(name: str) -> str:
 
 
 def find_clips(root: Path) -> list[Clip]:
-    """All clips below ``root`` in the order of their names: each video file of the kinds that `render` reads, and each
-    folder that holds pictures and no video. Pictures beside videos, or beside clips in ``root`` itself, are posters.
+    """All clips below ``root`` in the order of their names: each video file, and each folder of pictures.
+
+    Video files are those of the kinds that `render` reads. Pictures beside videos, or in ``root`` beside the folders of
+    clips, are posters.
 
     Raises:
         InputError: ``root`` is no folder, or holds no clip.
     """
     if not root.is_dir():
         raise InputError(f"{root}: not a folder of clips")
-    clips = []
+    paths: list[Path] = []
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         suffixes = {name: Path(name).suffix.lower() for name in files if not name.startswith(".")}
         here = Path(folder)
-        paths = [here / name for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
-        if not paths and any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values()):
-            paths.append(here)
-        clips += [Clip(path.relative_to(root).as_posix(), path, identity_of(path.name)) for path in paths]
-    if not clips:
+        videos = [here / name for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
+        has_pictures = any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values())
+        paths += videos or ([here] if has_pictures else [])
+    if len(paths) > 1:
+        paths = [path for path in paths if path != root]
+    if not paths:
         raise InputError(f"{root}: no video file and no folder of frames in it")
-    if len(clips) > 1:
-        clips = [clip for clip in clips if clip.path != root]
+    names = [root.resolve().name if path == root else path.relative_to(root).as_posix() for path in paths]
+    clips = [Clip(name, path, identity_of(Path(name).name)) for name, path in zip(names, paths, strict=True)]
     return sorted(clips, key=lambda clip: clip.name)
 
 
@@ -72,13 +78,31 @@ def frame_files(clip: Clip) -> list[Path]:
 
 
 def clip_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
-    """The frames of a clip as uint8 (size, size, 3): centre square, resized with anti-aliasing; bad ones left out."""
+    """The frames of a clip as uint8 (size, size, 3): centre square, resized with anti-aliasing.
+
+    In place of one that cannot be decoded comes the one before it, so that the clip keeps its pace.
+    """
+    last = None
+    for image in _pictures(clip, size):
+        last = last if image is None else image
+        if last is not None:
+            yield last
+
+
+def _pictures(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
+    """As `clip_frames`, None for a frame that cannot be decoded; what is wrong with a video is logged."""
     if clip.path.is_dir():
-        images: Iterator[np.ndarray] = (read_image(path) for path in frame_files(clip))
-        yield from (square(image, size) for image in images)
+        yield from (square(read_image(path), size) for path in frame_files(clip))
         return
     with open_video(clip.path) as reader:
-        yield from (square(frame.image, size) for frame in reader if isinstance(frame, Frame))
+        for warning in reader.info.warnings:
+            logger.warning("%s", warning)
+        bad = 0
+        for frame in reader:
+            bad += isinstance(frame, BadFrame)
+            yield square(frame.image, size) if isinstance(frame, Frame) else None
+        if bad:
+            logger.warning("%s: %d of its frames cannot be decoded", clip.path, bad)
 
 
 def clip_rate(clip: Clip) -> Fraction:
@@ -113,7 +137,7 @@ def decode_clip(clip: Clip, size: int, cache: Path) -> np.memmap:
     """
     path = cache / cache_name(clip, size)
     if not path.exists():
-        frames = list(clip_frames(clip, size))
+        frames = [image for image in _pictures(clip, size) if image is not None]
         if not frames:
             raise InputError(f"{clip.path}: no frame in it")
         cache.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,10 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from cbtalk.errors import InputError
-from cbtalk.media.kinds import DEMUXERS
+from cbtalk.media.kinds import CONTIGUOUS, DEMUXERS
 
 _MOST_READ_ERRORS = 16  # in a row, before the rest of the file is given up
+_MOST_BETWEEN = 256  # bytes between two packets of a contiguous file, its own headers
 
 Packet: TypeAlias = "av.Packet[Any]"
 
@@ -45,13 +46,22 @@ def packets(container: InputContainer) -> Iterator["Packet | str"]:
 
     For an unreadable place the reason, which completes the sentence "the frame ..."; then what follows it.
     """
-    streams = [stream for stream in (main_video(container), container.streams.best("audio")) if stream is not None]
-    failures = 0
+    wanted = [main_video(container), container.streams.best("audio")]
+    contiguous = container_kind(container) in CONTIGUOUS
+    failures, position, end = 0, 0, 0
     while failures < _MOST_READ_ERRORS:
         try:
-            for packet in container.demux(streams):
-                if packet.size:  # an empty one would end the decoding
-                    failures = 0
+            for packet in container.demux():
+                if not packet.size:
+                    continue  # it would end the decoding
+                failures = 0
+                if contiguous and packet.pos is not None:
+                    if end and packet.pos > end + _MOST_BETWEEN:
+                        yield "is missing from the file"
+                    # Several packets in one block have its position.
+                    end = packet.size + (end if packet.pos == position else packet.pos)
+                    position = packet.pos
+                if packet.stream in wanted:
                     yield packet
             return
         except av.FFmpegError as error:

@@ -52,6 +52,8 @@ class DisplayOrder:
         self._reason = "is missing from the file"
         self._last: int | None = None  # time of the frame shown last
         self._near_damage = False  # whether something was wrong since then
+        self._behind_hole = False  # whether the next packet comes behind a place that could not be read
+        self._holes: list[int] = []  # times before which there was such a place, rising
         self._spacing: int | None = None  # the least distance of two frames
         self._fields = False  # whether the frame shown last consists of two fields, which may be packets of their own
 
@@ -62,6 +64,14 @@ class DisplayOrder:
             self._without_time = True
         elif not packet.is_discard:
             bisect.insort(self._expected, ticks)
+            if self._behind_hole:
+                bisect.insort(self._holes, ticks)
+                self._behind_hole = False
+
+    def hole(self, reason: str) -> None:
+        """Take note of a place in the file that cannot be read, before the next packet."""
+        self._reason = reason
+        self._behind_hole = self._damaged = True
 
     def arrange(self, decoded: Iterator[av.VideoFrame | str]) -> Generator[Shown | Lost, None, None]:
         """Take frames, and the reasons for packets that gave none, as the decoder gives them, some packets late."""
@@ -97,6 +107,9 @@ class DisplayOrder:
         frame = min(self._frames, key=_ticks_of) if self._damaged else self._frames[0]
         self._frames.remove(frame)
         bad = frame.is_corrupt
+        while self._holes and self._holes[0] <= ticks:
+            self._holes.pop(0)
+            self._near_damage = True
         if bad or self._near_damage:
             yield from self._hole_before(ticks)
         if self._last is not None and ticks > self._last:

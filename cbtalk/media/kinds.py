@@ -31,5 +31,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 
 # A packet carries the time of its decoding only; FFmpeg makes up when it is shown.
 DECODING_TIMES_ONLY = frozenset({"avi"})
+# Packets lie one behind the other, so that a hole between them is damage that the demuxer passed over.
+CONTIGUOUS = frozenset({"matroska", "flv"})
 # Written as it comes in, sound and pictures side by side, by recorders that may be stopped and started again.
 STREAMED = frozenset({"matroska", "mpegts", "mpeg", "flv", "asf", "ogg"})

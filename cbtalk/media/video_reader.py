@@ -190,7 +190,7 @@ class VideoReader:
         """Decoded frames, and the reason for each packet that is none."""
         for packet in Timeline(self._container).placed(packets(self._container)):
             if isinstance(packet, str):
-                yield packet
+                self._order.hole(packet)
             elif packet.stream is self._stream:
                 self._order.add(packet)
                 try:

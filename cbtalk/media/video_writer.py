@@ -193,9 +193,8 @@ class VideoWriter:
         last = self._pending
         if last is None:
             raise OutputError(f"{self._path}: is not written, for there was no picture to write")
-        if not 0.5 < last.duration * self._time_base * self._rate < 1.5:
-            # MP4 tells how long the picture stays that is decoded last. A key frame is decoded last if shown last.
-            last.pict_type = PictureType.I
+        # MP4 tells how long the picture stays that is decoded last. A key frame is decoded last where it is shown last.
+        last.pict_type = PictureType.I
         with self._one_line_errors():
             self._container.mux(self._encoder.encode(last))
             self._container.mux(self._encoder.encode(None))

@@ -53,6 +53,12 @@ def times(path: Path) -> list[Fraction]:
     return [frame.pts * frame.time_base for frame in read(path)]
 
 
+def stored_times(path: Path) -> list[Fraction]:
+    """As the file has them, which need not start at 0."""
+    with av.open(path) as container:
+        return [(frame.pts or 0) * frame.time_base for frame in container.decode(video=0)]
+
+
 def sound_span(path: Path) -> tuple[float, float]:
     """When the decoded sound starts and ends, in seconds; a lead-in that players skip does not count."""
     with av.open(path) as container:
@@ -128,11 +134,27 @@ def test_time_stamps_are_kept_exactly(
     pts = pts or list(range(10))
     images = [numbered(i) for i in range(10)]
     write(tmp_path / "a.mp4", images, pts=pts, rate=rate, time_base=time_base)
-    assert times(tmp_path / "a.mp4") == [p * time_base for p in pts]
+    assert stored_times(tmp_path / "a.mp4") == [p * time_base for p in pts]
     write(tmp_path / "a.mkv", images, pts=pts, rate=rate, time_base=time_base)
     np.testing.assert_allclose(
-        [float(time) for time in times(tmp_path / "a.mkv")], [float(p * time_base) for p in pts], atol=6e-4
+        [float(time) for time in stored_times(tmp_path / "a.mkv")], [float(p * time_base) for p in pts], atol=6e-4
     )
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("duration", [5, 10, 40, 300])
+def test_the_last_picture_stays_as_long_as_it_should(tmp_path: Path, suffix: str, duration: int) -> None:
+    path = tmp_path / f"a{suffix}"
+    sound = write_clip(tmp_path / "s.mov", [numbered(0)] * 100, sound="aac")
+    with VideoWriter(
+        path, width=64, height=48, rate=Fraction(10), time_base=Fraction(1, 100), audio_from=sound
+    ) as writer:
+        for index, pts in enumerate([0, 20, 30, 40, 70]):
+            writer.write(numbered(index), pts, duration)
+    last = read(path)[-1]
+    assert (last.pts + last.duration) * last.time_base == Fraction(70 + duration, 100)
+    assert [number_of(frame.image) for frame in read(path)] == list(range(5))
+    assert sound_span(path)[1] == pytest.approx(0.7 + duration / 100, abs=0.05)
 
 
 def test_one_picture_lasts_one_frame(tmp_path: Path) -> None:
@@ -148,8 +170,10 @@ def test_one_picture_lasts_one_frame(tmp_path: Path) -> None:
         ("s.mp4", "aac", ".mkv", "copied"),
         ("s.mp4", "aac", ".mov", "copied"),
         ("s.mp4", "libmp3lame", ".mp4", "copied"),
-        ("s.mp4", "ac3", ".mp4", "copied"),
-        ("s.mov", "alac", ".mp4", "copied"),
+        ("s.mp4", "ac3", ".mp4", "re-encoded to AAC"),
+        ("s.mp4", "eac3", ".mp4", "re-encoded to AAC"),
+        ("s.mov", "alac", ".mp4", "re-encoded to AAC"),
+        ("s.mov", "alac", ".mov", "copied"),
         ("s.mkv", "libopus", ".mp4", "copied"),
         ("s.mkv", "flac", ".mkv", "copied"),
         ("s.mov", "pcm_s16le", ".mov", "copied"),
