@@ -5,7 +5,10 @@ BT.2408: 75 % of the HLG signal, 203 cd/m2 of PQ. HLG is shown with a system gam
 screen of 330 cd/m2. What is brighter than white is rolled off, with its hue kept; colours outside BT.709 are clipped.
 """
 
+import io
 import tempfile
+from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,7 +33,7 @@ _PRIMARIES: dict[int, Matrix] = {  # (x, y) of red, green and blue
 _WHITE_HLG = 0.75  # of the signal
 _WHITE_PQ = 203  # cd/m2
 _KNEE = 0.8  # of white, in light: what is below is shown as it is
-_NODES = 33  # a side of the table
+_NODES = 65  # a side of the table: within 5 levels of the formulas in the darkest channel of a pure colour, else 1
 
 
 class Signal(NamedTuple):
@@ -55,12 +58,11 @@ def signal_of(frame: av.VideoFrame) -> Signal:
 
 def to_srgb(values: Array, signal: Signal) -> Array:
     """R'G'B' values (..., 3) in [0, 1] of a signal as sRGB values in [0, 1] of BT.709 primaries."""
-    light = _linear(values, signal.transfer) @ _to_bt709(signal.primaries).T
-    light = np.maximum(light, 0)
+    light = np.maximum(_linear(values, signal.transfer) @ _to_bt709(signal.primaries).T, 0)
     if signal.transfer in (PQ, HLG):
-        brightest = light.max(axis=-1, keepdims=True)
-        light = light * (_rolled_off(brightest) / np.maximum(brightest, 1e-9))
-    light = light.clip(0, 1)
+        brightest = np.maximum(light.max(axis=-1, keepdims=True), 1e-9)
+        light = light * (_rolled_off(brightest) / brightest)
+    light = np.minimum(light, 1)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
@@ -123,20 +125,22 @@ class ToSrgb:
         graph = Graph()
         with tempfile.TemporaryDirectory() as folder:  # FFmpeg reads the table while the graph is configured
             table = Path(folder) / "table.cube"
-            write_cube(table, self.signal)
+            table.write_bytes(cube(self.signal))
             lookup: Any = graph.add("lut3d", file=str(table), interp="tetrahedral")
             source = graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
             )
             graph.link_nodes(source, lookup, graph.add("buffersink")).configure()
         return graph
 
 
-def write_cube(path: Path, signal: Signal) -> None:
-    """Write `to_srgb` of a signal as a table in the .cube format, in which red runs fastest."""
+@lru_cache(maxsize=2)
+def cube(signal: Signal) -> bytes:
+    """`to_srgb` of a signal as a table in the .cube format, in which red runs fastest."""
     axis = np.linspace(0, 1, _NODES)
     blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")
     values = to_srgb(np.stack([red, green, blue], axis=-1).reshape(-1, 3), signal)
-    with path.open("w", encoding="ascii") as file:
-        file.write(f"LUT_3D_SIZE {_NODES}\n")
-        np.savetxt(file, values, fmt="%.7f")
+    text = io.BytesIO(f"LUT_3D_SIZE {_NODES}\n".encode())
+    text.seek(0, io.SEEK_END)
+    np.savetxt(text, values, fmt="%.6f")
+    return text.getvalue()

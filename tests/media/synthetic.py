@@ -59,12 +59,17 @@ def write_clip(
     sound_seconds: float | None = None,
     sound_hole: tuple[float, float] = (0, 0),
     sound_rate: int = AUDIO_RATE,
+    muxer: str | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write pictures (H, W, 3), all of one size, and a 440 Hz tone with the audio codec `sound`."""
+    """Write pictures (H, W, 3), all of one size, and a 440 Hz tone with the audio codec `sound`.
+
+    muxer: FFmpeg's name of the container, where the suffix does not tell it.
+    """
     base = time_base or 1 / Fraction(rate)
     height, width = images[0].shape[:2]
     times = list(pts) if pts is not None else list(range(len(images)))
-    with av.open(path, "w") as container:
+    with av.open(path, "w", format=muxer, container_options=container_options or {}) as container:
         video: VideoStream = container.add_stream(  # type: ignore[assignment]
             codec,
             rate=Fraction(rate),

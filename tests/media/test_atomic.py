@@ -37,6 +37,27 @@ def test_the_mode_is_that_of_an_ordinary_new_file(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666, 0o755])
+def test_the_permissions_of_an_overwritten_file_are_kept(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "a"
+    target.touch()
+    target.chmod(mode)
+    with atomic_path(target) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == mode  # from the first byte on
+        temporary.write_bytes(b"new")
+    assert stat.S_IMODE(target.stat().st_mode) == mode and target.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser gives files away")
+def test_the_owner_of_an_overwritten_file_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.touch(mode=0o600)
+    os.chown(target, 65534, 65534)
+    with atomic_path(target):
+        pass
+    assert (target.stat().st_uid, target.stat().st_gid) == (65534, 65534)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_a_failure_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "a.bin"
@@ -57,7 +78,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "a").read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("name", ["n" * 255, "é" * 127])
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127, os.fsdecode(b"\xe9" * 255)])
 def test_the_longest_names_work(tmp_path: Path, name: str) -> None:
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_bytes(b"x")
@@ -79,7 +100,11 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(tmp_path: Pat
     (tmp_path / "file").touch()
     check_refused(tmp_path / "file" / "a")
     assert "ordinary file" in check_refused(Path("/dev/null"))
-    check_refused(tmp_path / ("n" * 300))
+    check_refused(tmp_path / ("n" * 256))
+    (tmp_path / "loop").symlink_to(tmp_path / "pool")
+    (tmp_path / "pool").symlink_to(tmp_path / "loop")
+    assert "leads to itself" in check_refused(tmp_path / "loop")
+    check_refused(tmp_path / "loop" / "a")
     assert left_over(tmp_path) == []
 
 

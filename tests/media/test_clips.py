@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from PIL import Image
 
 from cbtalk.errors import InputError
 from cbtalk.media.clips import clip_frames, decode_clip, find_clips, identity_of
-from tests.media.synthetic import number_of, numbered, write_clip
+from tests.media.synthetic import number_of, numbered, overwrite_frames, write_clip
 
 
 def write_frames(folder: Path, names: list[str]) -> None:
@@ -59,3 +60,34 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         find_clips(tmp_path)
     with pytest.raises(InputError, match="not a folder"):
         find_clips(tmp_path / "absent")
+
+
+def test_posters_beside_clips_are_no_clips(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    write_clip(tmp_path / "videos" / "a.mp4", [numbered(i) for i in range(3)])
+    write_frames(tmp_path / "frames", ["0.png", "1.png"])
+    for folder in (tmp_path, tmp_path / "videos"):
+        Image.fromarray(numbered(0)).save(folder / "poster.jpg")
+    assert [clip.name for clip in find_clips(tmp_path)] == ["frames", "videos/a.mp4"]
+    assert [clip.name for clip in find_clips(tmp_path / "videos")] == ["a.mp4"]
+    Image.fromarray(numbered(0)).save(tmp_path / "frames" / "2.png")
+    assert [clip.name for clip in find_clips(tmp_path / "frames")] == ["frames"]
+
+
+def test_a_damaged_clip_keeps_its_pace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Evaluation shows the frame before in place of a bad one; training leaves it out."""
+    path = write_clip(tmp_path / "a.mov", [numbered(5 * i) for i in range(6)], codec="mjpeg", pix_fmt="yuvj420p")
+    overwrite_frames(path, [2, 3], lambda size: b"\0" * size)
+    (clip,) = find_clips(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert [number_of(frame) for frame in clip_frames(clip, 48)] == [0, 5, 5, 5, 20, 25]
+    assert f"{path}: 2 of its frames cannot be decoded" in caplog.text
+    assert [number_of(frame) for frame in decode_clip(clip, 48, tmp_path / "cache")] == [0, 5, 20, 25]
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / "a").mkdir()
+    write_clip(tmp_path / "a" / name, [numbered(i) for i in range(3)])
+    (clip,) = find_clips(tmp_path / "a")
+    assert clip.name == name and len(decode_clip(clip, 32, tmp_path / "cache")) == 3

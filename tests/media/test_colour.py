@@ -61,7 +61,7 @@ def test_colours_below_the_knee_come_back(signal: Signal) -> None:
 def test_highlights_are_rolled_off_in_order(transfer: int) -> None:
     grey = to_srgb(np.linspace(0, 1, 500)[:, None].repeat(3, axis=1), Signal(9, transfer))
     np.testing.assert_allclose(grey, grey[:, :1].repeat(3, axis=1), atol=1e-3)  # grey stays grey
-    assert grey.min() == 0 and grey.max() <= 1 and (np.diff(grey[:, 0]) >= 0).all()
+    assert grey.min() == 0 and grey.max() <= 1 and (np.diff(grey[:, 0]) > -1e-9).all()
     white = to_srgb(np.full((1, 3), {HLG: 0.75, PQ: 0.58}[transfer]), Signal(9, transfer))
     assert 0.93 < white.min() <= white.max() < 0.99  # room is left for what is brighter
 
@@ -75,16 +75,16 @@ def write_video(path: Path, values: Array, signal: Signal, pix_fmt: str, codec: 
     bits = 12 if "12" in pix_fmt else 10 if "10" in pix_fmt else 8
     width, height = 32 * len(values), 32
     with av.open(path, "w") as container:
-        options = {"x265-params": "log-level=none:crf=4"} if codec == "libx265" else {}
-        stream = container.add_stream(codec, rate=25, width=width, height=height, pix_fmt=pix_fmt, options=options)
+        stream = container.add_stream(codec, rate=25, width=width, height=height, pix_fmt=pix_fmt)
         frame = av.VideoFrame(width, height, pix_fmt)
-        for index, (plane, levels) in enumerate(zip(frame.planes, planes, strict=True)):
+        for plane, levels in zip(frame.planes, planes, strict=True):
             stripe = plane.width // len(values)
             row = (levels * 2 ** (bits - 8)).round().repeat(stripe)
-            data = np.zeros((plane.height, plane.line_size // (1 if bits == 8 else 2)), np.uint8 if bits == 8 else "<u2")
+            data = np.zeros(
+                (plane.height, plane.line_size // (1 if bits == 8 else 2)), np.uint8 if bits == 8 else "<u2"
+            )
             data[:, : plane.width] = row
             plane.update(data.tobytes())
-            assert index < 3
         for tagged in (stream.codec_context, frame):
             tagged.colorspace = 9 if signal.primaries == 9 else 1
             tagged.color_primaries, tagged.color_trc, tagged.color_range = signal.primaries, signal.transfer, 1
@@ -96,14 +96,13 @@ def write_video(path: Path, values: Array, signal: Signal, pix_fmt: str, codec: 
 FORMATS = [
     ("a.mkv", "ffv1", "yuv420p10le"),
     ("a.mkv", "ffv1", "yuv444p12le"),
-    ("a.mov", "libx265", "yuv420p10le"),
-    ("a.mp4", "libx265", "yuv422p10le"),
+    ("a.mov", "prores_ks", "yuv422p10le"),
     ("a.mkv", "ffv1", "yuv420p"),
 ]
 
 
-@pytest.mark.parametrize("signal", SIGNALS, ids=str)
 @pytest.mark.parametrize(("name", "codec", "pix_fmt"), FORMATS)
+@pytest.mark.parametrize("signal", SIGNALS, ids=str)
 def test_videos_of_other_colours_are_read_in_bt709(
     tmp_path: Path, signal: Signal, name: str, codec: str, pix_fmt: str
 ) -> None:
@@ -112,7 +111,7 @@ def test_videos_of_other_colours_are_read_in_bt709(
         frame = next(iter(reader))
     assert isinstance(frame, Frame)
     found = frame.image[16, 16::32].astype(int)
-    worst = 10 if pix_fmt == "yuv420p" else 4  # eight bits of a wide signal are coarse
+    worst = 16 if pix_fmt == "yuv420p" else 8  # ten bits of PQ are a little coarse, and eight much
     assert np.abs(found - COLOURS).max() <= worst, found.tolist()
 
 
@@ -126,3 +125,13 @@ def test_the_reproductions_show_the_colours_of_the_plain_video(shared: Path, nam
         images.append(frame.image.astype(int))
     patches = [(y, x) for y in (90, 160) for x in (32, 96, 160, 224)]
     assert max(np.abs(images[0][place] - images[1][place]).max() for place in patches) <= 8
+
+
+def test_hlg_from_a_phone_s_encoder(tmp_path: Path) -> None:
+    """HEVC, whose tags lie in the bitstream, and a plain video beside it."""
+    signal = Signal(9, HLG)
+    write_video(tmp_path / "a.mov", encoded(COLOURS / 255, signal), signal, "yuv420p10le", "libx265")
+    with open_video(tmp_path / "a.mov") as reader:
+        frame = next(iter(reader))
+    assert isinstance(frame, Frame)
+    assert np.abs(frame.image[16, 16::32].astype(int) - COLOURS).max() <= 12

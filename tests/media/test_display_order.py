@@ -66,7 +66,9 @@ class Decoded:
     dts: int | None = None
 
 
-def arranged(packets: list[int], decoded: list[Any], codec: str = "h264", step: int = 10) -> list[tuple[str, int | None]]:
+def arranged(
+    packets: list[int], decoded: list[Any], codec: str = "h264", step: int = 10
+) -> list[tuple[str, int | None]]:
     """("shown" or "lost", ticks)."""
     order = DisplayOrder(codec, Fraction(step))
     for pts in packets:
