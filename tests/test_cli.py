@@ -207,7 +207,6 @@ BAD: dict[str, tuple[str, str, Prepare | None]] = {
     "text for weights": ("weights", "x.safetensors", lambda path: path.write_text("weights\n" * 99)),
     "truncated source": ("source", "x.png", lambda path: path.write_bytes(truncated(Path("portrait.png"), 0.6))),
     "truncated video": ("driving", "x.mp4", lambda path: path.write_bytes(truncated(Path("driving.mp4"), 0.5))),
-    "video truncated after its table": ("driving", "x.mp4", cut_after_the_table),
     "truncated weights": (
         "weights",
         "x.safetensors",
@@ -258,6 +257,12 @@ def test_bad_input_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str], 
     assert err.startswith("error: ") and err.count("\n") == 1, err
     assert name in err or option in err.replace(" ", "-"), "the line does not say what is wrong"
     assert {path.name: path.stat().st_size for path in folder.iterdir()} == before
+
+
+def test_what_is_left_of_a_video_is_rendered_with_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut_after_the_table(Path("x.mp4"))
+    assert main(render(driving="x.mp4")) == 0
+    assert "warning: x.mp4: is cut off" in capsys.readouterr().err
 
 
 def test_bad_usage_exits_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

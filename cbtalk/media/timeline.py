@@ -64,8 +64,9 @@ class Timeline:
     def _place_picture(self, packet: Packet) -> None:
         if self._kind in DECODING_TIMES_ONLY:
             packet.pts = packet.dts
-        if None not in (packet.pts, packet.dts) and abs(packet.pts - packet.dts) * packet.time_base > _LEAP:
-            packet.pts = packet.dts + round(self._pictures.step / packet.time_base)  # it was that of another clock
+        pts, dts = packet.pts, packet.dts
+        if pts is not None and dts is not None and abs(pts - dts) * packet.time_base > _LEAP:
+            packet.pts = dts + round(self._pictures.step / packet.time_base)  # it was that of another clock
         shown = self._kind == "matroska"
         time = _time(packet, shown=shown)
         if time is not None:

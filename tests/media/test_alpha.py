@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 
 from cbtalk.media.video_reader import Frame, open_video
 
@@ -14,13 +16,13 @@ def test_alpha_of_webm_is_laid_over_white(tmp_path: Path, codec: str, suffix: st
     pixels[:, :32, 3] = 255
     path = tmp_path / f"a{suffix}"
     with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=25, width=64, height=64, pix_fmt="yuva420p")
+        stream = cast(VideoStream, container.add_stream(codec, rate=25, width=64, height=64, pix_fmt="yuva420p"))
         stream.codec_context.bit_rate = 10**6
         stream.options = {"auto-alt-ref": "0"}
         stream.metadata["alpha_mode"] = "1"
         for _ in range(5):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva420p")
-            container.mux(stream.encode(frame))
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva420p")
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     with open_video(path) as reader:
         frames = list(reader)

@@ -1,9 +1,12 @@
 import itertools
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import pytest
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from cbtalk.media.colour import HLG, PQ, Signal, to_srgb
@@ -75,17 +78,17 @@ def write_video(path: Path, values: Array, signal: Signal, pix_fmt: str, codec: 
     bits = 12 if "12" in pix_fmt else 10 if "10" in pix_fmt else 8
     width, height = 32 * len(values), 32
     with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=25, width=width, height=height, pix_fmt=pix_fmt)
+        stream = cast(VideoStream, container.add_stream(codec, rate=25, width=width, height=height, pix_fmt=pix_fmt))
         frame = av.VideoFrame(width, height, pix_fmt)
         for plane, levels in zip(frame.planes, planes, strict=True):
             stripe = plane.width // len(values)
             row = (levels * 2 ** (bits - 8)).round().repeat(stripe)
-            data = np.zeros(
-                (plane.height, plane.line_size // (1 if bits == 8 else 2)), np.uint8 if bits == 8 else "<u2"
-            )
+            kind = np.dtype(np.uint8 if bits == 8 else "<u2")
+            data = np.zeros((plane.height, plane.line_size // kind.itemsize), kind)
             data[:, : plane.width] = row
             plane.update(data.tobytes())
-        for tagged in (stream.codec_context, frame):
+        tags: list[VideoCodecContext | av.VideoFrame] = [stream.codec_context, frame]
+        for tagged in tags:
             tagged.colorspace = 9 if signal.primaries == 9 else 1
             tagged.color_primaries, tagged.color_trc, tagged.color_range = signal.primaries, signal.transfer, 1
         frame.pts = 0

@@ -69,8 +69,8 @@ class Decoded:
 def arranged(
     packets: list[int], decoded: list[Any], codec: str = "h264", step: int = 10
 ) -> list[tuple[str, int | None]]:
-    """("shown" or "lost", ticks)."""
-    order = DisplayOrder(codec, Fraction(step))
+    """("shown" or "lost", ticks) for packets and what the decoder makes of them, ten ticks a frame."""
+    order = DisplayOrder(codec, Fraction(10))
     for pts in packets:
         order.add(Packet(pts))  # type: ignore[arg-type]
     found = order.arrange(iter(decoded))
@@ -102,7 +102,7 @@ def test_frames_that_come_late_after_damage_are_not_lost() -> None:
 
 def test_a_hole_beside_damage_is_filled_and_counted() -> None:
     decoded = [*frames(0, 10), *frames(20, is_corrupt=True), *frames(80, 90, 130)]
-    expected = [*((kind, time) for kind, time in (("shown", 0), ("shown", 10), ("shown", 20)))]
+    expected: list[tuple[str, int | None]] = [("shown", 0), ("shown", 10), ("shown", 20)]
     expected += [("lost", time) for time in range(30, 80, 10)]
     expected += [("shown", 80), ("shown", 90), ("shown", 130)]  # a picture that stays is none
     assert arranged([0, 10, 20, 80, 90, 130], decoded) == expected

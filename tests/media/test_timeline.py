@@ -24,8 +24,8 @@ KINDS = {  # suffix: video codec, audio codec
 }
 
 
-def record(path: Path, *, start: float = 0, first: int = 0, hole: tuple[float, float] = (0.5, 1.0)) -> Path:
-    """Two seconds of numbered pictures from number `first` on, and a tone with a hole in it, on a clock from `start`."""
+def record(path: Path, *, start: float = 0, first: int = 0) -> Path:
+    """Two seconds of pictures numbered from `first` on, and a tone with a hole in it, on a clock from `start`."""
     video, audio = KINDS[path.suffix]
     images = [numbered((first + i) % 60) for i in range(FRAMES)]
     pts = [round(start * 25) + i for i in range(FRAMES)]
@@ -38,7 +38,7 @@ def record(path: Path, *, start: float = 0, first: int = 0, hole: tuple[float, f
         options=options,
         sound=audio,
         sound_start=Fraction(start),
-        sound_hole=(start + hole[0], start + hole[1]),
+        sound_hole=(start + 0.5, start + 1),
     )
 
 

@@ -56,7 +56,7 @@ def times(path: Path) -> list[Fraction]:
 def stored_times(path: Path) -> list[Fraction]:
     """As the file has them, which need not start at 0."""
     with av.open(path) as container:
-        return [(frame.pts or 0) * frame.time_base for frame in container.decode(video=0)]
+        return [(frame.pts or 0) * (frame.time_base or Fraction(1)) for frame in container.decode(video=0)]
 
 
 def sound_span(path: Path) -> tuple[float, float]:

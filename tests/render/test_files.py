@@ -10,6 +10,7 @@ from PIL import Image
 
 from cbtalk.errors import OutputError
 from cbtalk.media.video_reader import Frame, open_video
+from cbtalk.media.video_writer import VideoWriter
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
 from tests.media.synthetic import numbered, write_clip
 from tests.render.conftest import frames_of
@@ -56,17 +57,14 @@ def test_the_last_picture_stays(
 
 
 def test_a_picture_that_stays_to_the_end_of_the_sound(fake: FakeTalker, portrait: Path, tmp_path: Path) -> None:
-    first = render_sources(tmp_path, portrait)
-    render_video(portrait, first, tmp_path / "out.mp4", CENTRE)
+    render_video(portrait, staying_with_sound(tmp_path), tmp_path / "out.mp4", CENTRE)
     assert end_of(tmp_path / "out.mp4") == pytest.approx(3.7, abs=0.002)
     with open_video(tmp_path / "out.mp4") as reader:
         assert reader.info.has_audio
 
 
-def render_sources(folder: Path, portrait: Path) -> Path:
+def staying_with_sound(folder: Path) -> Path:
     """A video whose last picture stays, with sound beside it."""
-    from cbtalk.media.video_writer import VideoWriter
-
     sound = write_clip(folder / "sound.mp4", [numbered(0)] * 100, sound="aac")
     path = folder / "staying.mp4"
     with VideoWriter(
