@@ -1,4 +1,4 @@
-"""How faces are found and framed: `python -m bench.faces --clips FOLDER --portraits FOLDER`.
+"""How faces are found and framed: `python -m bench.faces [--clips FOLDER] --portraits FOLDER`.
 
 Prints the shares of faces in the training clips' squares, which `cbtalk.faces.framing` is made of; how well the square
 follows portraits pasted into photos, eight times each; and the time that finding takes.
@@ -89,10 +89,10 @@ def place(portrait: NDArray[np.uint8], known: Square, number: int, random: np.ra
 def main() -> None:
     """Prints shares, misses and times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, required=True, help="folder of training clips")
+    parser.add_argument("--clips", type=Path, help="folder of training clips; without it, no shares")
     parser.add_argument("--portraits", type=Path, required=True, help="folder of square portraits")
     arguments = parser.parse_args()
-    for name, values in shares(arguments.clips).items():
+    for name, values in shares(arguments.clips).items() if arguments.clips else ():
         print(
             f"{name}: median {statistics.median(values):.3f}, deviation {statistics.stdev(values):.3f} of {len(values)}"
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from cbtalk.faces.detector import Face, FaceDetector, find_faces
 
 BOX_HEIGHT = 0.692  # of the detector's box, in sides of the square
-BOX_CENTRE = (0.501, 0.506)  # of the box in the square, from its top left corner
+BOX_CENTRE = (0.501, 0.504)  # of the box in the square, from its top left corner
 UPRIGHT = 15.0  # degrees of roll from which on a face is turned upright
 
 _CLOSE_UP = 320  # px of the square in which a face is looked at again

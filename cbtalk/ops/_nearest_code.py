@@ -136,18 +136,13 @@ def vector_quantize(
         found = reference.vector_quantize(z, codebook, beta, gamma=gamma, ignored=ignored)
     else:
         keep_rows = needs_gradient(z, codebook)
-        *parts, _ = QUANTIZE(chosen, z, codebook, ignored, beta, gamma, sums, keep_rows)
-        found = QuantizedSums(*parts)
-    return found if sums else Quantized(*found[:4])
+        found = QUANTIZE(chosen, z, codebook, ignored, beta, gamma, sums, keep_rows)
+    return QuantizedSums(*found[:5]) if sums else Quantized(*found[:4])
 
 
 def why_not_cpp(z: Tensor, codebook: Tensor) -> str | None:
     """Why the C++ kernels cannot take these tensors, or None."""
-    if reason := _native.why_not_cpp():
-        return reason
-    if any(x.device.type != "cpu" for x in (z, codebook)):
-        return "it takes CPU tensors only"
-    if reason := _why_not_dtype(z, codebook):
+    if reason := _native.why_not_cpp(z, codebook) or _why_not_dtype(z, codebook):
         return reason
     if codebook.shape[-2] > _MAX_CODES:
         return f"it takes at most {_MAX_CODES} codes"
@@ -177,19 +172,23 @@ def _why_not_gpu(z: Tensor, codebook: Tensor) -> str | None:
 
 
 def _why_not_dtype(z: Tensor, codebook: Tensor) -> str | None:
-    if any(x.dtype not in _KERNEL_DTYPES for x in (z, codebook)):
+    if z.dtype not in _KERNEL_DTYPES or codebook.dtype not in _KERNEL_DTYPES:
         return "it takes float32, float16 and bfloat16 only"
     return None
 
 
 def _check(z: Tensor, codebook: Tensor) -> None:
-    shapes = f"z {tuple(z.shape)} and codebook {tuple(codebook.shape)}"
-    if not (z.dim() == codebook.dim() == 2 or z.dim() == codebook.dim() == 3):
-        raise ValueError(f"{shapes} must be (N, D) and (K, D), or (H, N, D) and (H, K, D)")
-    if z.shape[:-2] != codebook.shape[:-2] or z.shape[-1] != codebook.shape[-1] or codebook.shape[-2] < 1:
-        raise ValueError(f"{shapes} must have rows of one length, as many heads, and at least one code")
+    rows, codes = z.shape, codebook.shape
+    if len(rows) != len(codes) or len(rows) not in (2, 3):
+        raise ValueError(f"{_shapes(z, codebook)} must be (N, D) and (K, D), or (H, N, D) and (H, K, D)")
+    if rows[-1] != codes[-1] or codes[-2] < 1 or (len(rows) == 3 and rows[0] != codes[0]):
+        raise ValueError(f"{_shapes(z, codebook)} must have rows of one length, as many heads, and at least one code")
     if not (z.is_floating_point() and codebook.is_floating_point()):
         raise ValueError(f"z and codebook must be floating point, not {z.dtype} and {codebook.dtype}")
+
+
+def _shapes(z: Tensor, codebook: Tensor) -> str:
+    return f"z {tuple(z.shape)} and codebook {tuple(codebook.shape)}"
 
 
 def _for_every_row(ignored: Tensor | None, z: Tensor) -> Tensor | None:

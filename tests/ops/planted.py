@@ -1,6 +1,6 @@
 """A pytest plugin that plants a fault in a module of cbtalk before the tests import it: `pytest -p tests.ops.planted`.
 
-The environment variable CBTALK_PLANT holds JSON: the module, the text of it to replace, and what by.
+The environment variable CBTALK_PLANT holds JSON: the module, and pairs of a text of it to replace and what by.
 """
 
 import importlib.abc
@@ -15,10 +15,10 @@ from types import ModuleType
 
 
 class Planted(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds one module, and loads it with a part of its text replaced."""
+    """Finds one module, and loads it with parts of its text replaced."""
 
-    def __init__(self, module: str, before: str, after: str) -> None:
-        self.module, self.before, self.after = module, before, after
+    def __init__(self, module: str, *pairs: tuple[str, str]) -> None:
+        self.module, self.pairs = module, pairs
         self.file = Path()
 
     def find_spec(
@@ -31,8 +31,10 @@ class Planted(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_source(self, fullname: str) -> str:
         source = self.file.read_text()
-        assert self.before in source, f"{fullname} has no {self.before!r}"
-        return source.replace(self.before, self.after)
+        for before, after in self.pairs:
+            assert before in source, f"{fullname} has no {before!r}"
+            source = source.replace(before, after)
+        return source
 
 
 def pytest_configure() -> None:

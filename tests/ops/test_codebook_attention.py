@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,17 +15,6 @@ from cbtalk.reference import codebook_attention as reference
 from tests.checks import assert_error_budget
 
 needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
-
-
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
-def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction level that this processor has."""
-    if _native.why_not_cpp() is not None:
-        pytest.skip(str(_native.why_not_cpp()))
-    with _native.use_cpu_level(request.param) as in_use:
-        if in_use != request.param:
-            pytest.skip(f"this processor has no {request.param}")
-        yield in_use
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int, key_mask: Tensor | None = None) -> Tensor:

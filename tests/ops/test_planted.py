@@ -14,32 +14,35 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
 
-# The module, the text of it to replace, what by, and the tests that must see it.
-FAULTS = {
+# The tests that must see a fault, its module, and pairs of a text to replace and what by.
+FAULTS: dict[str, tuple[str, str, *tuple[tuple[str, str], ...]]] = {
     "a derivative that is not registered": (
-        "cbtalk.ops.kernel_op",
-        "torch.library.register_autograd(qualified, self._backward, setup_context=save)",
-        "pass",
         "test_derivatives.py",
+        "cbtalk.ops.kernel_op",
+        ("torch.library.register_autograd(qualified, self._backward, setup_context=save)", "pass"),
+    ),
+    "a codebook that is saved instead of the chosen rows": (
+        "test_nearest_code_gradients.py",
+        "cbtalk.ops._nearest_code_kernels",
+        ("    ctx.codes = codebook.shape[-2]\n", "    ctx.codes, ctx.codebook = codebook.shape[-2], codebook\n"),
+        ("return z, indices, rows\n", "return z, indices, reference.chosen_rows(ctx.codebook, indices)\n"),
     ),
     "a layout predicate that asks for adjacent channels alone": (
-        "cbtalk.ops.layout",
-        "return x.is_contiguous(memory_format=torch.channels_last)",
-        "return x.stride(1) == 1",
         "test_group_norm.py",
+        "cbtalk.ops.layout",
+        ("return x.is_contiguous(memory_format=torch.channels_last)", "return x.stride(1) == 1"),
     ),
     "a kernel that runs although forward mode is asked for": (
-        "cbtalk.ops.backends",
-        "forward_ad._current_level >= 0",
-        "False",
         "test_derivatives.py",
+        "cbtalk.ops.backends",
+        ("forward_ad._current_level >= 0", "False"),
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_contract_is_found(fault: str) -> None:
-    *plant, tests = FAULTS[fault]
+    tests, *plant = FAULTS[fault]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.ops.planted", "-p", "no:cacheprovider"]
     result = subprocess.run(
         [*command, f"tests/ops/{tests}"],
