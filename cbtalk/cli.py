@@ -25,6 +25,7 @@ DESCRIPTION = """Talking heads from one picture. Add --debug to any command to s
 Device = Literal["auto", "cpu", "cuda"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_SECONDS = 2.0
+MOST_WORKERS = 8  # by default: each takes some 400 MB
 
 
 def render(
@@ -148,6 +149,65 @@ def crop(
     print(crop_preview(source, output, parse_choice(face)))
 
 
+def prepare(
+    raw: Positional[Path],
+    output: Positional[Path],
+    size: Literal[256, 512] = 256,
+    frames: bool = False,
+    identity: Literal["folder", "file"] = "file",
+    annotations: Path | None = None,
+    min_seconds: float = 2.0,
+    max_seconds: float = 20.0,
+    min_face: int | None = None,
+    min_sharpness: float = 0.55,
+    min_motion: float = 1.5,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> int:
+    """Make training clips of raw videos: one person each, in a fixed square around the face.
+
+    Scenes are cut apart and faces followed. A report in the output folder, report.csv, lists every clip, and the reason
+    for everything left out. Started again, the command goes on where it was ended; what is finished stays, unless the
+    video or the options changed. Exit code 1: some videos could not be read; the others are done.
+
+    Args:
+        raw: Folder of videos, with or without folders in it.
+        output: Folder for the clips; it is made.
+        size: Width and height of the clips in pixels.
+        frames: Write a folder of PNG files for each clip, in place of an H.264 file.
+        identity: Who is in a video: its first folder below RAW, or its own name up to the first __ or #.
+        annotations: VoxCeleb's text files, their folder, or the .csv table of first-order-motion: no faces are looked
+            for, and only annotated videos are used.
+        min_seconds: Leave out what is shorter.
+        max_seconds: Divide what is longer.
+        min_face: Least height of a face in the raw video, in pixels; by default half of its height in the clip.
+        min_sharpness: Leave out what is more blurred: fine detail as a share of coarser detail.
+        min_motion: Leave out faces that hardly move: mean change from the first picture, in levels of 255.
+        workers: Processes at work; by default one for each core, but not more than 8.
+        quiet: No progress and no summary; warnings and errors only.
+    """
+    from cbtalk.prepare import PrepareOptions
+    from cbtalk.prepare import prepare as run
+
+    options = PrepareOptions(
+        size=size,
+        frames=frames,
+        identity=identity,
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        min_face=min_face,
+        min_sharpness=min_sharpness,
+        min_motion=min_motion,
+    )
+    workers = min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else workers
+    outcome = run(raw, output, options, annotations=annotations, workers=workers, progress=not quiet)
+    for failure in outcome.failures:
+        print(f"warning: {' '.join(failure.split())}", file=sys.stderr)
+    for line in () if quiet else outcome.notes:
+        print(line)
+    return 1 if outcome.failures else 0
+
+
 def convert(
     net_g: Path,
     motion: Path,
@@ -262,6 +322,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "render": render,
     "motion": motion,
     "crop": crop,
+    "prepare": prepare,
     "convert": convert,
     "train": train,
     "evaluate": evaluate,
