@@ -148,15 +148,14 @@ def judge(output: Path, known: list[Known]) -> None:
 
 def killed_and_resumed(raw: Path, output: Path, clips: int) -> None:
     """Kills a run once it has so many clips, starts it again, and prints whether it repeated anything."""
-    with subprocess.Popen(command(raw, output), stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command(raw, output), stdout=subprocess.DEVNULL, start_new_session=True) as process:
         while process.poll() is None and len(list(output.glob("*.mp4"))) < clips:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    time.sleep(1)
-    before = {path: os.stat(path) for path in output.glob("*.mp4")}
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too, so that they cannot clear up
+    before = {path: path.stat() for path in output.glob("*.mp4")}
     parts = len(list(output.glob(".*-part")))
     subprocess.run(command(raw, output), check=True, stdout=subprocess.DEVNULL)
-    after = {path: os.stat(path) for path in output.glob("*.mp4")}
+    after = {path: path.stat() for path in output.glob("*.mp4")}
     same = sum(
         (after[path].st_ino, after[path].st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
         for path, stat in before.items()

@@ -115,17 +115,25 @@ def _serve(pipe: connection.Connection, threads: int) -> None:
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+    try:
         while True:
-            job: Job = pipe.recv()
-            told = 0.0
-            with contextlib.closing(work(job)) as messages:
-                for message in messages:
-                    if isinstance(message, Progress):
-                        if time.monotonic() < told + _SECONDS_OF_PROGRESS:
-                            continue
-                        told = time.monotonic()
-                    pipe.send(message)
+            _do(pipe.recv(), pipe)
+    except (EOFError, OSError):  # the parent has closed the pipe, or is gone
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to unwind
+
+
+def _do(job: Job, pipe: connection.Connection) -> None:
+    """Tell every step of a job, of the many messages of progress but a few."""
+    told = 0.0
+    with contextlib.closing(work(job)) as messages:
+        for message in messages:
+            if isinstance(message, Progress):
+                if time.monotonic() < told + _SECONDS_OF_PROGRESS:
+                    continue
+                told = time.monotonic()
+            pipe.send(message)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:

@@ -1,0 +1,53 @@
+"""Raw videos with people in them, made of the portrait that scikit-image carries."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from tests.media.synthetic import write_clip
+
+RATE = 10
+WIDTH, HEIGHT = 640, 360
+SWAY = 8  # px
+
+Picture = NDArray[np.uint8]
+
+
+class Person(NamedTuple):
+    """A head in a square of `side` px whose middle is (x, y)."""
+
+    x: int
+    y: int
+    side: int
+    sways: bool = True
+    blur: float = 0.0
+
+
+def head() -> Image.Image:
+    data = pytest.importorskip("skimage.data", reason="scikit-image, which carries the portrait, is not installed")
+    return Image.fromarray(data.astronaut()[0:280, 84:364])
+
+
+def shot(people: Sequence[Person], seconds: float, *, light: int = 0) -> list[Picture]:
+    """Frames with these people before a wall, of a brightness that tells the shot."""
+    frames = []
+    for number in range(round(seconds * RATE)):
+        canvas = Image.new("RGB", (WIDTH, HEIGHT), (light, 120, 255 - light))
+        for x, y, side, sways, blur in people:
+            picture = head().resize((side, side), Image.Resampling.LANCZOS)
+            picture = picture.filter(ImageFilter.GaussianBlur(blur * side / 256)) if blur else picture
+            moved = round(SWAY * math.sin(number)) if sways else 0
+            canvas.paste(picture, (x - side // 2 + moved, y - side // 2))
+        frames.append(np.array(canvas))
+    return frames
+
+
+def write_raw(path: Path, *shots: list[Picture]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_clip(path, [frame for one in shots for frame in one], rate=RATE, options={"crf": "10"})
