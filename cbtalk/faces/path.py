@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial.polynomial import polyfit
 from numpy.typing import NDArray
 
 from cbtalk.faces.framing import Square, around
@@ -14,6 +15,7 @@ SIDE_SECONDS = 1.0  # and how large
 
 Values = NDArray[np.float64]
 
+_END_SECONDS = 1.0  # at each end of a path, which tell how it goes on
 _NEIGHBOURS = 3  # finds to each side that say where a face should be
 _FARTHEST = 0.25  # from there, in sides
 _MOST_GROWN = 0.25  # against the size there, as a difference of logarithms
@@ -46,19 +48,21 @@ def following(finds: Sequence[Find]) -> SquarePath:
     smoothed by Gaussians of PLACE_SECONDS and SIDE_SECONDS, the side as its logarithm. A Gaussian has zero phase, and
     as the path goes on at both ends as it came, a face that moves evenly passes unchanged.
     """
+    if len(finds) == 1:
+        return resting(around(finds[0].face))
     times = np.array([find.time for find in finds])
     squares = np.array([around(find.face)[:3] for find in finds])
     squares[:, 2] = np.log(squares[:, 2])
     kept = _plausible(squares)
     grid = np.linspace(times[0], times[-1], len(times))
-    seconds = (PLACE_SECONDS, PLACE_SECONDS, SIDE_SECONDS)
+    rate = (len(grid) - 1) / (times[-1] - times[0])
     columns = (
-        _smoothed(np.interp(grid, times[kept], column), deviation * (len(grid) - 1) / max(times[-1] - times[0], 1e-9))
-        for column, deviation in zip(squares[kept].T, seconds, strict=True)
+        _smoothed(np.interp(grid, times[kept], column), seconds * rate, max(1, round(_END_SECONDS * rate)))
+        for column, seconds in zip(squares[kept].T, (PLACE_SECONDS, PLACE_SECONDS, SIDE_SECONDS), strict=True)
     )
     smooth = np.stack(list(columns), axis=1)
-    one = min(1, len(grid) - 1)  # step on at each end, for the frames before the next look at one
-    smooth, grid = (_continued(values, one, values[0], values[-1]) for values in (smooth, grid))
+    # One step on at each end, for the frames before the next that would have been looked at.
+    smooth, grid = (_continued(values, 1, values[0], values[-1]) for values in (smooth, grid))
     smooth[:, 2] = np.exp(smooth[:, 2])
     return SquarePath(grid, smooth)
 
@@ -77,19 +81,21 @@ def _plausible(squares: Values) -> NDArray[np.bool_]:
     return (away < _FARTHEST) & (np.abs(squares[:, 2] - expected[:, 2]) < _MOST_GROWN)
 
 
-def _smoothed(values: Values, deviation: float) -> Values:
-    """Values (N,), evenly spaced, under a Gaussian of a standard deviation in samples."""
+def _smoothed(values: Values, deviation: float, ends: int) -> Values:
+    """Values (N,), evenly spaced, under a Gaussian of a standard deviation in samples.
+
+    Beyond the ends they go on by point reflection, about what a straight line through the first and the last `ends` has
+    there: a single value is as noisy as any.
+    """
     reach = min(len(values) - 1, int(np.ceil(3 * deviation)))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(deviation, 1e-9)) ** 2)
-    first, last = _line_at_0(values[: reach + 1]), _line_at_0(values[: -reach - 2 : -1])
+    first, last = _line_at_0(values[:ends]), _line_at_0(values[::-1][:ends])
     return np.convolve(_continued(values, reach, first, last), kernel / kernel.sum(), mode="valid")
 
 
 def _line_at_0(values: Values) -> float:
-    """What a straight line through values (N,) has in place of the first, which is as noisy as any."""
-    if len(values) < 3:
-        return float(values[0])
-    return float(np.polynomial.polynomial.polyfit(np.arange(len(values)), values, 1)[0])
+    """What a straight line through three values or more has in place of the first; the first of fewer."""
+    return float(values[0] if len(values) < 3 else polyfit(np.arange(len(values)), values, 1)[0])
 
 
 def _continued(values: Values, reach: int, first: Values | float, last: Values | float) -> Values:

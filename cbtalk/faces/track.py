@@ -69,7 +69,7 @@ def people_of(frames: Iterable[Sequence[Find]], *, grown: float = 1.0) -> list[l
             people.append([track])
         else:
             same.append(track)
-    joined = [list(chain.from_iterable(sorted(tracks, key=lambda track: track[0].time))) for tracks in people]
+    joined = [sorted(chain.from_iterable(tracks), key=lambda find: find.time) for tracks in people]
     return sorted(joined, key=len, reverse=True)
 
 
