@@ -39,6 +39,7 @@ def render(
     face: str = "largest",
     driving_crop: str | None = None,
     driving_face: str = "longest",
+    follow: bool = False,
     compare: bool = False,
     batch_size: int = 4,
     max_frames: int | None = None,
@@ -55,11 +56,12 @@ def render(
         weights: A bundled model's name or a weights file.
         motion: Move the source as the driving face moves, or put it where the driving face is.
         adapt_scale: Multiply relative motion by the ratio of the two faces' sizes.
-        best_frame: Measure relative motion from the driving frame most like the source, not from the first.
+        best_frame: Measure relative motion from the driving frame most like the source, not from the first of each scene.
         crop: Square of the source to animate, x,y,size in pixels, or centre; that of a face without it.
         face: Which face of the source: largest, its number from left to right, or x,y near it.
-        driving_crop: Square of the driving video to follow, x,y,size in pixels, or centre; that of a face without it.
-        driving_face: Which face to follow: longest (in view), largest, its number from left to right, or x,y near it.
+        driving_crop: Square of the driving video to watch, x,y,size in pixels, or centre; that of a face without it.
+        driving_face: Which face to watch: longest (in view), largest, its number from left to right, or x,y near it.
+        follow: Let the square move with the driving face, for people who walk through the picture.
         compare: Write source, driving and result side by side.
         batch_size: Frames that the model takes at once.
         max_frames: Stop after this many frames.
@@ -83,6 +85,7 @@ def render(
             batch_size,
             max_frames,
             "longest" if driving_face == "longest" else parse_choice(driving_face),
+            follow,
         ),
     )
     device = _use(device, threads)
@@ -96,6 +99,7 @@ def motion(
     weights: str = "mini",
     crop: str | None = None,
     face: str = "longest",
+    follow: bool = False,
     batch_size: int = 4,
     max_frames: int | None = None,
     threads: int | None = None,
@@ -108,8 +112,9 @@ def motion(
         driving: The video.
         output: The motion file to write (.safetensors).
         weights: A bundled model's name or a weights file; render with the same.
-        crop: Square of the video to follow, x,y,size in pixels, or centre; that of a face without it.
-        face: Which face to follow: longest (in view), largest, its number from left to right, or x,y near it.
+        crop: Square of the video to watch, x,y,size in pixels, or centre; that of a face without it.
+        face: Which face to watch: longest (in view), largest, its number from left to right, or x,y near it.
+        follow: Let the square move with the face, for people who walk through the picture.
         batch_size: Frames that the model takes at once.
         max_frames: Stop after this many frames.
         threads: CPU threads for the model.
@@ -125,6 +130,7 @@ def motion(
         batch_size,
         max_frames,
         "longest" if face == "longest" else parse_choice(face),
+        follow,
     )
     report = write_motion(driving, output, options, weights=weights, device=_use(device, threads), progress=not quiet)
     _tell(report, quiet)
@@ -363,5 +369,5 @@ def _use(device: Device, threads: int | None) -> Literal["cpu", "cuda"]:
 def _tell(report: Any, quiet: bool) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for line in () if quiet else (*report.notes, str(report)):
+    for line in () if quiet else report.lines:
         print(line)

@@ -1,5 +1,6 @@
 """Batches of driving keypoints or pictures to finished pictures, for one source."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,8 @@ class Rendered(NamedTuple):
 class Engine:
     """Renders one source: what depends on it alone is computed once, and what is not finite never leaves.
 
-    source: (S, S, 3) uint8 RGB, S the talker's image size. Relative motion is measured from the keypoints `initial`
-    of the first frame rendered, unless `start_from` names others.
+    source: (S, S, 3) uint8 RGB, S the talker's image size. Relative motion is measured from the keypoints of the first
+    frame rendered of each scene that are finite, unless `start_from` names others.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Engine:
         self.relative = relative
         self.adapt_scale = adapt_scale
         self.rendered_any = False
-        self._initial: Keypoints | None = None
+        self._initial: dict[int, Keypoints] = {}  # of each scene
         self._device = next(talker.parameters()).device
         self._last_image = source
         with torch.inference_mode():
@@ -49,9 +50,9 @@ class Engine:
         if not is_finite(self._last_keypoints).all():
             raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
 
-    def start_from(self, initial: Keypoints) -> None:
-        """Measure relative motion from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""
-        self._initial = Keypoints(*(part.to(self._device) for part in initial))
+    def start_from(self, initial: Keypoints, scene: int = 0) -> None:
+        """Measure relative motion in a scene from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""
+        self._initial[scene] = Keypoints(*(part.to(self._device) for part in initial))
 
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
@@ -59,13 +60,15 @@ class Engine:
         return self.talker.keypoints(to_pictures(torch.from_numpy(images).to(self._device)))
 
     @torch.inference_mode()
-    def render(self, driving: Keypoints) -> Rendered:
+    def render(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Rendered:
         """Pictures for the driving keypoints value (B, K, 2), jacobian (B, K, 2, 2), in time order.
 
+        scenes: the number of each frame's scene; without them all are of scene 0.
         Where the motion or the picture of a frame is not finite, the last good one (at first the source's own) is held.
         """
         driving = Keypoints(*(part.to(self._device) for part in driving))
-        keypoints, held_motion = hold_last(self._last_keypoints, self._place(driving))
+        placed = self._place(driving, scenes or [0] * len(driving.value))
+        keypoints, held_motion = hold_last(self._last_keypoints, placed)
         self._last_keypoints = Keypoints(*(part[-1:] for part in keypoints))
         prediction = self.talker.animate_keypoints(self.state, keypoints)  # (B, 3, S, S)
         finite = prediction.isfinite().flatten(1).all(dim=1).cpu()  # (B,)
@@ -79,17 +82,18 @@ class Engine:
         self.rendered_any = self.rendered_any or not bool(held.all())
         return Rendered(images, int(held.sum()))
 
-    def _place(self, driving: Keypoints) -> Keypoints:
+    def _place(self, driving: Keypoints, scenes: Sequence[int]) -> Keypoints:
         """Driving keypoints as they are, or moved to where the source has its own."""
         if not self.relative:
             return driving
-        if self._initial is None:
-            good = is_finite(driving).nonzero().flatten()
-            if len(good) == 0:
-                return driving
-            self.start_from(Keypoints(*(part[good[:1]] for part in driving)))
-        assert self._initial is not None
-        return relative_keypoints(self.state.keypoints, driving, self._initial, adapt_scale=self.adapt_scale)
+        if any(scene not in self._initial for scene in scenes):
+            for index in is_finite(driving).nonzero().flatten().tolist():
+                if scenes[index] not in self._initial:
+                    self.start_from(Keypoints(*(part[index : index + 1] for part in driving)), scenes[index])
+        # A scene that has no initial keypoints yet has no finite ones: whatever they are measured from, they are held.
+        each = [self._initial.get(scene, self.state.keypoints) for scene in scenes]
+        initial = Keypoints(*(torch.cat(parts) for parts in zip(*each, strict=True)))
+        return relative_keypoints(self.state.keypoints, driving, initial, adapt_scale=self.adapt_scale)
 
 
 def is_finite(keypoints: Keypoints) -> Tensor:
@@ -104,6 +108,11 @@ def hold_last(last: Keypoints, keypoints: Keypoints) -> tuple[Keypoints, Tensor]
     Returns the keypoints and (B,) bool, true where a frame was replaced.
     """
     good = is_finite(keypoints)
-    position = torch.arange(1, len(good) + 1, device=good.device).where(good, 0).cummax(dim=0).values  # 0 is `last`
+    position = last_good(good)
     parts = (torch.cat([before, part])[position] for before, part in zip(last, keypoints, strict=True))
     return Keypoints(*parts), ~good
+
+
+def last_good(good: Tensor) -> Tensor:
+    """(B,): for each frame the number of the last good one up to it, counted from 1; 0 where there is none."""
+    return torch.arange(1, len(good) + 1, device=good.device).where(good, 0).cummax(dim=0).values

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +19,14 @@ from cbtalk.media.video_writer import FORMATS, VideoWriter
 from cbtalk.model.checkpoint import load
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.precision import float32_convolutions
-from cbtalk.render.best_frame import best_frame
+from cbtalk.render.best_frame import best_frames
 from cbtalk.render.compare import side_by_side
 from cbtalk.render.destination import check_destination
-from cbtalk.render.driving import DrivingFrame, at_most, read_driving, video_info
+from cbtalk.render.driving import DrivingFrame, View, at_most, read_driving, video_info
+from cbtalk.render.driving_view import driving_view
 from cbtalk.render.engine import Engine
 from cbtalk.render.extract import batches, extract_motion, stack
-from cbtalk.render.framing import source_picture, with_crop
+from cbtalk.render.framing import source_picture
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
 from cbtalk.render.options import DrivingOptions, RenderOptions
 from cbtalk.render.pipeline import run_pipeline
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
     """Driving frames on their way to the engine: pictures, or keypoints that are known already, or both."""
 
     pts: list[int]
+    scenes: list[int]
     frames: list[DrivingFrame]  # empty where the pictures are not needed
     keypoints: Keypoints | None
     duration: int | None  # ticks for which the last of them is shown if nothing follows
@@ -74,19 +76,20 @@ def render_video(
     check_destination(output, [source, driving, Path(weights)], VIDEO_SUFFIXES)
     portrait = read_image(source)
     info = None if driving.suffix.lower() in MOTION_SUFFIXES else video_info(driving)
-    if info is None and (options.compare or options.driving.crop):
+    if info is None and (options.compare or options.driving.crop or options.driving.follow):
         raise InputError(
-            f"{driving}: a motion file has no pictures to crop or to compare with; drive with the video itself"
+            f"{driving}: a motion file has no pictures to crop, follow or compare with; drive with the video itself"
         )
     report = Report(output)
     talker = load(weights, device=device)
     started = time.monotonic()
     picture = source_picture(source, portrait, options, talker.image_size, report)
+    view = None
     if info is not None:
         report.file_warnings.extend(info.warnings)
-        options = replace(options, driving=with_crop(driving, options.driving, report))
+        view = driving_view(driving, info, options.driving, talker.image_size, report, progress=progress)
     engine = Engine(talker, picture, relative=options.motion == "relative", adapt_scale=options.adapt_scale)
-    job = _Job(engine, picture, driving, info, options, report, progress)
+    job = _Job(engine, picture, driving, info, view, options, report, progress)
     job.run()
     job.report.seconds = time.monotonic() - started
     return job.report
@@ -108,8 +111,9 @@ def write_motion(
     talker = load(weights, device=device)
     started = time.monotonic()
     report = Report(output, file_warnings=list(info.warnings))
-    options = with_crop(driving, options or DrivingOptions(), report)
-    motion = extract_motion(talker, driving, info, options, report, progress=progress)
+    options = options or DrivingOptions()
+    view = driving_view(driving, info, options, talker.image_size, report, progress=progress)
+    motion = extract_motion(talker, driving, info, view, options, report, progress=progress)
     save_motion(output, motion, fingerprint=talker.motion_fingerprint())
     report.frames, report.seconds = motion.frames, time.monotonic() - started
     return report
@@ -122,7 +126,8 @@ class _Job:
     engine: Engine
     picture: NDArray[np.uint8]  # the source as the model sees it, (S, S, 3)
     driving: Path
-    info: VideoInfo | None  # None where a motion file drives
+    info: VideoInfo | None  # None where a motion file drives, and so is the view
+    view: View | None
     options: RenderOptions
     report: Report
     progress: bool
@@ -131,10 +136,10 @@ class _Job:
         motion = self._known_motion()
         if motion is not None and self.options.best_frame:
             # Every output frame depends on its own keypoints and the initial ones alone: rendering forwards and
-            # backwards from the best frame is the same as rendering in time order with that frame's keypoints as the
-            # initial ones.
-            best = best_frame(self.engine.state.keypoints.value[0].cpu(), motion.keypoints.value)
-            self.engine.start_from(motion[best : best + 1])
+            # backwards from a scene's best frame is the same as rendering in time order with that frame's keypoints as
+            # the initial ones.
+            for scene, best in best_frames(self.engine.state.keypoints.value[0].cpu(), motion).items():
+                self.engine.start_from(motion[best : best + 1], scene)
         size = self.engine.talker.image_size
         timing = self.info or motion
         assert timing is not None
@@ -167,36 +172,48 @@ class _Job:
         talker, limit = self.engine.talker, self.options.driving.max_frames
         if self.info is None:
             fingerprint = talker.motion_fingerprint()
-            return load_motion(self.driving, fingerprint=fingerprint, num_keypoints=talker.config.keypoints).first(
-                limit
-            )
+            motion = load_motion(self.driving, fingerprint=fingerprint, num_keypoints=talker.config.keypoints)
+            motion = motion.first(limit)
+            for scene, pts in zip(motion.scenes_of(slice(None)), motion.pts.tolist(), strict=True):
+                self.report.count_scene(scene, pts * motion.time_base)
+            return motion
         if self.options.best_frame:
-            options = self.options.driving
-            return extract_motion(talker, self.driving, self.info, options, self.report, progress=self.progress)
+            assert self.view is not None
+            return extract_motion(
+                talker,
+                self.driving,
+                self.info,
+                self.view,
+                self.options.driving,
+                self.report,
+                progress=self.progress,
+            )
         return None
 
     def _batches(self, motion: Motion | None) -> Generator[Batch, None, None]:
         """The driving frames in groups; the video is read (again) only where its pictures are needed."""
-        options = self.options.driving
-        count = options.batch_size
+        count, limit = self.options.driving.batch_size, self.options.driving.max_frames
         if motion is not None and not self.options.compare:
             for start in range(0, motion.frames, count):
                 rows = slice(start, start + count)
-                yield Batch(motion.pts[rows].tolist(), [], motion[rows], motion.last_duration)
+                yield Batch(motion.pts[rows].tolist(), motion.scenes_of(rows), [], motion[rows], motion.last_duration)
             return
+        assert self.view is not None
         done = 0
-        with closing(read_driving(self.driving, options, self.engine.talker.image_size)) as frames:
+        with closing(read_driving(self.driving, self.view, limit)) as frames:
             for group in batches(frames, count):
-                keypoints = None if motion is None else motion[done : done + len(group)]
-                yield Batch([frame.pts for frame in group], group, keypoints, group[-1].duration)
+                rows = slice(done, done + len(group))
+                keypoints = None if motion is None else motion[rows]
+                scenes = [frame.scene for frame in group] if motion is None else motion.scenes_of(rows)
+                yield Batch([frame.pts for frame in group], scenes, group, keypoints, group[-1].duration)
                 done += len(group)
 
     def _animate(self, batch: Batch) -> Picture:
         keypoints = batch.keypoints
         if keypoints is None:
             keypoints = self.engine.detect(stack(batch.frames))
-            self.report.count_held(batch.frames)
-        images, held = self.engine.render(keypoints)
+            self.report.count(batch.frames)
+        images, held = self.engine.render(keypoints, batch.scenes)
         self.report.not_finite += held
         if self.options.compare:
             images = side_by_side(self.picture, stack(batch.frames), images)
