@@ -98,15 +98,16 @@ def _placed(
     """Frames with their times counted from the start; the good one among them is shown to `last_ends` at most."""
     start, end = span.ticks(time_base)
     for frame in group:
-        ticks = frame.pts
-        pts = None if ticks is None else 0 if span.begun(ticks * time_base) else ticks - start
-        if isinstance(frame, BadFrame):
-            if ticks is None or not span.over(ticks * time_base):
-                yield replace(frame, pts=pts)
+        if frame.pts is None:
+            yield frame
             continue
-        ends = frame.pts + frame.duration if last_ends is None else last_ends
-        ends = ends if end is None else min(ends, end)
-        yield replace(frame, pts=pts, duration=max(1, ends - start - (pts or 0)))
+        pts = 0 if span.begun(frame.pts * time_base) else frame.pts - start
+        if not isinstance(frame, BadFrame):
+            ends = frame.pts + frame.duration if last_ends is None else last_ends
+            ends = ends if end is None else min(ends, end)
+            yield replace(frame, pts=pts, duration=max(1, ends - start - pts))
+        elif not span.over(frame.pts * time_base):
+            yield replace(frame, pts=pts)
 
 
 def first_needed(path: Path, start: Fraction) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtalk.media.crop import Crop, center_square, crop_resize
+from cbtalk.media.span import WHOLE, Span
 from cbtalk.media.video_reader import BadFrame, VideoInfo, open_video
 from cbtalk.render.options import DrivingOptions
 
@@ -30,9 +31,9 @@ class DrivingFrame:
     duration: int | None = None
 
 
-def video_info(path: Path) -> VideoInfo:
-    """What the header of a video says; InputError where there is none, or no video."""
-    with open_video(path) as reader:
+def video_info(path: Path, span: Span = WHOLE) -> VideoInfo:
+    """What the header of a video says, or of a part of it; InputError where there is none, or no video."""
+    with open_video(path, span) as reader:
         return reader.info
 
 
@@ -50,11 +51,11 @@ def at_most(frames: int | None, limit: int | None) -> int | None:
 def read_driving(path: Path, options: DrivingOptions, size: int) -> Generator[DrivingFrame, None, None]:
     """Stream the frames of a video, cropped to a square and resized to (size, size, 3) uint8.
 
-    The square is `options.crop`, or the one in the centre. Raises InputError where the video holds no frame that can be
-    decoded.
+    The square is `options.crop`, or the one in the centre. Raises InputError where the video, or the part of it that is
+    asked for, holds no frame that can be decoded.
     """
     crop = options.crop or "centre"
-    with open_video(path) as reader:
+    with open_video(path, options.span) as reader:
         step = max(1, round(1 / (reader.info.average_rate * reader.info.time_base)))  # ticks from frame to frame
         pictures = (
             frame

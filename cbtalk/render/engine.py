@@ -25,7 +25,7 @@ class Engine:
     """Renders one source: what depends on it alone is computed once, and what is not finite never leaves.
 
     source: (S, S, 3) uint8 RGB, S the talker's image size. Relative motion is measured from the keypoints `initial`
-    of the first frame rendered, unless `start_from` names others.
+    of the first frame rendered, unless `start_from` names others, and multiplied by `strength`.
     """
 
     def __init__(
@@ -35,10 +35,11 @@ class Engine:
         *,
         relative: bool = True,
         adapt_scale: bool = False,
+        strength: float = 1.0,
     ) -> None:
         self.talker = talker
         self.relative = relative
-        self.adapt_scale = adapt_scale
+        self.adapt_scale, self.strength = adapt_scale, strength
         self.rendered_any = False
         self._initial: Keypoints | None = None
         self._device = next(talker.parameters()).device
@@ -89,7 +90,9 @@ class Engine:
                 return driving
             self.start_from(Keypoints(*(part[good[:1]] for part in driving)))
         assert self._initial is not None
-        return relative_keypoints(self.state.keypoints, driving, self._initial, adapt_scale=self.adapt_scale)
+        return relative_keypoints(
+            self.state.keypoints, driving, self._initial, adapt_scale=self.adapt_scale, strength=self.strength
+        )
 
 
 def is_finite(keypoints: Keypoints) -> Tensor:

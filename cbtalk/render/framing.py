@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cbtalk.errors import InputError
 from cbtalk.faces import Face, choose, cut, find_faces, fixed_square, frame, tracks_of
 from cbtalk.media.crop import CropBox
+from cbtalk.media.span import Span
 from cbtalk.media.video_reader import BadFrame, open_video
 from cbtalk.render.driving import square
 from cbtalk.render.options import DrivingOptions, RenderOptions
@@ -44,7 +45,7 @@ def with_crop(path: Path, options: DrivingOptions, report: Report) -> DrivingOpt
     """
     if options.crop is not None:
         return options
-    with closing(_faces_of_frames(path, options.max_frames)) as frames:
+    with closing(_faces_of_frames(path, options.max_frames, options.span)) as frames:
         tracks = tracks_of(frames)
     if not tracks:
         raise InputError(
@@ -67,9 +68,9 @@ def with_crop(path: Path, options: DrivingOptions, report: Report) -> DrivingOpt
     return replace(options, crop=CropBox(round(found.x - side / 2), round(found.y - side / 2), side))
 
 
-def _faces_of_frames(path: Path, limit: int | None) -> Generator[list[Face], None, None]:
+def _faces_of_frames(path: Path, limit: int | None, span: Span) -> Generator[list[Face], None, None]:
     """The faces of some frames, evenly spread over the video."""
-    with open_video(path) as reader:
+    with open_video(path, span) as reader:
         expected = min(number for number in (reader.info.frames, limit, 10**9) if number is not None)
         step = max(1, -(-expected // LOOKED_AT)) if expected < 10**9 else round(reader.info.average_rate)
         for number, picture in enumerate(reader):

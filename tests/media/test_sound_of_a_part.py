@@ -2,10 +2,12 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 
 from cbtalk.errors import InputError
 from cbtalk.media.audio_track import check_sound
@@ -19,12 +21,10 @@ STARTS = [Fraction(0), Fraction(7, 25), Fraction(1009, 1000)]
 def quiet_in(path: Path) -> tuple[float, float]:
     """When the sound of a file pauses, in seconds as a player counts them."""
     with av.open(path) as container:
-        blocks = [(frame.time or 0, frame.sample_rate, frame.to_ndarray()) for frame in container.decode(audio=0)]
-    loud = []
-    for time, rate, block in blocks:
-        level = np.abs(block.astype(float)).reshape(-1) / (np.iinfo(block.dtype).max if block.dtype.kind == "i" else 1)
-        loud += [time + place / rate for place in np.flatnonzero(level[: block.shape[-1]] > 0.05)]
-    times = np.array(loud)
+        resampler = av.AudioResampler(format="fltp")
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    loud = [np.flatnonzero(np.abs(f.to_ndarray()[0]) > 0.05) / f.sample_rate + (f.time or 0) for f in frames]
+    times = np.concatenate(loud)
     pause = int(np.diff(times).argmax())
     return float(times[pause]), float(times[pause + 1])
 
@@ -68,7 +68,7 @@ def test_sound_files_without_pictures(tmp_path: Path) -> None:
     for name, codec in (("a.wav", "pcm_s16le"), ("a.mp3", "libmp3lame"), ("a.flac", "flac"), ("a.m4a", "aac")):
         path = tmp_path / name
         with av.open(path, "w", format="mp4" if name == "a.m4a" else None) as container:
-            stream = container.add_stream(codec, rate=48000)
+            stream = cast(AudioStream, container.add_stream(codec, rate=48000))
             for frame in tone_frames(Fraction(0), 3):
                 if not HOLE[0] <= (frame.time or 0) < HOLE[1]:
                     container.mux(stream.encode(frame))
