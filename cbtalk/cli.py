@@ -213,6 +213,7 @@ def evaluate(
     videos: Path | None = None,
     size: int | None = None,
     every: int = 1,
+    smooth: float = 0.0,
     batch_size: int = 8,
     threads: int | None = None,
     device: Device = "auto",
@@ -229,6 +230,7 @@ def evaluate(
         videos: Folder for comparison videos: source, driving and result side by side.
         size: Pictures are compared at this size; the model's own without it.
         every: LPIPS, landmarks and identity are taken from three frames in a row out of 3 x EVERY.
+        smooth: Time constant in seconds of a smoothing of the driving motion, as in render.
         batch_size: Frames that the model takes at once.
         threads: CPU threads for the model.
         device: Where the model runs; auto takes the GPU if there is one.
@@ -245,6 +247,7 @@ def evaluate(
         videos=videos,
         size=size,
         every=every,
+        smooth=smooth,
         batch_size=batch_size,
         device=_use(device, threads),
     )

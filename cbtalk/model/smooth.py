@@ -5,6 +5,7 @@ from torch import Tensor
 
 from cbtalk.model.keypoints import Keypoints
 
+SMOOTHEST = 1.0  # seconds: what is smoothed more hardly moves
 # Standard deviations: the weight beyond is below 4e-4 of the largest. Not a whole number, lest rounding decide whether
 # a neighbour that lies a round time away is in reach on one side and not on the other.
 REACH = 4.0001

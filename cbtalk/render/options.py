@@ -9,11 +9,11 @@ from cbtalk.errors import ConfigError
 from cbtalk.faces import FaceChoice
 from cbtalk.media.crop import Crop
 from cbtalk.media.span import Span
+from cbtalk.model.smooth import SMOOTHEST
 
 Loop = Literal["ping-pong", "cross-fade"]
 
 STRONGEST = 2.0  # times the motion
-SMOOTHEST = 1.0  # seconds: what is smoothed more hardly moves
 
 
 @dataclass(frozen=True)
