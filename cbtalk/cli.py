@@ -56,7 +56,7 @@ def render(
         weights: A bundled model's name or a weights file.
         motion: Move the source as the driving face moves, or put it where the driving face is.
         adapt_scale: Multiply relative motion by the ratio of the two faces' sizes.
-        best_frame: Measure relative motion from the driving frame most like the source, not from the first of each scene.
+        best_frame: Measure relative motion from the driving frame of each scene most like the source, not its first.
         crop: Square of the source to animate, x,y,size in pixels, or centre; that of a face without it.
         face: Which face of the source: largest, its number from left to right, or x,y near it.
         driving_crop: Square of the driving video to watch, x,y,size in pixels, or centre; that of a face without it.
@@ -219,6 +219,7 @@ def evaluate(
     videos: Path | None = None,
     size: int | None = None,
     every: int = 1,
+    smooth: float = 0.0,
     batch_size: int = 8,
     threads: int | None = None,
     device: Device = "auto",
@@ -235,6 +236,7 @@ def evaluate(
         videos: Folder for comparison videos: source, driving and result side by side.
         size: Pictures are compared at this size; the model's own without it.
         every: LPIPS, landmarks and identity are taken from three frames in a row out of 3 x EVERY.
+        smooth: Time constant in seconds of a smoothing of the driving motion, as in render.
         batch_size: Frames that the model takes at once.
         threads: CPU threads for the model.
         device: Where the model runs; auto takes the GPU if there is one.
@@ -251,6 +253,7 @@ def evaluate(
         videos=videos,
         size=size,
         every=every,
+        smooth=smooth,
         batch_size=batch_size,
         device=_use(device, threads),
     )

@@ -44,6 +44,7 @@ class VideoWriter:
         rate: Fraction,
         time_base: Fraction,
         audio_from: Path | None = None,
+        audio_start: Fraction = Fraction(0),
         metadata: Mapping[str, str] | None = None,
         crf: int = 18,
         preset: str = "medium",
@@ -52,8 +53,9 @@ class VideoWriter:
 
         width, height: of the pictures. rate: average pictures a second.
         time_base: seconds per tick of the pts. audio_from: file whose sound is carried over, up to the end of the last
-        picture, on the same clock as the pts. metadata: entries of the container, over a comment that says that the
-        video is synthetic. crf: x264's quality, smaller is better. preset: x264's, slower is smaller.
+        picture, on the same clock as the pts; audio_start: seconds on that clock at which the pts are 0. metadata:
+        entries of the container, over a comment that says that the video is synthetic. crf: x264's quality, smaller is
+        better. preset: x264's, slower is smaller.
 
         Raises OutputError for a suffix other than .mp4, .mov and .mkv.
         """
@@ -62,7 +64,7 @@ class VideoWriter:
             raise OutputError(f"{path}: name the video {', '.join(sorted(FORMATS))}; other kinds are not written")
         self._size = (width, height)
         self._rate, self._time_base = rate, time_base
-        self._audio_from = audio_from
+        self._audio_from, self._audio_start = audio_from, audio_start
         self._metadata = {"comment": SYNTHETIC_NOTICE, **(metadata or {})}
         self._encoder_options = {"crf": str(crf), "preset": preset}
         self._pending: av.VideoFrame | None = None  # the last picture so far
@@ -137,7 +139,8 @@ class VideoWriter:
         self._add_encoder()
         self._track = None
         if self._audio_from is not None:
-            self._track = stack.enter_context(AudioTrack(self._audio_from, self._container, suffix, copy=copy_sound))
+            track = AudioTrack(self._audio_from, self._container, suffix, start=self._audio_start, copy=copy_sound)
+            self._track = stack.enter_context(track)
         self._container.start_encoding()
 
     def _close(self) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cbtalk.media.crop import Crop, center_square, crop_resize
 from cbtalk.media.scenes import SceneCuts
+from cbtalk.media.span import WHOLE, Span
 from cbtalk.media.video_reader import BadFrame, VideoInfo, open_video
 
 # What is seen of a frame (H, W, 3), uint8, by the number of its scene and its time in seconds: uint8 as well.
@@ -35,9 +36,9 @@ class DrivingFrame:
     scene: int = 0
 
 
-def video_info(path: Path) -> VideoInfo:
-    """What the header of a video says; InputError where there is none, or no video."""
-    with open_video(path) as reader:
+def video_info(path: Path, span: Span = WHOLE) -> VideoInfo:
+    """What the header of a video says, or of a part of it; InputError where there is none, or no video."""
+    with open_video(path, span) as reader:
         return reader.info
 
 
@@ -57,12 +58,14 @@ def at_most(frames: int | None, limit: int | None) -> int | None:
     return min((number for number in (frames, limit) if number is not None), default=None)
 
 
-def read_driving(path: Path, view: View, max_frames: int | None = None) -> Generator[DrivingFrame, None, None]:
+def read_driving(
+    path: Path, view: View, max_frames: int | None = None, span: Span = WHOLE
+) -> Generator[DrivingFrame, None, None]:
     """Stream the frames of a video, at most `max_frames`, as a view shows them.
 
-    Raises InputError where the video holds no frame that can be decoded.
+    Raises InputError where the video, or the part of it that is asked for, holds no frame that can be decoded.
     """
-    with open_video(path) as reader:
+    with open_video(path, span) as reader:
         step = max(1, round(1 / (reader.info.average_rate * reader.info.time_base)))  # ticks from frame to frame
 
         def pictures() -> Generator[DrivingFrame | BadFrame, None, None]:

@@ -92,7 +92,7 @@ def _look(path: Path, expected: int | None, options: DrivingOptions, progress: b
     spread = (FOLLOWING_SECONDS, FOLLOWING_LOOKS) if options.follow else (RESTING_SECONDS, RESTING_LOOKS)
     scenes: list[_Scene] = []
     looks = _Looks(*spread)
-    frames = read_driving(path, _whole, options.max_frames)
+    frames = read_driving(path, _whole, options.max_frames, options.span)
     for frame in tqdm(frames, desc="faces", total=expected, unit="frame", disable=None if progress else True):
         time = float(frame.pts * frame.time_base)
         if frame.scene == len(scenes):

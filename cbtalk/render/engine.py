@@ -26,7 +26,8 @@ class Engine:
     """Renders one source: what depends on it alone is computed once, and what is not finite never leaves.
 
     source: (S, S, 3) uint8 RGB, S the talker's image size. Relative motion is measured from the keypoints of the first
-    frame rendered of each scene that are finite, unless `start_from` names others.
+    frame rendered of each scene that are finite, unless `start_from` names others, and multiplied
+    by `strength`.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class Engine:
         *,
         relative: bool = True,
         adapt_scale: bool = False,
+        strength: float = 1.0,
     ) -> None:
         self.talker = talker
         self.relative = relative
-        self.adapt_scale = adapt_scale
+        self.adapt_scale, self.strength = adapt_scale, strength
         self.rendered_any = False
         self._initial: dict[int, Keypoints] = {}  # of each scene
         self._device = next(talker.parameters()).device
@@ -93,7 +95,9 @@ class Engine:
         # A scene that has no initial keypoints yet has no finite ones: whatever they are measured from, they are held.
         each = [self._initial.get(scene, self.state.keypoints) for scene in scenes]
         initial = Keypoints(*(torch.cat(parts) for parts in zip(*each, strict=True)))
-        return relative_keypoints(self.state.keypoints, driving, initial, adapt_scale=self.adapt_scale)
+        return relative_keypoints(
+            self.state.keypoints, driving, initial, adapt_scale=self.adapt_scale, strength=self.strength
+        )
 
 
 def is_finite(keypoints: Keypoints) -> Tensor:

@@ -64,7 +64,7 @@ def extract_motion(
         bar.update(len(frames))
 
     with bar:
-        frames = read_driving(driving, view, options.max_frames)
+        frames = read_driving(driving, view, options.max_frames, options.span)
         run_pipeline(batches(frames, options.batch_size), detect, collect)
     found = Keypoints(*(torch.cat(part) for part in zip(*parts, strict=True)))
     good = is_finite(found)

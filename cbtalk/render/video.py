@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cbtalk import ranges
 from cbtalk.errors import InputError, WeightsError
+from cbtalk.media.audio_track import check_sound
 from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS, VideoWriter
@@ -27,6 +28,7 @@ from cbtalk.render.driving_view import driving_view
 from cbtalk.render.engine import Engine
 from cbtalk.render.extract import batches, extract_motion, stack
 from cbtalk.render.framing import source_picture
+from cbtalk.render.motion_changes import cut, looped, smoothed
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
 from cbtalk.render.options import DrivingOptions, RenderOptions
 from cbtalk.render.pipeline import run_pipeline
@@ -67,15 +69,19 @@ def render_video(
 ) -> Report:
     """Animate the portrait `source` by `driving`, a video or a motion file, into the video `output`.
 
-    Memory does not depend on the length of the driving video. The driving video's time stamps and sound are kept.
+    Memory does not depend on the length of the driving video, but for its keypoints where the motion must be known as a
+    whole: for its best frame, smoothed, or as a loop. The driving video's time stamps and sound are kept.
     `weights` is a name or file for `cbtalk.load`. Progress goes to standard error where that is a terminal.
 
     Raises InputError, WeightsError, OutputError or SystemFailure; `output` is then as it was before.
     """
     options = options or RenderOptions()
-    check_destination(output, [source, driving, Path(weights)], VIDEO_SUFFIXES)
+    sounds = [options.audio] if isinstance(options.audio, Path) else []
+    check_destination(output, [source, driving, Path(weights), *sounds], VIDEO_SUFFIXES)
+    for sound in sounds:
+        check_sound(sound)
     portrait = read_image(source)
-    info = None if driving.suffix.lower() in MOTION_SUFFIXES else video_info(driving)
+    info = None if driving.suffix.lower() in MOTION_SUFFIXES else video_info(driving, options.driving.span)
     if info is None and (options.compare or options.driving.crop or options.driving.follow):
         raise InputError(
             f"{driving}: a motion file has no pictures to crop, follow or compare with; drive with the video itself"
@@ -88,7 +94,13 @@ def render_video(
     if info is not None:
         report.file_warnings.extend(info.warnings)
         view = driving_view(driving, info, options.driving, talker.image_size, report, progress=progress)
-    engine = Engine(talker, picture, relative=options.motion == "relative", adapt_scale=options.adapt_scale)
+    engine = Engine(
+        talker,
+        picture,
+        relative=options.motion == "relative",
+        adapt_scale=options.adapt_scale,
+        strength=options.strength,
+    )
     job = _Job(engine, picture, driving, info, view, options, report, progress)
     job.run()
     job.report.seconds = time.monotonic() - started
@@ -106,14 +118,15 @@ def write_motion(
     progress: bool = False,
 ) -> Report:
     """Extract the motion of a video into the motion file `output` (.safetensors); errors as in `render_video`."""
+    options = options or DrivingOptions()
     check_destination(output, [driving, Path(weights)], MOTION_SUFFIXES)
-    info = video_info(driving)
+    info = video_info(driving, options.span)
     talker = load(weights, device=device)
     started = time.monotonic()
     report = Report(output, file_warnings=list(info.warnings))
-    options = options or DrivingOptions()
     view = driving_view(driving, info, options, talker.image_size, report, progress=progress)
     motion = extract_motion(talker, driving, info, view, options, report, progress=progress)
+    motion = smoothed(motion, options.smooth)
     save_motion(output, motion, fingerprint=talker.motion_fingerprint())
     report.frames, report.seconds = motion.frames, time.monotonic() - started
     return report
@@ -140,10 +153,14 @@ class _Job:
             # the initial ones.
             for scene, best in best_frames(self.engine.state.keypoints.value[0].cpu(), motion).items():
                 self.engine.start_from(motion[best : best + 1], scene)
+        if motion is not None and self.options.loop is not None:
+            if not self.options.best_frame:
+                self.engine.start_from(motion[:1], motion.scenes_of(slice(1))[0])  # a cross-faded loop begins later
+            motion = looped(motion, self.options.loop, self.options.fade)
         size = self.engine.talker.image_size
         timing = self.info or motion
         assert timing is not None
-        frames = at_most(timing.frames, self.options.driving.max_frames)
+        frames = motion.frames if motion is not None else at_most(timing.frames, self.options.driving.max_frames)
         with (
             VideoWriter(
                 self.report.output,
@@ -151,7 +168,8 @@ class _Job:
                 height=size,
                 rate=timing.average_rate,
                 time_base=timing.time_base,
-                audio_from=self.driving if self.info and self.info.has_audio else None,
+                audio_from=self._sound(),
+                audio_start=self.options.driving.span.ticks(timing.time_base)[0] * timing.time_base,
             ) as writer,
             tqdm(desc="render", total=frames, unit="frame", disable=None if self.progress else True) as bar,
         ):
@@ -169,30 +187,33 @@ class _Job:
 
     def _known_motion(self) -> Motion | None:
         """The motion where it is needed as a whole before the first frame is rendered, or is there already."""
-        talker, limit = self.engine.talker, self.options.driving.max_frames
+        talker, options = self.engine.talker, self.options.driving
         if self.info is None:
             fingerprint = talker.motion_fingerprint()
             motion = load_motion(self.driving, fingerprint=fingerprint, num_keypoints=talker.config.keypoints)
-            motion = motion.first(limit)
+            motion = cut(self.driving, motion, options.span).first(options.max_frames)
             for scene, pts in zip(motion.scenes_of(slice(None)), motion.pts.tolist(), strict=True):
                 self.report.count_scene(scene, pts * motion.time_base)
-            return motion
-        if self.options.best_frame:
+        elif self.options.best_frame or self.options.loop is not None or options.smooth:
             assert self.view is not None
-            return extract_motion(
-                talker,
-                self.driving,
-                self.info,
-                self.view,
-                self.options.driving,
-                self.report,
-                progress=self.progress,
+            motion = extract_motion(
+                talker, self.driving, self.info, self.view, options, self.report, progress=self.progress
             )
-        return None
+        else:
+            return None
+        return smoothed(motion, options.smooth)
+
+    def _sound(self) -> Path | None:
+        """The file whose sound is carried over."""
+        if isinstance(self.options.audio, Path):
+            return self.options.audio
+        carried = self.options.audio == "driving" and self.info is not None and self.info.has_audio
+        return self.driving if carried and self.options.loop is None else None
 
     def _batches(self, motion: Motion | None) -> Generator[Batch, None, None]:
         """The driving frames in groups; the video is read (again) only where its pictures are needed."""
-        count, limit = self.options.driving.batch_size, self.options.driving.max_frames
+        options = self.options.driving
+        count = options.batch_size
         if motion is not None and not self.options.compare:
             for start in range(0, motion.frames, count):
                 rows = slice(start, start + count)
@@ -200,7 +221,7 @@ class _Job:
             return
         assert self.view is not None
         done = 0
-        with closing(read_driving(self.driving, self.view, limit)) as frames:
+        with closing(read_driving(self.driving, self.view, options.max_frames, options.span)) as frames:
             for group in batches(frames, count):
                 rows = slice(done, done + len(group))
                 keypoints = None if motion is None else motion[rows]
