@@ -54,6 +54,16 @@ class Engine:
         self._initial = Keypoints(*(part.to(self._device) for part in initial))
 
     @torch.inference_mode()
+    def take_sources(self, sources: NDArray[np.uint8]) -> None:
+        """Let these pictures (B, S, S, 3) uint8 be the sources of the next B frames, each of its own."""
+        self.state = self.talker.encode_source(to_pictures(torch.from_numpy(sources).to(self._device)))
+
+    @torch.inference_mode()
+    def unmoved(self) -> NDArray[np.uint8]:
+        """The source as the model makes it, in the pose that it has: (S, S, 3) uint8."""
+        return to_frames(self.talker.animate_keypoints(self.state, self.state.keypoints))[0]
+
+    @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
         """Keypoints of driving pictures (B, S, S, 3) uint8."""
         return self.talker.keypoints(to_pictures(torch.from_numpy(images).to(self._device)))

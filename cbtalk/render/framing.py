@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from cbtalk.errors import InputError
-from cbtalk.faces import Face, choose, cut, find_faces, fixed_square, frame, tracks_of
-from cbtalk.media.crop import CropBox
+from cbtalk.faces import Face, Square, choose, cut, find_faces, fixed_square, frame, tracks_of
+from cbtalk.media.crop import Crop, CropBox, center_square
 from cbtalk.media.video_reader import BadFrame, open_video
 from cbtalk.render.driving import square
 from cbtalk.render.options import DrivingOptions, RenderOptions
 from cbtalk.render.report import Report
+
+Place = Crop | Square  # in a source: a crop that is given, or the square of a face
 
 LOOKED_AT = 120  # frames of a driving video in which faces are looked for, at most
 
@@ -27,14 +29,32 @@ def source_picture(
 
     Raises InputError where there is no face and no crop is given.
     """
+    return picture_of(image, source_place(path, image, options, report), size)
+
+
+def source_place(path: Path, image: NDArray[np.uint8], options: RenderOptions, report: Report) -> Place:
+    """Where that is in the image; raises as `source_picture`."""
     if options.crop is not None:
-        return square(image, options.crop, size)
+        return options.crop
     faces = _faces(image)
     if not faces:
         raise InputError(f"{path}: no face is found; give its square by --crop x,y,size, or --crop centre")
     if len(faces) > 1:
         report.notes.append(f"{path}: {len(faces)} faces; animated is {_words(options.face)} (--face chooses another)")
-    return cut(image, frame(image, choose(faces, options.face)), size)
+    return frame(image, choose(faces, options.face))
+
+
+def picture_of(image: NDArray[np.uint8], place: Place, size: int) -> NDArray[np.uint8]:
+    """The pixels of a place in an image (H, W, 3), upright, as (size, size, 3)."""
+    return cut(image, place, size) if isinstance(place, Square) else square(image, place, size)
+
+
+def square_of(image: NDArray[np.uint8], place: Place) -> Square:
+    """A place in an image (H, W, 3) as its square."""
+    if isinstance(place, Square):
+        return place
+    x, y, side = center_square(image.shape[1], image.shape[0]) if place == "centre" else place
+    return Square(x + side / 2, y + side / 2, side)
 
 
 def with_crop(path: Path, options: DrivingOptions, report: Report) -> DrivingOptions:

@@ -7,6 +7,8 @@ from cbtalk.errors import ConfigError
 from cbtalk.faces import FaceChoice
 from cbtalk.media.crop import Crop
 
+MOST_SIDE = 4096  # px of an output's longer side
+
 
 @dataclass(frozen=True)
 class DrivingOptions:
@@ -37,7 +39,9 @@ class RenderOptions:
     motion: "relative" moves the source as the driving face moves since its initial frame, "absolute" puts it where
     the driving face is. adapt_scale: multiply relative motion by the ratio of the faces' sizes. best_frame: the
     initial frame is the one most like the source instead of the first. crop: the square of the source to animate; None
-    for that of the face which `face` names. compare: source, driving and result side by side.
+    for that of the face which `face` names. compare: source, driving and result side by side. paste: the result is laid
+    back into the whole source, instead of being the output itself. output_size: the side of the result in pixels, with
+    paste the longer side of the output; None for the model's own size, with paste for the source's.
     """
 
     motion: Literal["relative", "absolute"] = "relative"
@@ -46,11 +50,19 @@ class RenderOptions:
     crop: Crop | None = None
     face: FaceChoice = "largest"
     compare: bool = False
+    paste: bool = False
+    output_size: int | None = None
     driving: DrivingOptions = DrivingOptions()
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for choices that contradict each other."""
+        """Raise ConfigError for choices that contradict each other, and for a size that no video has."""
         if self.motion == "absolute" and (self.adapt_scale or self.best_frame):
             raise ConfigError(
                 "adapt scale and best frame belong to relative motion; leave them out with absolute motion"
             )
+        if self.compare and (self.paste or self.output_size is not None):
+            raise ConfigError(
+                "compare shows the squares as the model sees them; leave out paste and output size with it"
+            )
+        if self.output_size is not None and not (16 <= self.output_size <= MOST_SIDE and self.output_size % 2 == 0):
+            raise ConfigError(f"output size {self.output_size}: must be an even number from 16 to {MOST_SIDE}")

@@ -1,9 +1,11 @@
 """From a portrait and a driving video (or motion file) to an animated portrait; and from a video to a motion file."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +15,6 @@ from tqdm import tqdm
 
 from cbtalk import ranges
 from cbtalk.errors import InputError, WeightsError
-from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS, VideoWriter
 from cbtalk.model.checkpoint import load
@@ -25,11 +26,14 @@ from cbtalk.render.destination import check_destination
 from cbtalk.render.driving import DrivingFrame, at_most, read_driving, video_info
 from cbtalk.render.engine import Engine
 from cbtalk.render.extract import batches, extract_motion, stack
-from cbtalk.render.framing import source_picture, with_crop
+from cbtalk.render.framing import with_crop
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
 from cbtalk.render.options import DrivingOptions, RenderOptions
+from cbtalk.render.output import output_of
 from cbtalk.render.pipeline import run_pipeline
 from cbtalk.render.report import Report
+from cbtalk.render.source import Source, open_source
+from cbtalk.render.source_video import SourceVideo
 
 VIDEO_SUFFIXES = tuple(FORMATS)
 MOTION_SUFFIXES = (".safetensors",)
@@ -42,6 +46,14 @@ class Batch(NamedTuple):
     frames: list[DrivingFrame]  # empty where the pictures are not needed
     keypoints: Keypoints | None
     duration: int | None  # ticks for which the last of them is shown if nothing follows
+    sources: Sequence[NDArray[np.uint8]] = ()  # (H, W, 3): where a video is the source, its image for each frame
+
+    def first(self, count: int) -> "Batch":
+        """The first frames of it."""
+        if count == len(self.pts):
+            return self
+        keypoints = None if self.keypoints is None else Keypoints(*(part[:count] for part in self.keypoints))
+        return Batch(self.pts[:count], self.frames[:count], keypoints, None, self.sources[:count])
 
 
 class Picture(NamedTuple):
@@ -50,6 +62,7 @@ class Picture(NamedTuple):
     images: NDArray[np.uint8]
     pts: list[int]
     duration: int | None  # as in Batch
+    sources: Sequence[NDArray[np.uint8]]  # as in Batch
 
 
 @float32_convolutions()
@@ -65,31 +78,32 @@ def render_video(
 ) -> Report:
     """Animate the portrait `source` by `driving`, a video or a motion file, into the video `output`.
 
-    Memory does not depend on the length of the driving video. The driving video's time stamps and sound are kept.
-    `weights` is a name or file for `cbtalk.load`. Progress goes to standard error where that is a terminal.
+    `source` is a picture, or a video of which every frame is animated at its own time; the output ends with the
+    shorter of the two videos. Memory does not depend on the length of the videos. The driving video's time stamps and
+    sound are kept. `weights` is a name or file for `cbtalk.load`. Progress goes to standard error where that is a
+    terminal.
 
     Raises InputError, WeightsError, OutputError or SystemFailure; `output` is then as it was before.
     """
     options = options or RenderOptions()
     check_destination(output, [source, driving, Path(weights)], VIDEO_SUFFIXES)
-    portrait = read_image(source)
-    info = None if driving.suffix.lower() in MOTION_SUFFIXES else video_info(driving)
-    if info is None and (options.compare or options.driving.crop):
-        raise InputError(
-            f"{driving}: a motion file has no pictures to crop or to compare with; drive with the video itself"
-        )
     report = Report(output)
-    talker = load(weights, device=device)
-    started = time.monotonic()
-    picture = source_picture(source, portrait, options, talker.image_size, report)
-    if info is not None:
-        report.file_warnings.extend(info.warnings)
-        options = replace(options, driving=with_crop(driving, options.driving, report))
-    engine = Engine(talker, picture, relative=options.motion == "relative", adapt_scale=options.adapt_scale)
-    job = _Job(engine, picture, driving, info, options, report, progress)
-    job.run()
-    job.report.seconds = time.monotonic() - started
-    return job.report
+    with open_source(source, options, report) as opened:
+        info = None if driving.suffix.lower() in MOTION_SUFFIXES else video_info(driving)
+        if info is None and (options.compare or options.driving.crop):
+            raise InputError(
+                f"{driving}: a motion file has no pictures to crop or to compare with; drive with the video itself"
+            )
+        talker = load(weights, device=device)
+        started = time.monotonic()
+        [picture] = opened.pictures([opened.image], talker.image_size)
+        if info is not None:
+            report.file_warnings.extend(info.warnings)
+            options = replace(options, driving=with_crop(driving, options.driving, report))
+        engine = Engine(talker, picture, relative=options.motion == "relative", adapt_scale=options.adapt_scale)
+        _Job(engine, opened, picture, driving, info, options, report, progress).run()
+    report.seconds = time.monotonic() - started
+    return report
 
 
 @float32_convolutions()
@@ -120,7 +134,8 @@ class _Job:
     """One render under way: the driving frames through the engine into the writer."""
 
     engine: Engine
-    picture: NDArray[np.uint8]  # the source as the model sees it, (S, S, 3)
+    source: Source
+    picture: NDArray[np.uint8]  # the source as the model sees it, (S, S, 3); the first of a video
     driving: Path
     info: VideoInfo | None  # None where a motion file drives
     options: RenderOptions
@@ -135,30 +150,35 @@ class _Job:
             # initial ones.
             best = best_frame(self.engine.state.keypoints.value[0].cpu(), motion.keypoints.value)
             self.engine.start_from(motion[best : best + 1])
-        size = self.engine.talker.image_size
         timing = self.info or motion
         assert timing is not None
+        output = output_of(self.source, self.engine, self.options, self.report)
         frames = at_most(timing.frames, self.options.driving.max_frames)
         with (
             VideoWriter(
                 self.report.output,
-                width=3 * size if self.options.compare else size,
-                height=size,
+                width=output.width,
+                height=output.height,
                 rate=timing.average_rate,
                 time_base=timing.time_base,
                 audio_from=self.driving if self.info and self.info.has_audio else None,
+                surroundings=output.surroundings,
             ) as writer,
             tqdm(desc="render", total=frames, unit="frame", disable=None if self.progress else True) as bar,
         ):
 
             def encode(picture: Picture) -> None:
                 with ranges.range("encode"):
-                    for image, pts in zip(picture.images, picture.pts, strict=True):
+                    images = output.finish(picture.images, picture.sources)
+                    for image, pts in zip(images, picture.pts, strict=True):
                         writer.write(image, pts, picture.duration)
                 self.report.frames += len(picture.pts)
                 bar.update(len(picture.pts))
 
-            run_pipeline(self._batches(motion), self._animate, encode)
+            incoming = self._batches(motion)
+            if self.source.video is not None:
+                incoming = _with_sources(incoming, self.source.video, timing.time_base)
+            run_pipeline(incoming, self._animate, encode)
             if not self.engine.rendered_any:
                 raise WeightsError("no picture that the model made is finite: its weights are damaged")
 
@@ -193,11 +213,33 @@ class _Job:
 
     def _animate(self, batch: Batch) -> Picture:
         keypoints = batch.keypoints
+        picture = self.picture
+        if batch.sources:
+            picture = self.source.pictures(batch.sources, self.engine.talker.image_size)
+            self.engine.take_sources(picture)
         if keypoints is None:
             keypoints = self.engine.detect(stack(batch.frames))
             self.report.count_held(batch.frames)
         images, held = self.engine.render(keypoints)
         self.report.not_finite += held
         if self.options.compare:
-            images = side_by_side(self.picture, stack(batch.frames), images)
-        return Picture(images, batch.pts, batch.duration)
+            images = side_by_side(picture, stack(batch.frames), images)
+        return Picture(images, batch.pts, batch.duration, batch.sources)
+
+
+def _with_sources(
+    incoming: Generator[Batch, None, None], video: SourceVideo, time_base: Fraction
+) -> Generator[Batch, None, None]:
+    """The same with what the source video shows at their times, up to its end; InputError where that comes first."""
+    first = True
+    with closing(incoming):
+        for batch in incoming:
+            shown = (video.at(pts * time_base) for pts in batch.pts)
+            sources = [image for image in takewhile(lambda image: image is not None, shown) if image is not None]
+            if sources:
+                yield batch.first(len(sources))._replace(sources=sources)
+            elif first:
+                raise InputError(f"{video.path}: ends before the driving video begins; there is nothing to animate")
+            first = False
+            if len(sources) < len(batch.pts):
+                return
