@@ -6,27 +6,25 @@ python -m bench.paste time --portrait FILE --driving CLIP
 
 quality: every portrait lies eight times in a photo of something else, as in `bench.faces`. Three renders by the same
 motion are compared in the coordinates of the portrait's own square, S x S pixels: A of the original portrait, B of the
-square found in the photo, C the photo with B pasted back into it. Printed is PSNR(B, A) - PSNR(C, A), means over the
-frames: what pasting back costs.
+square found in the photo, C the photo with B pasted back into it. Pixels that the portrait or the square found does not
+cover are left out of all. Printed is PSNR(B, A) - PSNR(C, A), means over the frames: what pasting back costs.
 """
 
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
 import cbtalk
 from bench.faces import PLACES, known_square, largest, scene
-from cbtalk.evaluate.metrics import psnr
 from cbtalk.faces import Square, cut, frame
 from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import BadFrame, open_video
@@ -67,10 +65,21 @@ def pasted(image: Image8, square: Square, engine: Engine, picture: Image8, frame
         yield result
 
 
-def mean_psnr(frames: list[Image8], wanted: Image8) -> float:
-    """In dB, of pictures (T, S, S, 3)."""
-    a, b = (torch.from_numpy(np.stack(list(part))).permute(0, 3, 1, 2) / 127.5 - 1 for part in (frames, wanted))
-    return float(psnr(a, b).mean())
+def mean_psnr(frames: Iterable[Image8], wanted: Image8, pixels: NDArray[np.bool_]) -> float:
+    """In dB, of some pixels (S, S) of pictures (T, S, S, 3)."""
+    squared = [
+        np.square(one[pixels].astype(float) - other[pixels]).mean() for one, other in zip(frames, wanted, strict=True)
+    ]
+    return float(np.mean(20 * np.log10(255) - 10 * np.log10(squared)))
+
+
+def covered(view: Square, height: int, width: int, size: int) -> NDArray[np.bool_]:
+    """(size, size): which pixels of the view of a square lie in the image of height x width."""
+    positions = (np.arange(size) + 0.5) / size
+    (x0, y0), (x1, y1), (x2, y2) = (view.point(u, v) for u, v in ((0, 0), (1, 0), (0, 1)))
+    x = x0 + (x1 - x0) * positions + (x2 - x0) * positions[:, None]
+    y = y0 + (y1 - y0) * positions + (y2 - y0) * positions[:, None]
+    return (x > 0) & (x < width) & (y > 0) & (y < height)
 
 
 def within(square: Square, other: Square, size: int) -> Square:
@@ -101,10 +110,11 @@ def quality(portraits: Path, driving: Path, weights: str = "mini") -> None:
             picture = cut(image, found, size)
             engine, frames = animated(talker, picture, motion)
             view = within(place, found, size)
-            without = mean_psnr([cut(one, view, size) for one in frames], original)
+            pixels = covered(known, *portrait.shape[:2], size) & covered(view, size, size, size)
+            without = mean_psnr((cut(one, view, size) for one in frames), original, pixels)
             whole = pasted(image, found, engine, picture, frames)
             plain.append(without)
-            costs.append(without - mean_psnr([cut(one, place, size) for one in whole], original))
+            costs.append(without - mean_psnr((cut(one, place, size) for one in whole), original, pixels))
         print(f"{path.name}: PSNR {statistics.mean(plain[-PLACES:]):.2f} dB, cost of pasting back ", end="")
         print(" ".join(f"{cost:.2f}" for cost in costs[-PLACES:]), flush=True)
     print(f"PSNR(B, A): mean {statistics.mean(plain):.2f} dB, from {min(plain):.2f} to {max(plain):.2f}")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cbtalk.faces import Square
 
-FEATHER = 0.12  # of the side: from the edge of the square, where the photo is seen, to where the result is
+FEATHER = 0.04  # of the side: from the edge of the square, where the photo is seen, to where the result is
 SMOOTHNESS = 0.15  # of the side: standard deviation of the Gaussian under which colours are compared
 
 Image8 = NDArray[np.uint8]
