@@ -41,6 +41,8 @@ def render(
     driving_face: str = "longest",
     follow: bool = False,
     compare: bool = False,
+    paste: bool = False,
+    output_size: int | None = None,
     batch_size: int = 4,
     max_frames: int | None = None,
     threads: int | None = None,
@@ -50,7 +52,7 @@ def render(
     """Animate a portrait by the motion of a video.
 
     Args:
-        source: The portrait: a picture.
+        source: The portrait: a picture; or a video, each frame of which is animated until one of the videos ends.
         driving: What moves it: a video, or a motion file made by `cbtalk motion`.
         output: The video to write (.mp4, .mov or .mkv).
         weights: A bundled model's name or a weights file.
@@ -63,6 +65,8 @@ def render(
         driving_face: Which face to watch: longest (in view), largest, its number from left to right, or x,y near it.
         follow: Let the square move with the driving face, for people who walk through the picture.
         compare: Write source, driving and result side by side.
+        paste: Write the whole source, at its own size (at most 4096 pixels), with the animated square in its place.
+        output_size: Side of the output in pixels, even; with --paste that of the longer side.
         batch_size: Frames that the model takes at once.
         max_frames: Stop after this many frames.
         threads: CPU threads for the model.
@@ -80,6 +84,8 @@ def render(
         crop=None if crop is None else parse_crop(crop),
         face=parse_choice(face),
         compare=compare,
+        paste=paste,
+        output_size=output_size,
         driving=DrivingOptions(
             None if driving_crop is None else parse_crop(driving_crop),
             batch_size,

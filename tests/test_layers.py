@@ -8,9 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "file_names", "precision", "ranges"}
+FOUNDATION = {"errors", "atomic", "digest", "file_names", "precision", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
+    "digest": set(),
     "atomic": {"errors"},
     "file_names": set(),
     "precision": set(),

@@ -12,7 +12,7 @@ from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.pictures import to_frames, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
-from cbtalk.model.talker import Talker
+from cbtalk.model.talker import SourceState, Talker
 
 
 class Rendered(NamedTuple):
@@ -22,18 +22,26 @@ class Rendered(NamedTuple):
     held: int
 
 
+@torch.inference_mode()
+def encode_source(talker: Talker, sources: NDArray[np.uint8]) -> SourceState:
+    """What depends on source pictures (B, S, S, 3) uint8 alone."""
+    device = next(talker.parameters()).device
+    return talker.encode_source(to_pictures(torch.from_numpy(sources).to(device)))
+
+
 class Engine:
     """Renders one source: what depends on it alone is computed once, and what is not finite never leaves.
 
-    source: (S, S, 3) uint8 RGB, S the talker's image size. Relative motion is measured from the keypoints of the first
-    frame rendered of each scene that are finite, unless `start_from` names others, and multiplied
-    by `strength`.
+    source: (S, S, 3) uint8 RGB, S the talker's image size; state: of `encode_source`, where it is known. Relative
+    motion is measured from the keypoints of the first frame rendered of each scene that are finite, unless `start_from`
+    names others, and multiplied by `strength`.
     """
 
     def __init__(
         self,
         talker: Talker,
         source: NDArray[np.uint8],
+        state: SourceState | None = None,
         *,
         relative: bool = True,
         adapt_scale: bool = False,
@@ -46,8 +54,7 @@ class Engine:
         self._initial: dict[int, Keypoints] = {}  # of each scene
         self._device = next(talker.parameters()).device
         self._last_image = source
-        with torch.inference_mode():
-            self.state = talker.encode_source(to_pictures(torch.from_numpy(source[None]).to(self._device)))
+        self.state = state or encode_source(talker, source[None])
         self._last_keypoints = self.state.keypoints
         if not is_finite(self._last_keypoints).all():
             raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
@@ -55,6 +62,15 @@ class Engine:
     def start_from(self, initial: Keypoints, scene: int = 0) -> None:
         """Measure relative motion in a scene from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""
         self._initial[scene] = Keypoints(*(part.to(self._device) for part in initial))
+
+    def take_sources(self, sources: NDArray[np.uint8]) -> None:
+        """Let these pictures (B, S, S, 3) uint8 be the sources of the next B frames, each of its own."""
+        self.state = encode_source(self.talker, sources)
+
+    @torch.inference_mode()
+    def unmoved(self) -> NDArray[np.uint8]:
+        """The source as the model makes it, in the pose that it has: (S, S, 3) uint8."""
+        return to_frames(self.talker.animate_keypoints(self.state, self.state.keypoints))[0]
 
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:

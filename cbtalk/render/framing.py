@@ -7,10 +7,13 @@ import torch
 from numpy.typing import NDArray
 
 from cbtalk.errors import InputError
-from cbtalk.faces import Face, choose, cut, find_faces, frame
+from cbtalk.faces import Face, Square, choose, cut, find_faces, frame
+from cbtalk.media.crop import Crop, center_square
 from cbtalk.render.driving import square
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.report import Report
+
+Place = Crop | Square  # in a source: a crop that is given, or the square of a face
 
 
 def source_picture(
@@ -20,15 +23,34 @@ def source_picture(
 
     Raises InputError where there is no face and no crop is given.
     """
+    return picture_of(image, source_place(path, image, options, report), size)
+
+
+def source_place(path: Path, image: NDArray[np.uint8], options: RenderOptions, report: Report) -> Place:
+    """Where that is in the image; raises as `source_picture`."""
     if options.crop is not None:
-        return square(image, options.crop, size)
+        return options.crop
     faces = faces_in(image)
     if not faces:
         raise InputError(f"{path}: no face is found; give its square by --crop x,y,size, or --crop centre")
     if len(faces) > 1:
-        chosen = in_words(options.face)
-        report.notes.append(f"{path}: {len(faces)} faces; animated is {chosen} (--face chooses another)")
-    return cut(image, frame(image, choose(faces, options.face)), size)
+        report.notes.append(
+            f"{path}: {len(faces)} faces; animated is {in_words(options.face)} (--face chooses another)"
+        )
+    return frame(image, choose(faces, options.face))
+
+
+def picture_of(image: NDArray[np.uint8], place: Place, size: int) -> NDArray[np.uint8]:
+    """The pixels of a place in an image (H, W, 3), upright, as (size, size, 3)."""
+    return cut(image, place, size) if isinstance(place, Square) else square(image, place, size)
+
+
+def square_of(image: NDArray[np.uint8], place: Place) -> Square:
+    """A place in an image (H, W, 3) as its square."""
+    if isinstance(place, Square):
+        return place
+    x, y, side = center_square(image.shape[1], image.shape[0]) if place == "centre" else place
+    return Square(x + side / 2, y + side / 2, side)
 
 
 def faces_in(image: NDArray[np.uint8]) -> list[Face]:

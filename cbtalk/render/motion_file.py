@@ -1,5 +1,6 @@
 """Motion files: what a model sees of a driving video, and none of its pictures, in safetensors."""
 
+import json
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,8 @@ class Motion:
 
     keypoints: value (T, K, 2) and jacobian (T, K, 2, 2), float32, on the CPU; pts (T,) int64, rising, in `time_base`
     seconds; average_rate: frames per second. last_duration: ticks for which the last frame is shown, None where nothing
-    tells it. scenes (T,) int64: the number of each frame's scene, None where all are of one.
+    tells it. scenes (T,) int64: the number of each frame's scene, None where all are of one. notes: what was chosen
+    or held when it was extracted.
     """
 
     keypoints: Keypoints
@@ -37,6 +39,7 @@ class Motion:
     average_rate: Fraction
     last_duration: int | None = None
     scenes: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -79,6 +82,8 @@ def save_motion(path: Path, motion: Motion, *, fingerprint: str) -> None:
     }
     if motion.last_duration is not None:
         metadata["last_duration"] = str(motion.last_duration)
+    if motion.notes:
+        metadata["notes"] = json.dumps(motion.notes)
     with atomic_path(path) as temporary:
         # save_file would go through a temporary file of its own, private and under a name that nobody recognises.
         temporary.write_bytes(save(tensors, metadata))
@@ -110,7 +115,25 @@ def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
         raise InputError(f"{path}: the time stamps of the motion do not rise from 0, or not within {LONGEST} seconds")
     stated = metadata.get("last_duration", "")
     last_duration = int(stated) if stated.isdecimal() and 0 < int(stated) * times["time_base"] <= LONGEST else None
-    return Motion(Keypoints(value, jacobian), pts, **times, last_duration=last_duration, scenes=scenes)
+    return Motion(
+        Keypoints(value, jacobian),
+        pts,
+        times["time_base"],
+        times["average_rate"],
+        last_duration,
+        scenes,
+        _notes(metadata),
+    )
+
+
+def frames_in(path: Path) -> int:
+    """Frames that a motion file says it has; InputError where it is none."""
+    check_readable(path, "motion file")
+    try:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
+            return int((file.metadata() or {})["frames"])
+    except (SafetensorError, OSError, KeyError, ValueError) as failure:
+        raise InputError(f"{path}: not a motion file; write one with `cbtalk motion`") from failure
 
 
 def _check_header(path: Path, metadata: dict[str, str], fingerprint: str) -> None:
@@ -139,6 +162,13 @@ def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int) -> Non
         expected["scene"] = ([frames], "I64")
     if found != expected or frames == 0:
         raise InputError(f"{path}: the motion is not that of one or more frames with {num_keypoints} keypoints")
+
+
+def _notes(metadata: dict[str, str]) -> tuple[str, ...]:
+    try:
+        return tuple(str(note) for note in json.loads(metadata.get("notes", "[]")))
+    except (ValueError, TypeError):
+        return ()
 
 
 def _fraction(path: Path, metadata: dict[str, str], key: str) -> Fraction:

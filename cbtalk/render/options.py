@@ -15,6 +15,8 @@ Loop = Literal["ping-pong", "cross-fade"]
 
 STRONGEST = 2.0  # times the motion
 
+MOST_SIDE = 4096  # px of an output's longer side
+
 
 @dataclass(frozen=True)
 class DrivingOptions:
@@ -64,6 +66,9 @@ class RenderOptions:
     for that of the face which `face` names. compare: source, driving and result side by side. strength: of relative
     motion, 0 to 2 times the driving's. loop: the motion repeats without a jump, forth and back, or cross-faded over
     `fade` seconds. audio: where the sound comes from: the driving video (which a loop leaves without), a file, nowhere.
+    paste: the result is laid back into the whole source, instead of being the output itself. output_size: the side of
+    the result in pixels, with paste the longer side of the output; None for the model's own size, with paste for the
+    source's.
     """
 
     motion: Literal["relative", "absolute"] = "relative"
@@ -76,6 +81,8 @@ class RenderOptions:
     loop: Loop | None = None
     fade: float = 0.5
     audio: Path | Literal["driving", "none"] = "driving"
+    paste: bool = False
+    output_size: int | None = None
     driving: DrivingOptions = DrivingOptions()
 
     def __post_init__(self) -> None:
@@ -90,3 +97,9 @@ class RenderOptions:
             )
         if self.loop is not None and self.compare:
             raise ConfigError("a loop has no driving pictures to compare with; leave out loop or compare")
+        if self.compare and (self.paste or self.output_size is not None):
+            raise ConfigError(
+                "compare shows the squares as the model sees them; leave out paste and output size with it"
+            )
+        if self.output_size is not None and not (16 <= self.output_size <= MOST_SIDE and self.output_size % 2 == 0):
+            raise ConfigError(f"output size {self.output_size}: must be an even number from 16 to {MOST_SIDE}")

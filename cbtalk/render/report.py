@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from cbtalk.render.driving import DrivingFrame
+from cbtalk.render.motion_file import Motion
 
 TOLD_CUTS = 5
 
@@ -47,6 +48,11 @@ class Report:
             if self.cuts <= TOLD_CUTS:
                 self.first_cuts.append(float(seconds))
         self._scene = scene
+
+    def count_scenes(self, motion: Motion) -> None:
+        """Take note of the scenes of a whole motion."""
+        for scene, pts in zip(motion.scenes_of(slice(None)), motion.pts.tolist(), strict=True):
+            self.count_scene(scene, pts * motion.time_base)
 
     @property
     def lines(self) -> list[str]:
