@@ -11,7 +11,7 @@ from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.pictures import to_frames, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
-from cbtalk.model.talker import Talker
+from cbtalk.model.talker import SourceState, Talker
 
 
 class Rendered(NamedTuple):
@@ -24,8 +24,8 @@ class Rendered(NamedTuple):
 class Engine:
     """Renders one source: what depends on it alone is computed once, and what is not finite never leaves.
 
-    source: (S, S, 3) uint8 RGB, S the talker's image size. Relative motion is measured from the keypoints `initial`
-    of the first frame rendered, unless `start_from` names others.
+    source: (S, S, 3) uint8 RGB, S the talker's image size; state: of an engine that had the same source. Relative
+    motion is measured from the keypoints `initial` of the first frame rendered, unless `start_from` names others.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Engine:
         *,
         relative: bool = True,
         adapt_scale: bool = False,
+        state: SourceState | None = None,
     ) -> None:
         self.talker = talker
         self.relative = relative
@@ -43,11 +44,14 @@ class Engine:
         self._initial: Keypoints | None = None
         self._device = next(talker.parameters()).device
         self._last_image = source
-        with torch.inference_mode():
-            self.state = talker.encode_source(to_pictures(torch.from_numpy(source[None]).to(self._device)))
+        self.state = state if state is not None else self._encode(source)
         self._last_keypoints = self.state.keypoints
         if not is_finite(self._last_keypoints).all():
             raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
+
+    @torch.inference_mode()
+    def _encode(self, source: NDArray[np.uint8]) -> SourceState:
+        return self.talker.encode_source(to_pictures(torch.from_numpy(source[None]).to(self._device)))
 
     def start_from(self, initial: Keypoints) -> None:
         """Measure relative motion from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""

@@ -1,5 +1,6 @@
 """Motion files: what a model sees of a driving video, and none of its pictures, in safetensors."""
 
+import json
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,7 @@ class Motion:
     time_base: Fraction
     average_rate: Fraction
     last_duration: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -69,6 +71,8 @@ def save_motion(path: Path, motion: Motion, *, fingerprint: str) -> None:
     }
     if motion.last_duration is not None:
         metadata["last_duration"] = str(motion.last_duration)
+    if motion.notes:
+        metadata["notes"] = json.dumps(motion.notes)
     with atomic_path(path) as temporary:
         # save_file would go through a temporary file of its own, private and under a name that nobody recognises.
         temporary.write_bytes(save(tensors, metadata))
@@ -99,7 +103,17 @@ def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
         raise InputError(f"{path}: the time stamps of the motion do not rise from 0, or not within {LONGEST} seconds")
     stated = metadata.get("last_duration", "")
     last_duration = int(stated) if stated.isdecimal() and 0 < int(stated) * times["time_base"] <= LONGEST else None
-    return Motion(Keypoints(value, jacobian), pts, **times, last_duration=last_duration)
+    return Motion(Keypoints(value, jacobian), pts, **times, last_duration=last_duration, notes=_notes(metadata))
+
+
+def frames_in(path: Path) -> int:
+    """Frames that a motion file says it has; InputError where it is none."""
+    check_readable(path, "motion file")
+    try:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
+            return int((file.metadata() or {})["frames"])
+    except (SafetensorError, OSError, KeyError, ValueError) as failure:
+        raise InputError(f"{path}: not a motion file; write one with `cbtalk motion`") from failure
 
 
 def _check_header(path: Path, metadata: dict[str, str], fingerprint: str) -> None:
@@ -126,6 +140,13 @@ def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int) -> Non
     }
     if found != expected or frames == 0:
         raise InputError(f"{path}: the motion is not that of one or more frames with {num_keypoints} keypoints")
+
+
+def _notes(metadata: dict[str, str]) -> tuple[str, ...]:
+    try:
+        return tuple(str(note) for note in json.loads(metadata.get("notes", "[]")))
+    except (ValueError, TypeError):
+        return ()
 
 
 def _fraction(path: Path, metadata: dict[str, str], key: str) -> Fraction:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,11 @@ from tqdm import tqdm
 
 from cbtalk import ranges
 from cbtalk.errors import InputError, WeightsError
-from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS, VideoWriter
 from cbtalk.model.checkpoint import load
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.talker import Talker
 from cbtalk.precision import float32_convolutions
 from cbtalk.render.best_frame import best_frame
 from cbtalk.render.compare import side_by_side
@@ -25,7 +26,8 @@ from cbtalk.render.destination import check_destination
 from cbtalk.render.driving import DrivingFrame, at_most, read_driving, video_info
 from cbtalk.render.engine import Engine
 from cbtalk.render.extract import batches, extract_motion, stack
-from cbtalk.render.framing import source_picture, with_crop
+from cbtalk.render.framing import with_crop
+from cbtalk.render.known import Known
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
 from cbtalk.render.options import DrivingOptions, RenderOptions
 from cbtalk.render.pipeline import run_pipeline
@@ -62,31 +64,40 @@ def render_video(
     weights: str | Path = "mini",
     device: str = "cpu",
     progress: bool = False,
+    known: Known | None = None,
 ) -> Report:
     """Animate the portrait `source` by `driving`, a video or a motion file, into the video `output`.
 
     Memory does not depend on the length of the driving video. The driving video's time stamps and sound are kept.
-    `weights` is a name or file for `cbtalk.load`. Progress goes to standard error where that is a terminal.
+    `weights` is a name or file for `cbtalk.load`; `known`, where given, has the model, and what it keeps is not worked
+    out again. Progress goes to standard error where that is a terminal.
 
     Raises InputError, WeightsError, OutputError or SystemFailure; `output` is then as it was before.
     """
     options = options or RenderOptions()
     check_destination(output, [source, driving, Path(weights)], VIDEO_SUFFIXES)
-    portrait = read_image(source)
     info = None if driving.suffix.lower() in MOTION_SUFFIXES else video_info(driving)
     if info is None and (options.compare or options.driving.crop):
         raise InputError(
             f"{driving}: a motion file has no pictures to crop or to compare with; drive with the video itself"
         )
     report = Report(output)
-    talker = load(weights, device=device)
+    known = known or Known(partial(load, weights, device=device))
+    portrait = known.portrait(source, options, report)
     started = time.monotonic()
-    picture = source_picture(source, portrait, options, talker.image_size, report)
+    motion = None
     if info is not None:
         report.file_warnings.extend(info.warnings)
-        options = replace(options, driving=with_crop(driving, options.driving, report))
-    engine = Engine(talker, picture, relative=options.motion == "relative", adapt_scale=options.adapt_scale)
-    job = _Job(engine, picture, driving, info, options, report, progress)
+        if not options.compare:
+            extract = partial(_extract, known.talker, driving, info, options.driving)
+            motion = known.motion(driving, options.driving, report, extract)
+        if motion is None:
+            options = replace(options, driving=with_crop(driving, options.driving, report))
+    relative = options.motion == "relative"
+    engine = Engine(
+        known.talker, portrait.picture, relative=relative, adapt_scale=options.adapt_scale, state=portrait.state
+    )
+    job = _Job(engine, portrait.picture, driving, info, options, report, progress, motion)
     job.run()
     job.report.seconds = time.monotonic() - started
     return job.report
@@ -108,11 +119,17 @@ def write_motion(
     talker = load(weights, device=device)
     started = time.monotonic()
     report = Report(output, file_warnings=list(info.warnings))
-    options = with_crop(driving, options or DrivingOptions(), report)
-    motion = extract_motion(talker, driving, info, options, report, progress=progress)
+    motion = _extract(talker, driving, info, options or DrivingOptions(), report, progress=progress)
     save_motion(output, motion, fingerprint=talker.motion_fingerprint())
     report.frames, report.seconds = motion.frames, time.monotonic() - started
     return report
+
+
+def _extract(
+    talker: Talker, driving: Path, info: VideoInfo, options: DrivingOptions, report: Report, *, progress: bool = False
+) -> Motion:
+    """The motion of a video, in the square that is given or that of a face."""
+    return extract_motion(talker, driving, info, with_crop(driving, options, report), report, progress=progress)
 
 
 @dataclass
@@ -126,9 +143,10 @@ class _Job:
     options: RenderOptions
     report: Report
     progress: bool
+    motion: Motion | None = None  # of the driving video, where it is known already
 
     def run(self) -> None:
-        motion = self._known_motion()
+        motion = self.motion or self._known_motion()
         if motion is not None and self.options.best_frame:
             # Every output frame depends on its own keypoints and the initial ones alone: rendering forwards and
             # backwards from the best frame is the same as rendering in time order with that frame's keypoints as the
