@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cbtalk.digest import combined, digest_of
 from cbtalk.errors import InputError
+from cbtalk.media.files import check_readable
 from cbtalk.media.images import read_image
 from cbtalk.model.talker import SourceState, Talker
 from cbtalk.render.engine import Engine
@@ -57,6 +58,7 @@ class Known:
 
     def portrait(self, path: Path, options: RenderOptions, report: Report) -> Portrait:
         """The source of a file, encoded where it is not kept; `report` gets the notes of that."""
+        check_readable(path, "picture")
         key = (_stamp(path), options.crop, options.face)
         found = self._portraits.pop(key, None)
         if found is None:
