@@ -159,6 +159,7 @@ def batch(
     workers: int | None = None,
     threads: int | None = None,
     gpus: str | None = None,
+    ray: str | None = None,
     device: Device = "auto",
     retries: int = 2,
     motion_cache_mb: int = 1024,
@@ -181,6 +182,7 @@ def batch(
         workers: Processes on the CPU; one for each core without it.
         threads: CPU threads of each worker.
         gpus: Numbers of the GPUs to use, a worker each, or all; all without it.
+        ray: Address of a cluster of Ray (auto: the one this machine belongs to), whose nodes share the folders.
         device: auto takes the GPUs if there are any.
         retries: Times that a job is tried again after its worker crashed.
         motion_cache_mb: What motions of driving videos may take in the folder, MiB.
@@ -201,7 +203,7 @@ def batch(
         if not equals:
             raise ConfigError(f"--set {word}: must be name=value")
         words[name] = value
-    options = command.options_of(weights, device, gpus, workers, threads, retries, motion_cache_mb)
+    options = command.options_of(weights, device, gpus, workers, threads, ray, retries, motion_cache_mb)
     jobs = command.jobs_of(manifest, sources, drivings, pairs, output, words, progress=not quiet)
     return command.show_plan(jobs, options) if dry_run else command.work(jobs, output, options, report, quiet=quiet)
 

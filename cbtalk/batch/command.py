@@ -13,6 +13,7 @@ from cbtalk.batch.estimate import frame_seconds, frames_of
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import NAME, read_ledger
 from cbtalk.batch.manifest import Fault, pairs, read_manifest
+from cbtalk.batch.ray_pool import cluster_workers
 from cbtalk.batch.report import check_report, table, write_report
 from cbtalk.batch.run import BatchOptions, Summary, run_batch
 from cbtalk.errors import ConfigError, InputError
@@ -68,21 +69,26 @@ def options_of(
     gpus: str | None,
     workers: int | None,
     threads: int | None,
+    ray: str | None,
     retries: int,
     motion_cache_mb: int,
 ) -> BatchOptions:
-    """The options of a batch; by default a worker for every GPU, or one for each core of the CPU."""
+    """The options of a batch; by default a worker for every GPU, or one for each core, of this machine or a cluster."""
     weights_file(weights)
-    numbers = _gpus(gpus, device)
     cores = len(os.sched_getaffinity(0))
-    count = workers if workers is not None else max(1, cores // (threads or 1))
-    for name, value in (("--workers", count), ("--threads", threads or 1)):
-        if value < 1:
+    if ray is None:
+        numbers, count = _gpus(gpus, device), workers or max(1, cores // (threads or 1))
+    else:
+        there, are_gpus = cluster_workers(ray, threads or 1)
+        count = there if workers is None else workers
+        numbers = tuple(range(count)) if are_gpus and device != "cpu" else ()
+    for name, value in (("--workers", workers), ("--threads", threads)):
+        if value is not None and value < 1:
             raise ConfigError(f"{name} {value}: must be 1 or more")
     if retries < 0 or motion_cache_mb < 0:
         raise ConfigError("--retries and --motion-cache-mb must be 0 or more")
-    each = threads or (cores if numbers else max(1, cores // count))
-    return BatchOptions(weights, numbers, count, each, retries, motion_cache_mb << 20)
+    each = threads or (1 if ray is not None else cores if numbers else max(1, cores // count))
+    return BatchOptions(weights, numbers, count, each, ray, retries, motion_cache_mb << 20)
 
 
 def _gpus(gpus: str | None, device: str) -> tuple[int, ...]:

@@ -44,10 +44,9 @@ class Pool:
         return [worker.job for worker in self._workers if worker.job is not None]
 
     def give(self, waiting: list[Job]) -> Job:
-        """Takes a job off `waiting` for an idle worker: one whose source the worker knows, where there is one soon."""
+        """Takes a job off `waiting` for an idle worker."""
         worker = next(worker for worker in self._workers if worker.job is None)
-        place = next((i for i, job in enumerate(waiting[:_SOON]) if job.source == worker.source), 0)
-        job = waiting.pop(place)
+        job = next_job(waiting, worker.source)
         worker.job, worker.source = job, job.source
         with suppress(OSError):  # it has died, which `outcomes` will say
             worker.connection.send(job)
@@ -56,9 +55,6 @@ class Pool:
     def outcomes(self, seconds: float) -> list[tuple[Job, Outcome]]:
         """The jobs that end within some seconds; a worker that died is replaced, and its job has crashed."""
         waiting = {worker.connection: worker for worker in self._workers if worker.job is not None}
-        if not waiting:
-            time.sleep(0)
-            return []
         found = []
         for connection in wait(list(waiting), timeout=seconds):
             worker = waiting[connection]  # type: ignore[index]
@@ -103,3 +99,9 @@ class Pool:
             name = signal.Signals(-code).name
             return f"the worker was ended by {name}{', perhaps for lack of memory' if -code == signal.SIGKILL else ''}"
         return f"the worker ended with code {code}"
+
+
+def next_job(waiting: list[Job], source: Path | None) -> Job:
+    """Takes a job off `waiting` for a worker that had `source` last: of the same source, where there is one soon."""
+    place = next((i for i, job in enumerate(waiting[:_SOON]) if job.source == source), 0)
+    return waiting.pop(place)

@@ -17,6 +17,7 @@ from cbtalk import __version__
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import Ledger, open_ledger, sweep
 from cbtalk.batch.pool import Pool
+from cbtalk.batch.ray_pool import RayPool
 from cbtalk.batch.worker import Outcome, Setting
 from cbtalk.digest import combined
 from cbtalk.errors import SystemFailure
@@ -31,14 +32,16 @@ class BatchOptions:
     """How a batch is worked through.
 
     weights: a name or file for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of
-    each worker on the CPU. retries: times that a job is tried again after cbtalk or its worker crashed. motion_bytes:
-    what kept motions may take on the disk.
+    each worker on the CPU. ray: address of a cluster of Ray whose actors are the workers, None for this machine.
+    retries: times that a job is tried again after cbtalk or its worker crashed. motion_bytes: what kept motions may
+    take on the disk.
     """
 
     weights: str = "mini"
     gpus: tuple[int, ...] = ()
     workers: int = 1
     threads: int = 1
+    ray: str | None = None
     retries: int = 2
     motion_bytes: int = 1 << 30
 
@@ -119,13 +122,14 @@ class _Run:
     def run(self, progress: bool) -> None:
         """Until no job is left, or the batch is stopped."""
         started = time.monotonic()
-        pool = Pool(self._settings())
+        pool = self._pool()
+        self.interruptions.listen()  # Ray takes SIGTERM for itself
         try:
             with tqdm(desc="batch", total=len(self.waiting), unit="job", disable=None if progress else True) as bar:
-                while self.waiting or pool.jobs():
-                    self._hand_out(pool)
-                    if not pool.jobs() or self.interruptions.count > 1:
+                while pool.jobs() or (self.waiting and not self._stopping):
+                    if self.interruptions.count > 1:
                         break
+                    self._hand_out(pool)
                     for job, outcome in pool.outcomes(_TICK):
                         self._enter(job, outcome, bar)
         finally:
@@ -139,23 +143,33 @@ class _Run:
             self.summary.signal = self.interruptions.signal
             self.summary.stopped = f"interrupted by {signal.Signals(self.interruptions.signal).name}"
 
+    @property
+    def _stopping(self) -> bool:
+        """Whether no more jobs are to be begun."""
+        return self.interruptions.count > 0 or self.summary.stopped is not None
+
+    def _pool(self) -> "Pool | RayPool":
+        if self.options.ray is not None:
+            return RayPool(self.options.ray, self._settings())
+        return Pool(self._settings())
+
     def _settings(self) -> list[Setting]:
         options = self.options
         count = len(options.gpus) or min(options.workers, len(self.waiting))
         return [
             Setting(
-                self.folder,
+                self.folder.resolve(),
                 options.weights,
                 options.gpus[number] if options.gpus else None,
                 options.threads,
-                self.folder / MOTIONS,
+                self.folder.resolve() / MOTIONS,
                 options.motion_bytes,
             )
             for number in range(count)
         ]
 
-    def _hand_out(self, pool: Pool) -> None:
-        while self.waiting and pool.idle and not self.interruptions.count and self.summary.stopped is None:
+    def _hand_out(self, pool: "Pool | RayPool") -> None:
+        while self.waiting and pool.idle and not self._stopping:
             job = pool.give(self.waiting)
             self.ledger.started(output_name(job, self.folder))
 
@@ -190,17 +204,22 @@ class _Interruptions:
 
     def __init__(self) -> None:
         self.count, self.signal = 0, 0
-        self._before: dict[int, object] = {}
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def __enter__(self) -> "_Interruptions":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+        self.listen()
         return self
 
+    def listen(self) -> None:
+        """Take the signals; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self._before:
+                signal.signal(number, self._note)
+
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.count += 1

@@ -51,6 +51,33 @@ class Outcome(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class Worker:
+    """Renders jobs with one model, and keeps what the next one can use."""
+
+    def __init__(self, setting: Setting) -> None:
+        torch.set_num_threads(setting.threads)
+        keep_freed_memory()
+        make_talker = partial(load, setting.weights, device="cpu" if setting.gpu is None else "cuda")
+        self._known = Known(make_talker, setting.motions, setting.motion_bytes)
+
+    def ready(self) -> None:
+        """Returns once the worker is there."""
+
+    def render(self, job: Job) -> Outcome:
+        """Renders a job; whatever goes wrong is told, in one line."""
+        try:
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            report = render_video(job.source, job.driving, job.output, job.options, known=self._known)
+        except SystemFailure as failure:
+            return Outcome("machine", _one_line(failure))
+        except CbtalkError as failure:
+            return Outcome("failed", _one_line(failure))
+        except Exception as failure:
+            traceback.print_exc()
+            return Outcome("crashed", f"internal: {type(failure).__name__}: {_one_line(failure)}")
+        return Outcome("done", None, report.frames, report.seconds, tuple(report.warnings))
+
+
 def serve(connection: Connection, alive: Connection, setting: Setting) -> None:
     """Answers every job that comes through `connection` with an Outcome, until the other side closes it.
 
@@ -61,29 +88,11 @@ def serve(connection: Connection, alive: Connection, setting: Setting) -> None:
     threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
     lock = worker_lock(setting.folder)
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if setting.gpu is None else str(setting.gpu)
-    torch.set_num_threads(setting.threads)
-    keep_freed_memory()
-    make_talker = partial(load, setting.weights, device="cpu" if setting.gpu is None else "cuda")
-    known = Known(make_talker, setting.motions, setting.motion_bytes)
+    worker = Worker(setting)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
-            connection.send(_outcome(known, connection.recv()))
+            connection.send(worker.render(connection.recv()))
     os.close(lock)
-
-
-def _outcome(known: Known, job: Job) -> Outcome:
-    """Renders a job; whatever goes wrong is told, in one line."""
-    try:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        report = render_video(job.source, job.driving, job.output, job.options, known=known)
-    except SystemFailure as failure:
-        return Outcome("machine", _one_line(failure))
-    except CbtalkError as failure:
-        return Outcome("failed", _one_line(failure))
-    except Exception as failure:
-        traceback.print_exc()
-        return Outcome("crashed", f"internal: {type(failure).__name__}: {_one_line(failure)}")
-    return Outcome("done", None, report.frames, report.seconds, tuple(report.warnings))
 
 
 def _one_line(failure: Exception) -> str:

@@ -21,6 +21,14 @@ def serve(connection: Connection, alive: Connection, setting: Setting) -> None:
     worker.serve(connection, alive, setting)
 
 
+class Worker(worker.Worker):
+    """`cbtalk.batch.worker.Worker` with `render` in the place of the model, for actors."""
+
+    def __init__(self, setting: Setting) -> None:
+        vars(worker)["render_video"] = render
+        super().__init__(setting)
+
+
 def render(source: Path, driving: Path, output: Path, options: RenderOptions, *, known: object) -> Report:
     """Writes a file, and a line to the log of calls beside it, unless the source's name says otherwise."""
     with (output.parent / "calls").open("a") as log:
