@@ -41,6 +41,11 @@ def load(
     return load_weights(_bundled(str(name_or_path)) if preset else Path(name_or_path)).to(device)
 
 
+def bundled() -> list[str]:
+    """The names of the presets whose weights are bundled."""
+    return [preset for preset in PRESETS if (BUNDLED / f"{preset}.safetensors").is_file()]
+
+
 def _bundled(preset: str) -> Path:
     path = BUNDLED / f"{preset}.safetensors"
     if not path.is_file():
