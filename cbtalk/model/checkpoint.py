@@ -41,6 +41,11 @@ def load(
     return load_weights(weights_file(name_or_path)).to(device)
 
 
+def bundled() -> list[str]:
+    """The names of the presets whose weights are bundled."""
+    return [preset for preset in PRESETS if (BUNDLED / f"{preset}.safetensors").is_file()]
+
+
 def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
     """The weights file of a preset's name, or the file named; WeightsError where a preset has none."""
     preset = str(name_or_path)

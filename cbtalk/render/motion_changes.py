@@ -22,8 +22,8 @@ def cut(path: Path, motion: Motion, span: Span) -> Motion:
     if span == Span():
         return motion
     start, end = span.ticks(motion.time_base)
-    if _end(motion) <= start:
-        seconds = float(_end(motion) * motion.time_base)
+    if ends(motion) <= start:
+        seconds = float(ends(motion) * motion.time_base)
         raise InputError(f"{path}: cannot start at {float(span.start):.2f} s: the motion ends at {seconds:.2f} s")
     times = [pts * motion.time_base for pts in motion.pts.tolist()]
     first = max(0, sum(span.begun(time) for time in times) - 1)
@@ -32,14 +32,14 @@ def cut(path: Path, motion: Motion, span: Span) -> Motion:
         raise InputError(f"{path}: shows nothing from {float(span.start):.2f} s on for so short a time")
     pts = (motion.pts[first:behind] - start).clamp(min=0)
     pts[0] = 0 if span.begun(times[first]) else pts[0]
-    ends = _end(motion) if behind == motion.frames else int(motion.pts[behind])
-    ends = min(ends, end) if end is not None else ends
+    shown_to = ends(motion) if behind == motion.frames else int(motion.pts[behind])
+    shown_to = shown_to if end is None else min(shown_to, end)
     return replace(
         motion,
         keypoints=motion[slice(first, behind)],
         scenes=None if motion.scenes is None else motion.scenes[first:behind],
         pts=pts,
-        last_duration=max(1, ends - start - int(pts[-1])),
+        last_duration=max(1, shown_to - start - int(pts[-1])),
     )
 
 
@@ -81,7 +81,7 @@ def _ping_pong(motion: Motion) -> Motion:
 
 
 def _cross_faded(motion: Motion, fade: float) -> Motion:
-    first, end = int(motion.pts[0]), _end(motion)
+    first, end = int(motion.pts[0]), ends(motion)
     over = max(1, round(fade / motion.time_base))  # ticks that the cross-fade takes
     if end - first < 2 * over:
         seconds = float((end - first) * motion.time_base)
@@ -113,7 +113,7 @@ def _at(motion: Motion, times: Tensor) -> Keypoints:
     )
 
 
-def _end(motion: Motion) -> int:
-    """Ticks at which the last frame ends."""
+def ends(motion: Motion) -> int:
+    """Ticks at which the last frame of a motion ends."""
     step = max(1, round(1 / (motion.average_rate * motion.time_base)))
     return int(motion.pts[-1]) + (motion.last_duration or step)

@@ -89,8 +89,8 @@ def save_motion(path: Path, motion: Motion, *, fingerprint: str) -> None:
         temporary.write_bytes(save(tensors, metadata))
 
 
-def load_motion(path: Path, *, fingerprint: str, num_keypoints: int) -> Motion:
-    """Read and check a motion file.
+def load_motion(path: Path, *, fingerprint: str | None, num_keypoints: int | None) -> Motion:
+    """Read and check a motion file of the model with this fingerprint and so many keypoints; None: of any.
 
     Raises InputError where the file is missing, damaged, not a motion file, or of a model whose keypoints mean
     something else.
@@ -136,23 +136,25 @@ def frames_in(path: Path) -> int:
         raise InputError(f"{path}: not a motion file; write one with `cbtalk motion`") from failure
 
 
-def _check_header(path: Path, metadata: dict[str, str], fingerprint: str) -> None:
+def _check_header(path: Path, metadata: dict[str, str], fingerprint: str | None) -> None:
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: not a motion file; write one with `cbtalk motion`")
     if metadata.get("version") not in VERSIONS:
         raise InputError(
             f"{path}: motion format version {metadata.get('version')}, this cbtalk reads {' and '.join(VERSIONS)}"
         )
-    if metadata.get("motion_fingerprint") != fingerprint:
+    if fingerprint is not None and metadata.get("motion_fingerprint") != fingerprint:
         raise InputError(
             f"{path}: this motion is of another model; write it again with `cbtalk motion` and the same --weights"
         )
 
 
-def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int) -> None:
+def _check_shapes(path: Path, slices: dict[str, Any], num_keypoints: int | None) -> None:
     """Compare shapes and types with what the format says before any data is read."""
     found = {name: (list(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     frames = found["pts"][0][0] if "pts" in found and found["pts"][0] else 0
+    if num_keypoints is None:
+        num_keypoints = (found["value"][0][1:2] or [0])[0] if "value" in found else 0
     expected = {
         "value": ([frames, num_keypoints, 2], "F32"),
         "jacobian": ([frames, num_keypoints, 2, 2], "F32"),

@@ -1,51 +1,103 @@
-"""A motion of several scenes is cut, smoothed and looped scene by scene."""
+"""A motion that is known as a whole: cut, smoothed, looped."""
 
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from cbtalk.errors import InputError
 from cbtalk.media.span import Span
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.render.motion_changes import cut, looped, smoothed
 from cbtalk.render.motion_file import Motion
+from cbtalk.render.options import Loop
 
-PATH = Path("motion.safetensors")
-
-
-def motion(scenes: list[int] | None, frames: int = 12) -> Motion:
-    value = torch.randn(frames, 5, 2, generator=torch.Generator().manual_seed(3))
-    keypoints = Keypoints(value, torch.eye(2).expand(frames, 5, 2, 2).contiguous())
-    numbers = None if scenes is None else torch.tensor(scenes)
-    return Motion(keypoints, torch.arange(frames) * 40, Fraction(1, 1000), Fraction(25), 40, numbers)
+K = 3
+FILE = Path("motion.safetensors")
+UNEVEN = [0, 10, 20, 50, 60, 62, 64, 90, 100, 130, 140, 145, 160, 200]  # hundredths of a second
 
 
-SCENES = [0] * 5 + [1] * 7
+def motion_of(values: Tensor, pts: list[int] | None = None, last_duration: int | None = 4) -> Motion:
+    """All keypoints at (value, value), their jacobians turned by it; hundredths of a second, 25 frames a second."""
+    values = values.float()
+    turn = torch.stack([values.cos(), -values.sin(), values.sin(), values.cos()], dim=-1).view(-1, 1, 2, 2)
+    keypoints = Keypoints(values[:, None, None].repeat(1, K, 2), turn.repeat(1, K, 1, 1))
+    times = torch.tensor(pts if pts is not None else list(range(0, 4 * len(values), 4)))
+    return Motion(keypoints, times, Fraction(1, 100), Fraction(25), last_duration)
 
 
-def test_scenes_are_smoothed_by_themselves() -> None:
-    whole = motion(SCENES)
-    found = smoothed(whole, 0.08)
-    for rows in (slice(0, 5), slice(5, 12)):
-        part = replace(whole, keypoints=whole[rows], pts=whole.pts[rows], scenes=None)
-        torch.testing.assert_close(found[rows], smoothed(part, 0.08).keypoints, rtol=0, atol=0)
-    assert not torch.equal(found.keypoints.value, smoothed(motion(None), 0.08).keypoints.value)
+def values(motion: Motion) -> Tensor:
+    return motion.keypoints.value[:, 0, 0]
 
 
-def test_a_part_keeps_the_scenes_of_its_frames() -> None:
-    part = cut(PATH, motion(SCENES), Span.of(0.12, 0.16))
-    assert part.scenes_of(slice(None)) == [0, 0, 1, 1]
+def steps(motion: Motion) -> Tensor:
+    """(T,): how far the motion goes from each frame to the next, and from the last to the first."""
+    value, jacobian = motion.keypoints
+    return torch.cat([value.flatten(1), jacobian.flatten(1)], dim=1).diff(dim=0).norm(dim=1)
 
 
-def test_ping_pong_goes_back_through_the_scenes() -> None:
-    assert looped(motion([0, 0, 1, 1], 4), "ping-pong", 0.5).scenes_of(slice(None)) == [0, 0, 1, 1, 1, 0]
+def closing_step(motion: Motion) -> Tensor:
+    value, jacobian = motion.keypoints
+    both = torch.cat([value.flatten(1), jacobian.flatten(1)], dim=1)
+    return (both[-1] - both[0]).norm()
 
 
-def test_a_cross_fade_over_scene_cuts_is_refused() -> None:
-    with pytest.raises(InputError, match="scene cuts"):
-        looped(motion(SCENES), "cross-fade", 0.08)
-    one = looped(motion([2] * 12), "cross-fade", 0.08)
-    assert set(one.scenes_of(slice(None))) == {2} and one.frames == len(one.scenes_of(slice(None)))
+@pytest.mark.parametrize("loop", ["ping-pong", "cross-fade"])
+@pytest.mark.parametrize("pts", [None, UNEVEN], ids=["even", "uneven"])
+def test_a_loop_closes(loop: Loop, pts: list[int] | None) -> None:
+    """A motion that ends far from where it began, without standing still anywhere."""
+    count = len(pts or range(50))
+    motion = motion_of(torch.linspace(0, 1, count), pts, last_duration=10 if pts else 4)
+    period = looped(motion, loop, 0.5)
+    assert closing_step(period) <= steps(period).max() * 1.001
+    assert period.pts[0] == 0 and (period.pts.diff() > 0).all() and period.last_duration
+    assert closing_step(motion) > 3 * steps(motion).max()
+
+
+def test_ping_pong_shows_the_turning_frames_once() -> None:
+    period = looped(motion_of(torch.arange(4), [3, 5, 6, 10], last_duration=50), "ping-pong", 0.5)
+    assert values(period).tolist() == [0, 1, 2, 3, 2, 1]
+    assert period.pts.tolist() == [0, 2, 3, 7, 11, 12]
+    assert period.last_duration == 2  # as long as from the first to the second
+    for frames in (1, 2):
+        still = motion_of(torch.arange(frames))
+        assert looped(still, "ping-pong", 0.5) is still
+
+
+def test_a_cross_fade_takes_its_time_and_leaves_the_rest_alone() -> None:
+    motion = motion_of(torch.sin(torch.arange(50) / 7))
+    period = looped(motion, "cross-fade", 0.4)
+    assert period.frames == 40 and period.pts.tolist() == list(range(0, 160, 4))
+    torch.testing.assert_close(values(period)[:31], values(motion)[10:41])  # behind the first 0.4 s
+    weight = 0.5  # in the middle of the fade, 0.2 s before the end
+    torch.testing.assert_close(values(period)[35], weight * (values(motion)[45] + values(motion)[5]))
+    with pytest.raises(InputError, match="too short for a cross-fade"):
+        looped(motion, "cross-fade", 1.1)
+
+
+def test_a_part_is_what_is_shown_then() -> None:
+    motion = motion_of(torch.arange(10), last_duration=30)
+    part = cut(FILE, motion, Span.of(0.1, 0.12))
+    assert values(part).tolist() == [2, 3, 4, 5] and part.pts.tolist() == [0, 2, 6, 10] and part.last_duration == 2
+    end = cut(FILE, motion, Span.of(0.36, None))
+    assert values(end).tolist() == [9] and end.last_duration == 30
+    stays = cut(FILE, motion, Span.of(0.5, 0.1))
+    assert (stays.pts.tolist(), stays.last_duration) == ([0], 10)
+    assert cut(FILE, motion, Span()) is motion
+    for start in (0.66, 7):
+        with pytest.raises(InputError, match=r"motion\.safetensors: cannot start at .* ends at 0\.66 s"):
+            cut(FILE, motion, Span.of(start, None))
+
+
+def test_smoothing_goes_by_the_time_stamps() -> None:
+    line = motion_of(torch.tensor(UNEVEN) / 50, UNEVEN)
+    found = smoothed(line, 0.2)
+    torch.testing.assert_close(found.keypoints.value, line.keypoints.value)
+    assert found.pts is line.pts and found.last_duration == line.last_duration
+    pulse = torch.zeros(21)
+    pulse[10] = 1
+    found = smoothed(motion_of(pulse), 0.05)
+    torch.testing.assert_close(values(found), values(found).flip(0))
+    assert 0.1 < values(found).max() < 0.5
