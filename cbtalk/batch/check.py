@@ -10,6 +10,7 @@ from tqdm import tqdm
 from cbtalk.batch.job import Job
 from cbtalk.batch.manifest import Fault
 from cbtalk.errors import CbtalkError, InputError
+from cbtalk.media.audio_track import check_sound
 from cbtalk.media.files import check_readable
 from cbtalk.media.kinds import VIDEO_SUFFIXES
 from cbtalk.media.video_reader import open_video
@@ -25,11 +26,12 @@ def faults_of(jobs: Iterable[Job], *, progress: bool = False) -> list[Fault]:
     """
     jobs = list(jobs)
     problem = cache(_problem)
-    inputs = {path.resolve() for job in jobs for path in (job.source, job.driving)}
+    inputs = {path.resolve() for job in jobs for path in job.inputs}
     outputs: dict[Path, Job] = {}
     faults = []
     for job in tqdm(jobs, desc="checking", unit="job", disable=None if progress else True):
         found = [problem(_check_source, job.source), problem(_check_driving, job.driving)]
+        found += [problem(check_sound, path) for path in job.inputs[2:]]
         found.append(_wrong_output(job, inputs, outputs.setdefault(job.output.resolve(), job)))
         faults += [Fault(job.line, text) for text in found if text is not None]
     return faults

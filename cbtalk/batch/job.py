@@ -19,3 +19,9 @@ class Job:
     words: tuple[tuple[str, str], ...]
     options: RenderOptions
     line: int | None = None
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that the job reads."""
+        audio = self.options.audio
+        return [self.source, self.driving, *([audio] if isinstance(audio, Path) else [])]

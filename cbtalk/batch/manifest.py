@@ -33,7 +33,7 @@ class Row(NamedTuple):
 def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tuple[list[Job], list[Fault]]:
     """The jobs of a manifest, and all that is wrong with its lines.
 
-    Files of sources and driving clips lie relative to the manifest, outputs relative to `folder`; a line without output
+    Sources, driving clips and sounds lie relative to the manifest, outputs relative to `folder`; a line without output
     is named after its source and driving clip. `defaults` are options of jobs that do not have their own.
 
     Raises InputError where the file as a whole cannot be read.
@@ -139,6 +139,8 @@ def _job(row: Row, base: Path, folder: Path, defaults: Mapping[str, str]) -> Job
         if name not in words:
             raise InputError(f"no {name}")
     source, driving = (base / words.pop(name).strip() for name in _FILES[:2])
+    if words.get("audio", "none").strip() not in ("driving", "none"):
+        words["audio"] = str(base / words["audio"].strip())
     named = words.pop("output", "").strip() or _name(source, driving)
     output = folder / named
     if folder.resolve() not in output.resolve().parents:

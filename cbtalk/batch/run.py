@@ -90,7 +90,7 @@ def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptio
     entries, by_name = [], {}
     for job in jobs:
         name = output_name(job, folder)
-        inputs = [ledger.digest(path) for path in (job.source, job.driving)]
+        inputs = [ledger.digest(path) for path in job.inputs]
         words = json.dumps(dict(job.words), sort_keys=True)
         fingerprint = combined(__version__, weights, *inputs, words)
         entries.append((name, str(job.source), str(job.driving), words, fingerprint))

@@ -52,6 +52,14 @@ def test_json_lines(files: Path) -> None:
     assert faults == [] and jobs[0].options.best_frame and jobs[0].options.driving.max_frames == 3
 
 
+def test_sound_is_an_input(files: Path) -> None:
+    text = "source,driving,output,audio\na.png,clip.mp4,1.mp4,none\na.png,clip.mp4,2.mp4,sound.wav\n"
+    jobs, faults = read_manifest(manifest(files, text), files / "out", {})
+    assert faults == [] and [job.inputs[2:] for job in jobs] == [[], [files / "sound.wav"]]
+    (fault,) = faults_of(jobs)
+    assert fault.line == 3 and "sound.wav" in fault.text
+
+
 def test_options_for_all_jobs_yield_to_their_own(files: Path) -> None:
     text = "source,driving,output,motion\na.png,clip.mp4,1.mp4,\na.png,clip.mp4,2.mp4,relative\n"
     jobs, _ = read_manifest(manifest(files, text), files, {"motion": "absolute"})
