@@ -33,7 +33,7 @@ _MOST_THREADS = 8  # each holds frames of its own
 def open_video(path: str | os.PathLike[str], span: Span = WHOLE) -> "VideoReader":
     """Open a video file of any kind of `kinds`, or a part of it; use it as a context manager and iterate over it once.
 
-    A part reads like a file of its own, from 0 on; it is decoded from the last key frame before it.
+    A part reads like a file of its own, from 0 on; it is decoded from a key frame before it (`span.first_needed`).
 
     Raises InputError for a file that is missing, a folder, empty, damaged, a still picture, or without any picture that
     can be decoded. Of a file that is cut off what is there is read, and `info.warnings` says so.
