@@ -110,7 +110,7 @@ def quality(portraits: Path, driving: Path, weights: str = "mini") -> None:
             picture = cut(image, found, size)
             engine, frames = animated(talker, picture, motion)
             view = within(place, found, size)
-            pixels = covered(known, *portrait.shape[:2], size) & covered(view, size, size, size)
+            pixels = covered(known, len(portrait), len(portrait), size) & covered(view, size, size, size)
             without = mean_psnr((cut(one, view, size) for one in frames), original, pixels)
             whole = pasted(image, found, engine, picture, frames)
             plain.append(without)
