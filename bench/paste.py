@@ -3,18 +3,21 @@
 python -m bench.paste quality --portraits FOLDER --driving CLIP
 python -m bench.paste sheet --portraits FOLDER --driving CLIP -o SHEET.png
 python -m bench.paste time --portrait FILE --driving CLIP
+python -m bench.paste stages FOLDER
 
 quality: every portrait lies eight times in a photo of something else, as in `bench.faces`. Three renders by the same
 motion are compared in the coordinates of the portrait's own square, S x S pixels: A of the original portrait, B of the
 square found in the photo, C the photo with B pasted back into it. Pixels that the portrait or the square found does not
-cover are left out of all. Printed is PSNR(B, A) - PSNR(C, A), means over the frames: what pasting back costs.
+cover are left out of all. Printed is PSNR(B, A) - PSNR(C, A), means over the frames: what pasting back costs. Under the
+feather at the rim the photo is meant to be seen, which does not move; so the same follows without the feather's pixels.
 """
 
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +31,13 @@ from bench.faces import PLACES, known_square, largest, scene
 from cbtalk.faces import Square, cut, frame
 from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import BadFrame, open_video
+from cbtalk.media.video_writer import VideoWriter
+from cbtalk.media.yuv import Surroundings, ToYuvInPlace
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import Talker
 from cbtalk.render import DrivingOptions, RenderOptions, render_video
 from cbtalk.render.engine import Engine
-from cbtalk.render.paste import Paste, colour_difference
+from cbtalk.render.paste import FEATHER, Paste, colour_difference
 
 Image8 = NDArray[np.uint8]
 MOMENTS = 8  # of the driving clip, evenly spread
@@ -73,13 +78,13 @@ def mean_psnr(frames: Iterable[Image8], wanted: Image8, pixels: NDArray[np.bool_
     return float(np.mean(20 * np.log10(255) - 10 * np.log10(squared)))
 
 
-def covered(view: Square, height: int, width: int, size: int) -> NDArray[np.bool_]:
-    """(size, size): which pixels of the view of a square lie in the image of height x width."""
+def covered(view: Square, inside: tuple[float, float], size: int) -> NDArray[np.bool_]:
+    """(size, size): which pixels of the view of a square have both coordinates in the image between two numbers."""
     positions = (np.arange(size) + 0.5) / size
     (x0, y0), (x1, y1), (x2, y2) = (view.point(u, v) for u, v in ((0, 0), (1, 0), (0, 1)))
     x = x0 + (x1 - x0) * positions + (x2 - x0) * positions[:, None]
     y = y0 + (y1 - y0) * positions + (y2 - y0) * positions[:, None]
-    return (x > 0) & (x < width) & (y > 0) & (y < height)
+    return (np.minimum(x, y) >= inside[0]) & (np.maximum(x, y) <= inside[1])
 
 
 def within(square: Square, other: Square, size: int) -> Square:
@@ -91,34 +96,53 @@ def within(square: Square, other: Square, size: int) -> Square:
     return Square(x * scale + size / 2, y * scale + size / 2, square.side * scale, square.angle - other.angle)
 
 
+def costs_in(
+    talker: Talker, portrait: Image8, known: Square, original: Image8, motion: Keypoints, image: Image8, place: Square
+) -> list[tuple[float, float]]:
+    """(PSNR(B, A), PSNR(C, A)) of one photo in which a portrait's square lies at `place`; then without the feather."""
+    size = talker.image_size
+    face = largest(image)
+    assert face is not None
+    found = frame(image, face)
+    picture = cut(image, found, size)
+    engine, frames = animated(talker, picture, motion)
+    view = within(place, found, size)
+    plain = [cut(one, view, size) for one in frames]
+    whole = [cut(one, place, size) for one in pasted(image, found, engine, picture, frames)]
+    rows = []
+    for margin in (0.0, FEATHER * size):
+        pixels = covered(known, (0, len(portrait)), size) & covered(view, (margin, size - margin), size)
+        rows.append((mean_psnr(plain, original, pixels), mean_psnr(whole, original, pixels)))
+    return rows
+
+
 def quality(portraits: Path, driving: Path, weights: str = "mini") -> None:
     """Print what pasting back costs in PSNR against the render of the original portrait."""
     talker = cbtalk.load(weights)
-    size = talker.image_size
     motion = driving_keypoints(talker, driving)
     random = np.random.default_rng(0)
-    costs, plain = [], []
+    rows = []
     for path in sorted(portraits.glob("*.jpg")):
         portrait = read_image(path)
         known = known_square(portrait)
-        original = animated(talker, cut(portrait, known, size), motion)[1]
+        original = animated(talker, cut(portrait, known, talker.image_size), motion)[1]
         for number in range(PLACES):
-            image, place = scene(portrait, known, number, random)
-            face = largest(image)
-            assert face is not None
-            found = frame(image, face)
-            picture = cut(image, found, size)
-            engine, frames = animated(talker, picture, motion)
-            view = within(place, found, size)
-            pixels = covered(known, portrait.shape[0], portrait.shape[1], size) & covered(view, size, size, size)
-            without = mean_psnr((cut(one, view, size) for one in frames), original, pixels)
-            whole = pasted(image, found, engine, picture, frames)
-            plain.append(without)
-            costs.append(without - mean_psnr((cut(one, place, size) for one in whole), original, pixels))
-        print(f"{path.name}: PSNR {statistics.mean(plain[-PLACES:]):.2f} dB, cost of pasting back ", end="")
-        print(" ".join(f"{cost:.2f}" for cost in costs[-PLACES:]), flush=True)
-    print(f"PSNR(B, A): mean {statistics.mean(plain):.2f} dB, from {min(plain):.2f} to {max(plain):.2f}")
-    print(f"PSNR(B, A) - PSNR(C, A): mean {statistics.mean(costs):.2f} dB, largest {max(costs):.2f}")
+            rows.append(costs_in(talker, portrait, known, original, motion, *scene(portrait, known, number, random)))
+        print(path.name)
+        _print_costs(rows[-PLACES:])
+    print("all")
+    _print_costs(rows)
+
+
+def _print_costs(rows: list[list[tuple[float, float]]]) -> None:
+    for name, pairs in zip(("whole", "without the feather"), zip(*rows, strict=True), strict=True):
+        plain, costs = [b for b, _ in pairs], [b - c for b, c in pairs]
+        most = sum(cost <= 1.5 for cost in costs)
+        print(
+            f"  {name}: PSNR(B, A) {statistics.mean(plain):.2f} dB; cost mean {statistics.mean(costs):.2f} dB, largest "
+            f"{max(costs):.2f}, at most 1.5 in {most} of {len(costs)}",
+            flush=True,
+        )
 
 
 def sheet(
@@ -185,5 +209,44 @@ def time_(
         print(f"ratio: {ratios[0]:.2f} of time, {ratios[1]:.2f} of CPU time")
 
 
+def stages(folder: tyro.conf.Positional[Path], side: int = 900, megapixels: int = 12) -> None:
+    """Print what pasting a square of `side` back into a photo costs, by its parts: upright and turned."""
+    height, width = (round(part * math.sqrt(megapixels / 12)) for part in (3000, 4000))
+    photo = large_photo(np.zeros((16, 16, 3), np.uint8), 16)[:height, :width]
+    pictures = np.random.default_rng(0).integers(100, 120, (8, 256, 256, 3), dtype=np.uint8)
+    for angle in (0.0, 20.0):
+        costs = _stages(folder / "out.mp4", photo, pictures, Square(width / 2, height / 2, side, angle))
+        print(f"turned by {angle:.0f} degrees:", ", ".join(f"{name} {cost:.0f} ms" for name, cost in costs.items()))
+
+
+def _stages(path: Path, photo: Image8, pictures: Image8, square: Square) -> dict[str, float]:
+    height, width = photo.shape[:2]
+    paste = Paste(height, width, square, np.zeros(pictures.shape[1:], np.float32))
+    surroundings = Surroundings(photo, paste.box.left, paste.box.top)
+    size = paste.box.right - paste.box.left, paste.box.bottom - paste.box.top
+    results = [paste(photo, picture) for picture in pictures]
+    convert = ToYuvInPlace(surroundings, *size)
+    costs = {
+        "paste": _cpu(lambda n: paste(photo, pictures[n % 8])),
+        "convert": _cpu(lambda n: convert(results[n % 8])),
+    }
+    rate = Fraction(25)
+    with VideoWriter(
+        path, width=size[0], height=size[1], rate=rate, time_base=1 / rate, surroundings=surroundings
+    ) as writer:
+        costs["encode"] = _cpu(lambda n: writer.write(results[n % 8], n)) - costs["convert"]
+    return costs
+
+
+def _cpu(work: Callable[[int], object], times: int = 24) -> float:
+    """Milliseconds of CPU that a call takes, all threads of the process together."""
+    for number in range(4):
+        work(number)
+    begin = time.process_time()
+    for number in range(4, 4 + times):
+        work(number)
+    return (time.process_time() - begin) / times * 1000
+
+
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"quality": quality, "sheet": sheet, "time": time_})
+    tyro.extras.subcommand_cli_from_dict({"quality": quality, "sheet": sheet, "time": time_, "stages": stages})

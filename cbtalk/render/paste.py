@@ -62,16 +62,20 @@ class Paste:
         box = np.array(self.box) - np.array([left, top, left, top])
         size = (self.box.right - self.box.left, self.box.bottom - self.box.top)
         return np.asarray(
-            Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC, box=tuple((box * scale).tolist()))
+            Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, box=tuple((box * scale).tolist()))
         )
 
     def _turned(self, picture: Image8) -> Image8:
-        size = max(1, round(self.square.side))
-        if size < len(picture):  # the samples would be too far apart
-            picture = np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float().contiguous()
-        sampled = F.grid_sample(pixels, self._grid, mode="bicubic", padding_mode="border", align_corners=False)
-        return sampled[0].permute(1, 2, 0).round_().clamp_(0, 255).byte().contiguous().numpy()
+        # Between pixels twice as dense as what they show, bilinear samples are as good as bicubic ones, and quicker.
+        size = min(len(picture), max(1, round(self.square.side)))  # no smaller distances than those of the samples
+        dense = np.array(_resized(_resized(picture, size), 2 * size))
+        pixels = torch.from_numpy(dense).permute(2, 0, 1)[None].float().contiguous()
+        sampled = F.grid_sample(pixels, self._grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return sampled[0].round_().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def _resized(picture: Image8, size: int) -> Image8:
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def colour_difference(wanted: Image8, made: Image8) -> NDArray[np.float32]:
