@@ -30,10 +30,12 @@ MAY_IMPORT = {
     "faces": FOUNDATION,
     "render": FOUNDATION | {"model", "media", "faces"},
     "batch": FOUNDATION | {"allocator", "model", "media", "render"},
+    "prepare": FOUNDATION | {"media", "faces"},
     "evaluate": FOUNDATION | {"model", "media"},
     "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
-    "cli": FOUNDATION | {"allocator", "model", "media", "faces", "render", "batch", "train", "evaluate", "doctor"},
+    "cli": FOUNDATION
+    | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "doctor"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

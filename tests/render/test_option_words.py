@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from cbtalk import cli
+from cbtalk.cli.render import render
 from cbtalk.errors import CbtalkError
 from cbtalk.media.crop import CropBox
 from cbtalk.render import DrivingOptions, RenderOptions
@@ -14,7 +14,7 @@ OF_THE_COMMAND = {"source", "driving", "output", "weights", "threads", "device",
 
 
 def test_names_are_those_of_the_command_line() -> None:
-    assert set(option_names()) == set(inspect.signature(cli.render).parameters) - OF_THE_COMMAND
+    assert set(option_names()) == set(inspect.signature(render).parameters) - OF_THE_COMMAND
 
 
 def test_nothing_gives_the_defaults() -> None:
