@@ -9,9 +9,10 @@ from torch import Tensor
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_frames, to_pictures
+from cbtalk.model.pictures import to_bytes, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import Talker
+from cbtalk.model.transfers import download, upload
 
 
 class Rendered(NamedTuple):
@@ -44,7 +45,7 @@ class Engine:
         self._device = next(talker.parameters()).device
         self._last_image = source
         with torch.inference_mode():
-            self.state = talker.encode_source(to_pictures(torch.from_numpy(source[None]).to(self._device)))
+            self.state = talker.encode_source(to_pictures(upload(torch.from_numpy(source[None]), self._device)))
         self._last_keypoints = self.state.keypoints
         if not is_finite(self._last_keypoints).all():
             raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
@@ -56,7 +57,7 @@ class Engine:
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
         """Keypoints of driving pictures (B, S, S, 3) uint8."""
-        return self.talker.keypoints(to_pictures(torch.from_numpy(images).to(self._device)))
+        return self.talker.keypoints(to_pictures(upload(torch.from_numpy(images), self._device)))
 
     @torch.inference_mode()
     def render(self, driving: Keypoints) -> Rendered:
@@ -64,18 +65,19 @@ class Engine:
 
         Where the motion or the picture of a frame is not finite, the last good one (at first the source's own) is held.
         """
-        driving = Keypoints(*(part.to(self._device) for part in driving))
+        driving = Keypoints(*(upload(part, self._device) for part in driving))
         keypoints, held_motion = hold_last(self._last_keypoints, self._place(driving))
         self._last_keypoints = Keypoints(*(part[-1:] for part in keypoints))
         prediction = self.talker.animate_keypoints(self.state, keypoints)  # (B, 3, S, S)
-        finite = prediction.isfinite().flatten(1).all(dim=1).cpu()  # (B,)
-        images = to_frames(prediction)
+        finite = prediction.isfinite().flatten(1).all(dim=1)  # (B,)
+        frames, finite, held_motion = download(to_bytes(prediction), finite, held_motion)
+        images = frames.numpy()
         for index in range(len(images)):
             if finite[index]:
                 self._last_image = images[index]
             else:
                 images[index] = self._last_image
-        held = held_motion.cpu() | ~finite
+        held = held_motion | ~finite
         self.rendered_any = self.rendered_any or not bool(held.all())
         return Rendered(images, int(held.sum()))
 

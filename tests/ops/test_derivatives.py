@@ -31,7 +31,7 @@ SIZES = {"conv3x3": {"channels": 4, "outputs": 3, "height": 5, "width": 6}}
 def examples() -> dict[str, Example]:
     found = {}
     for one in EXAMPLES:
-        inputs = one.inputs(**SIZES.get(one.name, one.small))
+        inputs = one.inputs("cpu", **SIZES.get(one.name, one.small))
         # Copied, as torch.export takes no slices of one tensor for inputs that require gradients.
         found[one.name] = Example(CALLS.get(one.name, one.op), tuple(x.clone() for x in inputs))
     return found
