@@ -10,9 +10,10 @@ from torch import Tensor
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_frames, to_pictures
+from cbtalk.model.pictures import to_bytes, to_frames, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import SourceState, Talker
+from cbtalk.model.transfers import download, upload
 
 
 class Rendered(NamedTuple):
@@ -26,7 +27,7 @@ class Rendered(NamedTuple):
 def encode_source(talker: Talker, sources: NDArray[np.uint8]) -> SourceState:
     """What depends on source pictures (B, S, S, 3) uint8 alone."""
     device = next(talker.parameters()).device
-    return talker.encode_source(to_pictures(torch.from_numpy(sources).to(device)))
+    return talker.encode_source(to_pictures(upload(torch.from_numpy(sources), device)))
 
 
 class Engine:
@@ -75,7 +76,7 @@ class Engine:
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
         """Keypoints of driving pictures (B, S, S, 3) uint8."""
-        return self.talker.keypoints(to_pictures(torch.from_numpy(images).to(self._device)))
+        return self.talker.keypoints(to_pictures(upload(torch.from_numpy(images), self._device)))
 
     @torch.inference_mode()
     def render(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Rendered:
@@ -84,19 +85,20 @@ class Engine:
         scenes: the number of each frame's scene; without them all are of scene 0.
         Where the motion or the picture of a frame is not finite, the last good one (at first the source's own) is held.
         """
-        driving = Keypoints(*(part.to(self._device) for part in driving))
+        driving = Keypoints(*(upload(part, self._device) for part in driving))
         placed = self._place(driving, scenes or [0] * len(driving.value))
         keypoints, held_motion = hold_last(self._last_keypoints, placed)
         self._last_keypoints = Keypoints(*(part[-1:] for part in keypoints))
         prediction = self.talker.animate_keypoints(self.state, keypoints)  # (B, 3, S, S)
-        finite = prediction.isfinite().flatten(1).all(dim=1).cpu()  # (B,)
-        images = to_frames(prediction)
+        finite = prediction.isfinite().flatten(1).all(dim=1)  # (B,)
+        frames, finite, held_motion = download(to_bytes(prediction), finite, held_motion)
+        images = frames.numpy()
         for index in range(len(images)):
             if finite[index]:
                 self._last_image = images[index]
             else:
                 images[index] = self._last_image
-        held = held_motion.cpu() | ~finite
+        held = held_motion | ~finite
         self.rendered_any = self.rendered_any or not bool(held.all())
         return Rendered(images, int(held.sum()))
 
@@ -109,7 +111,7 @@ class Engine:
                 if scenes[index] not in self._initial:
                     self.start_from(Keypoints(*(part[index : index + 1] for part in driving)), scenes[index])
         # A scene that has no initial keypoints yet has no finite ones: whatever they are measured from, they are held.
-        each = [self._initial.get(scene, self.state.keypoints) for scene in scenes]
+        each = [self._initial.get(scene, self._last_keypoints) for scene in scenes]
         initial = Keypoints(*(torch.cat(parts) for parts in zip(*each, strict=True)))
         return relative_keypoints(
             self.state.keypoints, driving, initial, adapt_scale=self.adapt_scale, strength=self.strength

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from cbtalk.errors import ConfigError, InputError
 from cbtalk.media.crop import CropBox
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.media.yuv import Surroundings
+from cbtalk.model.talker import Talker
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
+from cbtalk.render.known import Known
 from tests.media.synthetic import numbered, write_clip
 from tests.render.conftest import frames_of, numbers_of
-from tests.render.fake_talker import SIZE, FakeTalker
+from tests.render.fake_talker import SIZE, FakeTalker, level
 
 MakeClip = Callable[..., Path]
 CROP = CropBox(40, 20, 80)
@@ -228,3 +231,12 @@ def test_faults_of_a_source_video_are_one_line(fake: FakeTalker, make_clip: Make
     with pytest.raises(InputError, match=r"broken\.mp4"):
         render_video(tmp_path / "broken.mp4", make_clip([5, 9]), tmp_path / "o.mp4", WHOLE_VIDEO)
     assert not (tmp_path / "o.mp4").exists()
+
+
+def test_a_source_video_rests_where_the_driving_motion_is_not_finite(make_clip: MakeClip, tmp_path: Path) -> None:
+    talker = FakeTalker(blind_to=level(7))
+    known = Known(lambda: cast(Talker, talker))
+    source, driving = moving(tmp_path, [20, 30, 40, 45]), make_clip([7, 7, 5, 9])
+    report = render_video(source, driving, tmp_path / "o.mp4", WHOLE_VIDEO, known=known)
+    assert report.not_finite == 2 and report.frames == 4
+    assert [middle(frame.image, CropBox(0, 0, 48)) for frame in frames_of(tmp_path / "o.mp4")][2:] == [40, 49]
