@@ -63,7 +63,7 @@ class Paste:
         box = np.array(self.box) - np.array([left, top, left, top])
         size = (self.box.right - self.box.left, self.box.bottom - self.box.top)
         return np.asarray(
-            Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, box=tuple((box * scale).tolist()))
+            Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC, box=tuple((box * scale).tolist()))
         )
 
     def _turned(self, picture: Image8) -> Image8:
