@@ -12,6 +12,7 @@ from PIL import Image
 from cbtalk.faces import Square
 
 FEATHER = 0.04  # of the side: from the edge of the square, where the photo is seen, to where the result is
+RIM = 0.12  # of the side: from the edge of the square, where the colours are compared
 SMOOTHNESS = 0.15  # of the side: standard deviation of the Gaussian under which colours are compared
 
 Image8 = NDArray[np.uint8]
@@ -62,7 +63,7 @@ class Paste:
         box = np.array(self.box) - np.array([left, top, left, top])
         size = (self.box.right - self.box.left, self.box.bottom - self.box.top)
         return np.asarray(
-            Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, box=tuple((box * scale).tolist()))
+            Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC, box=tuple((box * scale).tolist()))
         )
 
     def _turned(self, picture: Image8) -> Image8:
@@ -79,15 +80,15 @@ def _resized(picture: Image8, size: int) -> Image8:
 
 
 def colour_difference(wanted: Image8, made: Image8) -> NDArray[np.float32]:
-    """(S, S, 3): levels that bring the colours of `made` (S, S, 3) to those of `wanted` under the rim of the mask.
+    """(S, S, 3): levels that bring the colours of `made` (S, S, 3) to those of `wanted` at the rim.
 
     `made` is what the model makes of the source `wanted` without any motion. The difference is smooth, a Gaussian mean
     over the rim, so that it holds for every frame: it follows light and colour, not edges.
     """
     size = len(wanted)
     positions = (np.arange(size) + 0.5) / size
-    covered = _covered(positions[None, :], positions[:, None])
-    rim = (covered < 1).astype(np.float64)[..., None]
+    edge = np.minimum(positions, 1 - positions)
+    rim = (np.minimum(edge[:, None], edge) < RIM).astype(np.float64)[..., None]
     near = np.exp(-0.5 * ((positions[:, None] - positions[None, :]) / SMOOTHNESS) ** 2)
 
     def smoothed(values: Values) -> Values:
