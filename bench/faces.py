@@ -62,8 +62,10 @@ def known_square(portrait: NDArray[np.uint8]) -> Square:
     return frame(portrait, face, turn_from=0.0)
 
 
-def place(portrait: NDArray[np.uint8], known: Square, number: int, random: np.random.Generator) -> Miss | None:
-    """Pastes a portrait into a photo of something else, and finds the square again; None where no face is found."""
+def scene(
+    portrait: NDArray[np.uint8], known: Square, number: int, random: np.random.Generator
+) -> tuple[NDArray[np.uint8], Square]:
+    """A photo of something else with a portrait in it, and where the portrait's known square lies there."""
     width, height = ((1920, 1080), (1080, 1920))[number % 2]
     photos = (skimage.data.coffee(), skimage.data.chelsea(), skimage.data.immunohistochemistry(), skimage.data.rocket())
     photo = Image.fromarray(photos[random.integers(len(photos))]).resize((width, height))
@@ -74,16 +76,21 @@ def place(portrait: NDArray[np.uint8], known: Square, number: int, random: np.ra
     turned = square.rotate(-angle, expand=True, resample=Image.Resampling.BICUBIC)
     left, top = round(x - turned.width / 2), round(y - turned.height / 2)
     photo.paste(turned, (left, top), turned)
-    image = np.array(photo)
+    pasted = Square(left + turned.width / 2, top + turned.height / 2, side, angle)
+    x, y = pasted.point(known.x / portrait.shape[1], known.y / portrait.shape[0])
+    return np.array(photo), Square(x, y, known.side * side / portrait.shape[0], angle + known.angle)
+
+
+def miss(image: NDArray[np.uint8], known: Square) -> Miss | None:
+    """How far the square found in an image is from the known one; None where no face is found."""
     face = largest(image)
     if face is None:
         return None
     found = frame(image, face)
-    pasted = Square(left + turned.width / 2, top + turned.height / 2, side, angle)
-    centre = pasted.point(known.x / portrait.shape[1], known.y / portrait.shape[0])
-    expected = known.side * side / portrait.shape[0]
-    turned_by = abs(found.angle - angle - known.angle) if found.angle else 0.0
-    return Miss(math.dist((found.x, found.y), centre) / expected, abs(found.side / expected - 1), turned_by)
+    turned_by = abs(found.angle - known.angle) if found.angle else 0.0
+    return Miss(
+        math.dist((found.x, found.y), (known.x, known.y)) / known.side, abs(found.side / known.side - 1), turned_by
+    )
 
 
 def main() -> None:
@@ -101,8 +108,8 @@ def main() -> None:
     for path in sorted(arguments.portraits.glob("*.jpg")):
         portrait = read_image(path)
         known = known_square(portrait)
-        misses += [place(portrait, known, number, random) for number in range(PLACES)]
-    found = [miss for miss in misses if miss is not None]
+        misses += [miss(*scene(portrait, known, number, random)) for number in range(PLACES)]
+    found = [one for one in misses if one is not None]
     print(f"found: {len(found)} of {len(misses)}")
     for name, missed in zip(Miss._fields, zip(*found, strict=True), strict=True):
         print(f"{name}: median {statistics.median(missed):.3f}, largest {max(missed):.3f}")

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cbtalk.media.video_writer import VideoWriter
-from cbtalk.render.driving import read_driving
-from cbtalk.render.options import DrivingOptions
+from cbtalk.render.driving import crop_view, read_driving
 
 FRAMES = 50
 
@@ -29,7 +28,7 @@ def decode_and_encode(side: int) -> dict[str, float]:
         path = Path(folder) / "clip.mp4"
         write_clip(path, side=side, frames=FRAMES, rate=25)
         begin = time.perf_counter()
-        pictures = [frame.image for frame in read_driving(path, DrivingOptions(), side)]
+        pictures = [frame.image for frame in read_driving(path, crop_view("centre", side))]
         middle = time.perf_counter()
         with VideoWriter(path, width=side, height=side, rate=Fraction(25), time_base=Fraction(1, 25)) as writer:
             for number, picture in enumerate(pictures):

@@ -1,6 +1,6 @@
 """Whether memory grows with the length of a video: peaks of a render of 6 s and of one of 60 s.
 
-python -m bench.memory [--weights NAME_OR_FILE] [--rate FRAMES_A_SECOND]
+python -m bench.memory [--weights NAME_OR_FILE] [--rate FRAMES_A_SECOND] [--paste] [--source-video]
 """
 
 import os
@@ -32,23 +32,23 @@ def peak(arguments: list[str]) -> int:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def peaks(weights: str, rate: int) -> list[int]:
-    """The peak of a render for each of SECONDS."""
+def peaks(weights: str, rate: int, *, paste: bool = False, source_video: bool = False) -> list[int]:
+    """The peak of a render for each of SECONDS; of a video of the same length where one is the source."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         Image.fromarray(np.full((SIDE, SIDE, 3), 128, np.uint8)).save(folder / "portrait.png")
         found = []
         for seconds in SECONDS:
             write_clip(folder / "driving.mp4", side=SIDE, frames=seconds * rate, rate=rate)
-            files = ("-s", "portrait.png", "-d", "driving.mp4", "-o", "out.mp4")
+            files = ("-s", "driving.mp4" if source_video else "portrait.png", "-d", "driving.mp4", "-o", "out.mp4")
             given = [part if part.startswith("-") else str(folder / part) for part in files]
-            found.append(peak(["render", *given, *CENTRED, "--weights", weights]))
+            found.append(peak(["render", *given, *CENTRED, *(["--paste"] if paste else []), "--weights", weights]))
         return found
 
 
-def main(weights: str = "mini", rate: int = 25) -> None:
+def main(weights: str = "mini", rate: int = 25, paste: bool = False, source_video: bool = False) -> None:
     """Print the peaks of renders of a short and of a long driving video."""
-    short, long = peaks(weights, rate)
+    short, long = peaks(weights, rate, paste=paste, source_video=source_video)
     for seconds, bytes_ in zip(SECONDS, (short, long), strict=True):
         print(f"{seconds:3} s at {rate} frames a second: {bytes_ / 2**20:.1f} MiB")
     print(f"ratio {long / short:.3f}")

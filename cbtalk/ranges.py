@@ -6,7 +6,7 @@ installed and 0.4 us where it is not (Xeon with AVX-512 and AMX, November 2026).
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import wraps
+from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -30,15 +30,13 @@ def range(name: str) -> AbstractContextManager[object]:
     """A context that profilers show under this name."""
     if torch.compiler.is_compiling():
         return nullcontext()
+    if not _watching and not profiler._is_profiler_enabled:
+        return _NOTHING if nvtx is None else _nvtx(name)
     sinks: list[Sink] = list(_watching)
     if nvtx is not None:
         sinks.append(_nvtx)
     if profiler._is_profiler_enabled:
         sinks.append(profiler.record_function)
-    if not sinks:
-        return _NOTHING
-    if len(sinks) == 1:
-        return sinks[0](name)
     stack = ExitStack()
     for sink in sinks:
         stack.enter_context(sink(name))
@@ -69,5 +67,6 @@ def watch(sink: Sink) -> Iterator[None]:
         _watching.remove(sink)
 
 
+@cache  # making one takes longer than entering it
 def _nvtx(name: str) -> AbstractContextManager[object]:
     return nvtx.annotate(name, domain="cbtalk")

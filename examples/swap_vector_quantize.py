@@ -3,8 +3,8 @@
     pip install 'cbtalk[examples]' && python examples/swap_vector_quantize.py
 
 `swap()` replaces the search for the nearest code, the gathering of the codes and the statistics of the moving average
-in every quantiser of the package (1.32), Euclidean or cosine, for all calls but those that sample codes, ask for the
-k best or transform the codebook. There is no distance matrix, unless a loss asks for one, and no one-hot tensor.
+in every quantiser of the package (1.32), Euclidean or cosine, for all calls but those that sample codes or ask for the
+k best. There is no distance matrix, unless a loss asks for one, and no one-hot tensor.
 """
 
 import argparse
@@ -16,9 +16,11 @@ from time import perf_counter
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cbtalk.ops import vector_quantize
+from cbtalk.reference.nearest_code import QuantizedSums
 
 try:
     from vector_quantize_pytorch import vector_quantize_pytorch as package
@@ -59,12 +61,10 @@ def swap_back() -> None:
         setattr(owner, name, original)
 
 
-def why_not(self: Any, temperature: float, transform: Callable[..., Tensor] | None, topk: int | None) -> str | None:
+def why_not(self: Any, temperature: float, topk: int | None) -> str | None:
     """Why cbtalk cannot serve a call, or None."""
     if topk is not None:
         return "top-k"
-    if transform is not None:
-        return "codebook transform"
     options = getattr(self.gumbel_sample, "keywords", {})
     own = getattr(self.gumbel_sample, "func", self.gumbel_sample) is not package.gumbel_sample
     samples = self.training and temperature > 0 and (options.get("stochastic") or options.get("straight_through"))
@@ -90,7 +90,7 @@ def forward(
     Indices of rows that do not count are those of some row that does.
     """
     temperature = self.sample_codebook_temp if sample_codebook_temp is None else sample_codebook_temp
-    reason = why_not(self, temperature, codebook_transform_fn, topk)
+    reason = why_not(self, temperature, topk)
     CALLS[reason or "cbtalk"] += 1
     update = {"ema_update_weight": ema_update_weight, "accum_ema_update": accum_ema_update, "ema_update": ema_update}
     if reason:
@@ -101,18 +101,20 @@ def forward(
     rows, mask = _rows(x, mask)
     self.init_embed_(rows, mask=mask)
     codebook = _codebook(self, rows, mask)
-    ignored = None if mask is None else ~mask
-    searched = (codebook * _SHORT if self.use_cosine_sim else codebook).detach()
-    found = vector_quantize(rows.detach(), searched, beta=0.0, gamma=0.0, ignored=ignored, sums=True)
+    if codebook_transform_fn is not None:
+        codebook = _of_each_row(self, codebook_transform_fn(codebook))
+    found = _nearest(self, rows, codebook, mask)
     indices, codes = found.indices, found.codes
     if mask is not None:
         indices = indices.where(mask, indices.amax(1, keepdim=True).clamp(min=0))
     if codebook.requires_grad or self.use_cosine_sim:
-        codes = codebook.gather(1, indices[..., None].expand(rows.shape))
+        codes = _taken(codebook, indices)
     # As the package does, before the codebook changes.
     distances = _distances(self, rows, codebook).unflatten(1, x.shape[-3:-1]) if self.wants_distances else None
     if self.training and update_usage and not freeze_codebook:
-        self.update_codebook(rows.detach(), (found.counts.float(), found.sums), mask=mask, **update)
+        own = codebook_transform_fn is not None
+        statistics = _statistics(self, rows, indices, mask) if own else (found.counts.float(), found.sums)
+        self.update_codebook(rows.detach(), statistics, mask=mask, **update)
     return codes.reshape(x.shape), indices.reshape(x.shape[:-1]), distances
 
 
@@ -143,8 +145,38 @@ def _spreads(self: Any) -> tuple[Tensor, Tensor]:
     return self.codebook_variance.clamp(min=1e-5).sqrt(), self.batch_variance.clamp(min=1e-5).sqrt()
 
 
+def _of_each_row(self: Any, transformed: Tensor) -> Tensor:
+    """The codes (H, N, K, D) that a transform made for each row, from (H, B, N, K, D)."""
+    codebooks = transformed.flatten(1, 2)
+    return package.l2norm(codebooks) if self.use_cosine_sim else codebooks
+
+
+def _nearest(self: Any, rows: Tensor, codebook: Tensor, mask: Tensor | None) -> QuantizedSums:
+    """The nearest of the codes (H, K, D), or of those of each row, (H, N, K, D): each row is then a batch of one."""
+    ignored = None if mask is None else ~mask
+    searched = (codebook * _SHORT if self.use_cosine_sim else codebook).detach()
+    if codebook.ndim == 3:
+        return vector_quantize(rows.detach(), searched, beta=0.0, gamma=0.0, ignored=ignored, sums=True)
+    heads = rows.shape[:2]
+    one = None if ignored is None else ignored.flatten()[:, None]
+    found = vector_quantize(
+        rows.detach().flatten(0, 1)[:, None], searched.flatten(0, 1), beta=0.0, gamma=0.0, ignored=one, sums=True
+    )
+    return found._replace(indices=found.indices.reshape(heads), codes=found.codes.reshape(rows.shape))
+
+
+def _taken(codebook: Tensor, indices: Tensor) -> Tensor:
+    """The codes (H, N, D) of some indices, with gradients to the codebook."""
+    if codebook.ndim == 4:
+        return codebook.take_along_dim(indices[..., None, None], dim=2).squeeze(2)
+    return codebook.take_along_dim(indices[..., None], dim=1)
+
+
 def _distances(self: Any, rows: Tensor, codebook: Tensor) -> Tensor:
     """The matrix (H, N, K) that some losses are made of, the larger the nearer."""
+    if codebook.ndim == 4:
+        apart = rows[:, :, None]
+        return (apart * codebook).sum(-1) if self.use_cosine_sim else -F.pairwise_distance(apart, codebook)
     return rows @ codebook.mT if self.use_cosine_sim else -package.cdist(rows, codebook)
 
 
@@ -179,11 +211,16 @@ def update_indices(self: Any, x: Tensor, embed_ind: Tensor, mask: Tensor | None 
     """`Codebook.update_indices`: the moving averages take in rows whose codes were chosen before."""
     rows, mask = _rows(x, mask)
     indices = embed_ind.reshape(rows.shape[:2]).clamp(min=0)
+    self.update_codebook(rows.detach(), _statistics(self, rows, indices, mask), mask=mask, **update)
+
+
+def _statistics(self: Any, rows: Tensor, indices: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Counts (H, K) and sums (H, K, D) of the rows that count, by their codes."""
     counted = rows.new_ones(rows.shape[:2]) if mask is None else mask.float()
     counts = torch.zeros_like(self.cluster_size).scatter_add(1, indices, counted)
     weighted = rows.detach() * counted[..., None]
     sums = torch.zeros_like(self.embed_avg).scatter_add(1, indices[..., None].expand(rows.shape), weighted)
-    self.update_codebook(rows.detach(), (counts, sums), mask=mask, **update)
+    return counts, sums
 
 
 def quantizer_forward(self: Any, x: Tensor, indices: Tensor | None = None, *args: Any, **options: Any) -> Any:

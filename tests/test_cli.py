@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ import cbtalk
 from cbtalk.cli import main
 from cbtalk.errors import SystemFailure
 from cbtalk.media.video_writer import VideoWriter
-from cbtalk.model.checkpoint import read_notes, save_weights
+from cbtalk.model.checkpoint import BUNDLED, read_notes, save_weights
 from cbtalk.model.talker import Talker
 from tests.media.synthetic import numbered, write_clip, write_sound_only
 from tests.model.conftest import TINY
@@ -93,6 +94,29 @@ def test_motion_then_render(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         f"m.safetensors: {FRAMES} frames",
         f"out.mp4: {FRAMES} frames",
     ]
+
+
+def test_motion_tells_about_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make = ["motion", "-d", "driving.mp4", "--crop", "centre", "-o", "m.safetensors", "--weights", "tiny.safetensors"]
+    assert main([*make, "--quiet", "--start", "0.04"]) == 0
+    assert main(["motion", "--info", "m.safetensors"]) == 0
+    out = capsys.readouterr().out
+    assert f"m.safetensors: {FRAMES - 1} frames, {(FRAMES - 1) / 25:.2f} seconds" in out
+    assert "rate: 25 frames" in out and "none of the bundled weights" in out and f"cbtalk {cbtalk.__version__}" in out
+    assert main(["motion", "--info", str(BUNDLED / "demo_motion.safetensors")]) == 0
+    assert "as in mini weights" in capsys.readouterr().out
+    for arguments in (["--info", "driving.mp4"], ["-d", "driving.mp4"]):
+        assert main(["motion", *arguments]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_part_of_the_driving_video_with_other_sound(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--start", "0.08", "--strength", "1.5", "--smooth", "0.025", "--loop", "ping-pong"]
+    assert main([*render(), *options, "--audio", "driving.mp4"]) == 0
+    assert f"{2 * (FRAMES - 2) - 2} frames" in capsys.readouterr().out
+    assert main([*render(), "--audio", "none"]) == 0
+    with av.open("out.mp4") as container:
+        assert not container.streams.audio
 
 
 def test_evaluate_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,6 +264,12 @@ BAD: dict[str, tuple[str, str, Prepare | None]] = {
     "driving crop of nothing": ("driving-crop", "900,900,10", None),
     "no frames wanted": ("max-frames", "0", None),
     "no batch": ("batch-size", "0", None),
+    "too strong": ("strength", "3", None),
+    "too smooth": ("smooth", "5", None),
+    "a start beyond the end": ("start", "100", None),
+    "no duration": ("duration", "0", None),
+    "sound that is not there": ("audio", "absent.mp3", None),
+    "sound of a picture": ("audio", "portrait.png", None),
     "no threads": ("threads", "0", None),
 }
 

@@ -8,9 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "file_names", "precision", "ranges"}
+FOUNDATION = {"errors", "atomic", "digest", "file_names", "precision", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
+    "digest": set(),
     "atomic": {"errors"},
     "file_names": set(),
     "precision": set(),
@@ -28,11 +29,13 @@ MAY_IMPORT = {
     "media": FOUNDATION,
     "faces": FOUNDATION,
     "render": FOUNDATION | {"model", "media", "faces"},
+    "batch": FOUNDATION | {"allocator", "model", "media", "render"},
     "prepare": FOUNDATION | {"media", "faces"},
     "evaluate": FOUNDATION | {"model", "media"},
     "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
-    "cli": FOUNDATION | {"allocator", "model", "media", "faces", "render", "prepare", "train", "evaluate", "doctor"},
+    "cli": FOUNDATION
+    | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "doctor"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

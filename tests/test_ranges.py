@@ -57,6 +57,7 @@ def test_nvtx_gets_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
         return nullcontext()
 
     monkeypatch.setattr(nvtx, "annotate", annotate)
+    ranges._nvtx.cache_clear()
     Layer()(torch.ones(2))
     assert names == ["layer_1", "twice"]
 

@@ -1,14 +1,16 @@
 """Portraits animated by the clips of other people in relative motion: is it still the person of the portrait?"""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import torch
 
+from cbtalk.evaluate.driving_motion import DrivingMotion
 from cbtalk.evaluate.faces import FaceStream, Means, Reading, compare
 from cbtalk.evaluate.judge import Frame, Judge, batches, resized, to_tensor
 from cbtalk.evaluate.same_identity import Show
-from cbtalk.media.clips import Clip
+from cbtalk.media.clips import Clip, clip_rate
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.pictures import to_frames
 from cbtalk.model.relative_motion import relative_keypoints
@@ -17,26 +19,32 @@ from cbtalk.model.talker import Talker
 
 @torch.inference_mode()
 def evaluate_portraits(
-    talker: Talker, clip: Clip, portraits: Mapping[str, Frame], judge: Judge, shows: Mapping[str, Show]
+    talker: Talker,
+    clip: Clip,
+    portraits: Mapping[str, Frame],
+    judge: Judge,
+    shows: Mapping[str, Show],
+    *,
+    smooth: float = 0.0,
 ) -> dict[str, Any]:
-    """Mean figures of each portrait (S, S, 3), by its name, over the measured frames of a clip.
+    """Mean figures of each portrait (S, S, 3), by its name, over the measured frames of a clip (smoothed as there).
 
     Returns:
         {name: {"measured", "result", "real", "no_face"}}: identity of the results against the portrait, and their
         jitter; identity of the clip's own frames against the portrait (another person's, that is), and their jitter;
         {"source", "result", "real"}: pictures in which each extractor found no face.
     """
-    device = next(talker.parameters()).device
     first, others = batches(clip, judge.size, judge.batch_size)
-    initial = talker.keypoints(resized(to_tensor([first], device), talker.image_size))
-    pairs = {name: _Pair(talker, portrait, judge, shows.get(name)) for name, portrait in portraits.items()}
-    real = FaceStream(judge.extractors)
+    motion, rate = DrivingMotion(talker, clip, judge, smooth), clip_rate(clip)
+    initial = motion.of(range(1), [first])
+    pairs = {name: _Pair(talker, portrait, judge, shows.get(name), rate) for name, portrait in portraits.items()}
+    real = FaceStream(judge.extractors, rate)
     measured = 0
     for numbers, driving in others:
         seen = [place for place, number in enumerate(numbers) if judge.measured(number)]
         if not seen and not shows:
             continue
-        keypoints = talker.keypoints(resized(to_tensor(driving, device), talker.image_size))
+        keypoints = motion.of(numbers, driving)
         faces = [real.read(numbers[place], driving[place]) for place in seen]
         measured += len(seen)
         for pair in pairs.values():
@@ -62,13 +70,13 @@ def evaluate_portraits(
 class _Pair:
     """One portrait driven by one clip, and its figures so far."""
 
-    def __init__(self, talker: Talker, portrait: Frame, judge: Judge, show: Show | None) -> None:
+    def __init__(self, talker: Talker, portrait: Frame, judge: Judge, show: Show | None, rate: Fraction) -> None:
         self._talker, self._portrait, self._judge, self.show = talker, portrait, judge, show
         device = next(talker.parameters()).device
         self._state = talker.encode_source(resized(to_tensor([portrait], device), talker.image_size))
-        self.source = FaceStream(judge.extractors)
+        self.source = FaceStream(judge.extractors, rate)
         self._face = self.source.read(0, portrait)
-        self.results = FaceStream(judge.extractors)
+        self.results = FaceStream(judge.extractors, rate)
         self.means = {"result": Means(), "real": Means()}
 
     def animate(self, numbers: list[int], driving: list[Frame], keypoints: Keypoints, initial: Keypoints) -> None:

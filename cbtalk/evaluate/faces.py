@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from cbtalk.evaluate.extractors import Extractors
 
 PICTURE_SIZE = 256  # extractors see every picture at this height and width, whatever size pictures are compared at
+JITTER_RATE = Fraction(25)  # frames a second at which jitter is given
 
 Found = dict[str, NDArray[np.floating] | None]  # by the extractor's name; None where it found no face
 
@@ -41,14 +43,17 @@ class Means:
 
 
 class FaceStream:
-    """A sequence of pictures through the extractors, frame after frame.
+    """A sequence of pictures, `rate` a second, through the extractors, frame after frame.
 
     jitter: `jitter_<extractor>`, the mean length of the second difference of the landmarks, over all three frames in a
-    row in which a face is found. no_face: pictures in which each extractor found none.
+    row in which a face is found, in pixels of a picture of 256 x 256. At other rates than 25 frames a second it is
+    multiplied by the square of rate / 25, so that the same motion counts the same. no_face: pictures in which each
+    extractor found none.
     """
 
-    def __init__(self, extractors: Extractors) -> None:
+    def __init__(self, extractors: Extractors, rate: Fraction = JITTER_RATE) -> None:
         self._extractors = extractors
+        self._scale = float(rate / JITTER_RATE) ** 2
         self._before: list[tuple[int, Reading]] = []
         self.jitter = Means()
         names = [e.name for e in extractors.landmarks] + [e.name for e in extractors.identity]
@@ -74,7 +79,8 @@ class FaceStream:
         for name in third:
             a, b, c = first[name], second[name], third[name]
             if a is not None and b is not None and c is not None:
-                self.jitter.add({f"jitter_{name}": np.linalg.norm(a - 2 * b + c, axis=1).mean()})
+                jitter = np.linalg.norm(a - 2 * b + c, axis=1).mean() * self._scale
+                self.jitter.add({f"jitter_{name}": jitter})
 
 
 def compare(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:

@@ -22,6 +22,7 @@ from cbtalk.media.clips import Clip, find_clips, square
 from cbtalk.media.images import read_image
 from cbtalk.media.kinds import IMAGE_SUFFIXES
 from cbtalk.model.checkpoint import load
+from cbtalk.model.smooth import SMOOTHEST
 from cbtalk.model.talker import Talker
 from cbtalk.precision import float32_convolutions
 
@@ -39,6 +40,7 @@ def run(
     videos: Path | None = None,
     size: int | None = None,
     every: int = 1,
+    smooth: float = 0.0,
     batch_size: int = 8,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -55,12 +57,13 @@ def run(
         videos: folder for comparison videos, source | driving | result: one a clip, and one a portrait.
         size: pictures are compared at this size, the talker's resized to it (bicubic); default: its own.
         every: LPIPS and the extractors see one of this many runs of three frames.
+        smooth: time constant in seconds of the smoothing of the driving motion; 0: none.
         batch_size: frames at once.
 
     Returns:
-        {"weights", "data", "size", "every", "clips": {name: figures of `evaluate_clip`}, "mean": {subject: figures},
-        "cross": {portrait: {clip: figures of `evaluate_portraits`}}, "cross_mean": {subject: figures}, "absent":
-        {figure: why}}; means are those over clips, and over pairs of portrait and clip.
+        {"weights", "data", "size", "every", "smooth", "clips": {name: figures of `evaluate_clip`}, "mean": {subject:
+        figures}, "cross": {portrait: {clip: figures of `evaluate_portraits`}}, "cross_mean": {subject: figures},
+        "absent": {figure: why}}; means are those over clips, and over pairs of portrait and clip.
 
     Raises:
         InputError, WeightsError: clips, portraits, weights or models cannot be used.
@@ -70,8 +73,9 @@ def run(
     talker = load(weights, device=device)
     clips = find_clips(data)
     size = size or talker.image_size
-    if size < SMALLEST_SIDE or every < 1 or batch_size < 1:
-        raise ConfigError(f"size must be {SMALLEST_SIDE} or more, every and batch size 1 or more")
+    if size < SMALLEST_SIDE or every < 1 or batch_size < 1 or not 0 <= smooth <= SMOOTHEST:
+        limits = f"size must be {SMALLEST_SIDE} or more, every and batch size 1 or more"
+        raise ConfigError(f"{limits}, smooth 0 to {SMOOTHEST:g} seconds")
     judge = make_judge(models, extractors, size=size, every=every, batch_size=batch_size, device=device)
     pictures = read_portraits(portraits, size)
     views = _Views(videos, sheet is not None, size)
@@ -80,11 +84,11 @@ def run(
     with tqdm(total=len(clips) * (1 + len(pictures)), desc="evaluating", unit="clip", disable=None) as bar:
         for clip in clips:
             with views.of(clip, clip.name) as show:
-                figures[clip.name] = evaluate_clip(talker, clip, judge, show)
+                figures[clip.name] = evaluate_clip(talker, clip, judge, show, smooth=smooth)
             bar.update()
         for number, clip in enumerate(clips if pictures else ()):
             shown = [name for place, name in enumerate(pictures) if place % len(clips) == number]
-            for name, found in _driven(talker, clip, pictures, judge, views, shown).items():
+            for name, found in _driven(talker, clip, pictures, judge, views, shown, smooth).items():
                 cross[name][clip.name] = found
             bar.update(len(pictures))
     report = {
@@ -92,6 +96,7 @@ def run(
         "data": str(data),
         "size": size,
         "every": every,
+        "smooth": smooth,
         "clips": figures,
         "mean": mean_figures(list(figures.values())),
         "cross": cross,
@@ -127,12 +132,18 @@ def read_portraits(paths: Sequence[Path], size: int) -> dict[str, Frame]:
 
 
 def _driven(
-    talker: Talker, clip: Clip, portraits: Mapping[str, Frame], judge: Judge, views: "_Views", shown: list[str]
+    talker: Talker,
+    clip: Clip,
+    portraits: Mapping[str, Frame],
+    judge: Judge,
+    views: "_Views",
+    shown: list[str],
+    smooth: float,
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         shows = {name: stack.enter_context(views.of(clip, f"{name} by {clip.name}")) for name in shown}
         wanted = {name: show for name, show in shows.items() if show is not None}
-        return evaluate_portraits(talker, clip, portraits, judge, wanted)
+        return evaluate_portraits(talker, clip, portraits, judge, wanted, smooth=smooth)
 
 
 class _Views:

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cbtalk.evaluate.driving_motion import DrivingMotion
 from cbtalk.evaluate.expression import Expression
 from cbtalk.evaluate.faces import FaceStream, Means, compare
 from cbtalk.evaluate.judge import METRICS, Frame, Judge, batches, resized, to_tensor
-from cbtalk.media.clips import Clip
+from cbtalk.media.clips import Clip, clip_rate
 from cbtalk.model.pictures import to_frames
 from cbtalk.model.talker import Talker
 
@@ -17,8 +18,10 @@ Show = Callable[[Frame, Frame, Frame], None]  # source, driving, result: (S, S, 
 
 
 @torch.inference_mode()
-def evaluate_clip(talker: Talker, clip: Clip, judge: Judge, show: Show | None = None) -> dict[str, Any]:
-    """Mean figures over the second to the last frame of a clip.
+def evaluate_clip(
+    talker: Talker, clip: Clip, judge: Judge, show: Show | None = None, *, smooth: float = 0.0
+) -> dict[str, Any]:
+    """Mean figures over the second to the last frame of a clip, whose motion is smoothed with this time constant.
 
     Returns:
         {"frames", "measured", "result", "repeat", "real", "no_face"}: frames there are, and those that LPIPS and the
@@ -31,13 +34,14 @@ def evaluate_clip(talker: Talker, clip: Clip, judge: Judge, show: Show | None = 
     state = talker.encode_source(resized(source, talker.image_size))
     source_features = {name: lpips.features(source) for name, lpips in judge.lpips.items()}
     means = {"result": Means(), "repeat": Means()}
-    streams = {subject: FaceStream(judge.extractors) for subject in ("source", "result", "real")}
+    motion, rate = DrivingMotion(talker, clip, judge, smooth), clip_rate(clip)
+    streams = {subject: FaceStream(judge.extractors, rate) for subject in ("source", "result", "real")}
     expression = Expression(judge.extractors)
     source_face = streams["source"].read(0, first)
     frames = measured = 0
     for numbers, driving in others:
         target = to_tensor(driving, device)
-        result = resized(talker.animate(state, resized(target, talker.image_size)), judge.size)
+        result = resized(talker.animate_keypoints(state, motion.of(numbers, driving)), judge.size)
         seen = [place for place, number in enumerate(numbers) if judge.measured(number)]
         _add_each(means["result"], {name: metric(result, target) for name, metric in METRICS.items()})
         _add_each(means["repeat"], {name: metric(source.expand_as(target), target) for name, metric in METRICS.items()})

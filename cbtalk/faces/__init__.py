@@ -3,20 +3,26 @@
 from cbtalk.faces.choice import FaceChoice, choose, from_left_to_right, parse_choice
 from cbtalk.faces.detector import Face, FaceDetector, find_faces
 from cbtalk.faces.framing import Square, cut, frame, roll
-from cbtalk.faces.track import fixed_square, tracks_of
+from cbtalk.faces.path import SquarePath, following, resting
+from cbtalk.faces.track import Find, fixed_square, people_of, tracks_of
 
 __all__ = [
     "Face",
     "FaceChoice",
     "FaceDetector",
+    "Find",
     "Square",
+    "SquarePath",
     "choose",
     "cut",
     "find_faces",
     "fixed_square",
+    "following",
     "frame",
     "from_left_to_right",
     "parse_choice",
+    "people_of",
+    "resting",
     "roll",
     "tracks_of",
 ]

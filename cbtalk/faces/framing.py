@@ -68,7 +68,7 @@ def frame(
     no more than `turn_from` degrees is left as it is, for the training clips have such.
     """
     angle = _STEP * roll(face)
-    square = _around(face, angle)
+    square = around(face, angle)
     for turns in (*((0.0,) for _ in range(_LOOKS)), _TURNS):
         residuals = []
         for turn in turns:
@@ -76,7 +76,7 @@ def frame(
             again = _look(torch.from_numpy(cut(image, view, _CLOSE_UP)).permute(2, 0, 1), detector)
             if again is not None:
                 residuals.append(roll(again) + turn)
-                found = _around(again, angle, view)
+                found = around(again, angle, view)
         if not residuals:
             break
         angle += sum(residuals) / len(residuals)
@@ -102,7 +102,7 @@ def _from_the_middle(face: Face) -> float:
     return float(((face.box[:2] + face.box[2:]) / 2 - _CLOSE_UP / 2).norm())
 
 
-def _around(face: Face, angle: float, view: Square | None = None) -> Square:
+def around(face: Face, angle: float = 0.0, view: Square | None = None) -> Square:
     """The square, turned by `angle`, around a face that was found in an image or in the close-up of a view of it."""
     left, top, right, bottom = face.box.tolist()
     side = (bottom - top) / BOX_HEIGHT
@@ -118,6 +118,21 @@ def cut(image: NDArray[np.uint8], square: Square, size: int) -> NDArray[np.uint8
 
     Where the square reaches out of the image, the image is reflected at its edges.
     """
+    return _cut_upright(image, square, size) if square.angle == 0 else _cut_turned(image, square, size)
+
+
+def _cut_upright(image: NDArray[np.uint8], square: Square, size: int) -> NDArray[np.uint8]:
+    left, top = square.x - square.side / 2, square.y - square.side / 2
+    margin = math.ceil(2 * max(1.0, square.side / size)) + 1  # the filter's reach
+    region_left, region_top = math.floor(left) - margin, math.floor(top) - margin
+    region = _reflected(image, region_left, region_top, math.ceil(square.side) + 2 * margin + 1)
+    x, y = left - region_left, top - region_top
+    box = (x, y, x + square.side, y + square.side)
+    resized = Image.fromarray(region).resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+    return np.array(resized)  # a copy, for Pillow's own memory is read-only
+
+
+def _cut_turned(image: NDArray[np.uint8], square: Square, size: int) -> NDArray[np.uint8]:
     reach = square.side / 2 * (abs(math.cos(math.radians(square.angle))) + abs(math.sin(math.radians(square.angle))))
     left, top = math.floor(square.x - reach) - 1, math.floor(square.y - reach) - 1
     extent = math.ceil(2 * reach) + 3
@@ -144,10 +159,12 @@ def _affine(corners: list[tuple[float, float]]) -> Tensor:
 
 
 def _reflected(image: NDArray[np.uint8], left: int, top: int, extent: int) -> NDArray[np.uint8]:
-    """A square of whole pixels of an image that may reach out of it."""
+    """A square of whole pixels of an image that may reach out of it; a view of the image where it does not."""
+    if left >= 0 and top >= 0 and left + extent <= image.shape[1] and top + extent <= image.shape[0]:
+        return image[top : top + extent, left : left + extent]
     rows = _reflect(np.arange(top, top + extent), image.shape[0])
     columns = _reflect(np.arange(left, left + extent), image.shape[1])
-    return image[rows[:, None], columns[None, :]]
+    return image[rows][:, columns]
 
 
 def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -13,7 +13,9 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.filter import Graph
 
+from cbtalk.errors import InputError
 from cbtalk.media.container import open_container, packets
+from cbtalk.media.files import check_readable
 from cbtalk.media.timeline import Timeline
 
 # What players of each container, browsers for MP4, are sure to play; all else is re-encoded to AAC.
@@ -28,22 +30,39 @@ _MOST_DRIFT = 0.02  # seconds: more is filled with silence or cut out; less is t
 _BITS_A_CHANNEL = 96_000  # a second: transparent for speech
 
 
+def check_sound(path: Path) -> None:
+    """Raise InputError where a file is missing, cannot be read, or holds no sound."""
+    check_readable(path, "file with sound")
+    with open_container(path) as container:
+        if container.streams.best("audio") is None:
+            raise InputError(f"{path}: holds no sound")
+
+
 class AudioTrack:
     """Feeds the sound of `source` into `output`, copied where the container allows it, else re-encoded to AAC.
 
     Time stamps are on the clock that `VideoReader` gives the pictures of the same file, so that both stay in step.
-    Damaged packets are left out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
+    Sound before `start` seconds on that clock is left out, and what follows counts from there. Damaged packets are left
+    out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
     """
 
     how: str | None = None
 
-    def __init__(self, source: Path, output: OutputContainer, suffix: str, *, copy: bool = True) -> None:
+    def __init__(
+        self,
+        source: Path,
+        output: OutputContainer,
+        suffix: str,
+        *,
+        start: Fraction = Fraction(0),
+        copy: bool = True,
+    ) -> None:
         """Add the audio stream to `output`, a container of the kind `suffix`; `copy` allows copying.
 
         Raises InputError for a bad source.
         """
         self._input = open_container(source)
-        self._output = output
+        self._output, self._start = output, start
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._waiting: av.Packet[AudioStream] | None = None
         self._last_dts: int | None = None
@@ -103,8 +122,13 @@ class AudioTrack:
             if isinstance(packet, str) or packet.stream is not stream:
                 continue
             packet.pts = packet.pts if packet.pts is not None else packet.dts
-            if packet.pts is not None:
-                packet.dts = packet.pts if packet.dts is None else packet.dts
+            if packet.pts is None:
+                continue
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+            skipped = round(self._start / packet.time_base)
+            packet.pts, packet.dts = packet.pts - skipped, packet.dts - skipped
+            # One that begins before the start and ends behind it is kept: players skip what comes before time 0.
+            if not skipped or packet.pts + (packet.duration or 0) > 0:
                 yield packet
 
 

@@ -25,7 +25,8 @@ VIDEO_KINDS: dict[str, tuple[str, ...]] = {
     "m4v": (),
     "yuv4mpegpipe": (".y4m",),
 }
-DEMUXERS = ",".join(VIDEO_KINDS)
+SOUND_KINDS = ("wav", "mp3", "flac", "aac", "aiff", "w64")  # files of sound alone, beside those of the table
+DEMUXERS = ",".join([*VIDEO_KINDS, *SOUND_KINDS])
 VIDEO_SUFFIXES = frozenset(suffix for suffixes in VIDEO_KINDS.values() for suffix in suffixes)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".avif"})
 

@@ -3,17 +3,14 @@
 import contextlib
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.errors import InputError
@@ -22,60 +19,21 @@ from cbtalk.media.container import container_kind, main_video, open_container, p
 from cbtalk.media.cut_off import is_cut_off
 from cbtalk.media.display_order import DisplayOrder, Lost, Shown
 from cbtalk.media.files import check_readable, check_size
+from cbtalk.media.frames import BadFrame, Frame, VideoInfo
+from cbtalk.media.span import WHOLE, Span, cut, first_needed
 from cbtalk.media.timeline import Timeline, average_rate
 from cbtalk.media.upright import UprightRgb
+
+__all__ = ["BadFrame", "Frame", "VideoInfo", "VideoReader", "open_video"]
 
 _MOST_PIXELS = 2**26  # 8192 x 8192: more is a damaged or hostile header
 _MOST_THREADS = 8  # each holds frames of its own
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What is known before the frames are read.
+def open_video(path: str | os.PathLike[str], span: Span = WHOLE) -> "VideoReader":
+    """Open a video file of any kind of `kinds`, or a part of it; use it as a context manager and iterate over it once.
 
-    width, height: pixels of the upright frames. average_rate: frames per second. time_base: seconds per tick of the
-    time stamps. frames, duration (seconds): as the file claims, None where it does not. warnings: what is wrong with
-    the file and does not keep it from being read, one line each.
-    """
-
-    width: int
-    height: int
-    average_rate: Fraction
-    time_base: Fraction
-    frames: int | None
-    duration: float | None
-    has_audio: bool
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture: image (H, W, 3) uint8 RGB, upright; shown from pts * time_base seconds on; index counts from 0.
-
-    duration: for how many ticks it is shown, of which only the last frame's is news.
-    """
-
-    image: NDArray[np.uint8]
-    pts: int
-    time_base: Fraction
-    index: int
-    duration: int
-
-
-@dataclass(frozen=True)
-class BadFrame:
-    """A picture that cannot be decoded, in its place among the frames.
-
-    reason completes the sentence "the frame ...". pts is None where the file does not tell it.
-    """
-
-    index: int
-    reason: str
-    pts: int | None = None
-
-
-def open_video(path: str | os.PathLike[str]) -> "VideoReader":
-    """Open a video file of any kind of `kinds`; use it as a context manager and iterate over it once.
+    A part reads like a file of its own, from 0 on; it is decoded from a key frame before it (`span.first_needed`).
 
     Raises InputError for a file that is missing, a folder, empty, damaged, a still picture, or without any picture that
     can be decoded. Of a file that is cut off what is there is read, and `info.warnings` says so.
@@ -86,7 +44,7 @@ def open_video(path: str | os.PathLike[str]) -> "VideoReader":
         raise InputError(f"{path}: is a still picture; a video or a motion file is needed")
     container = open_container(path)
     try:
-        return VideoReader(path, container, _video_stream(path, container))
+        return VideoReader(path, container, _video_stream(path, container), span)
     except BaseException:
         container.close()
         raise
@@ -101,9 +59,10 @@ class VideoReader:
 
     info: VideoInfo
 
-    def __init__(self, path: Path, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(self, path: Path, container: InputContainer, stream: VideoStream, span: Span) -> None:
         """Decode up to the first good frame, which settles size and orientation. `open_video` is the way in."""
         self._path, self._container, self._stream = path, container, stream
+        self._span, self._skipped = span, first_needed(path, span.start)
         self._decoder = decoder_of(stream)
         self._decoder.thread_type = "AUTO"
         self._decoder.thread_count = min(os.cpu_count() or 1, _MOST_THREADS)
@@ -120,8 +79,8 @@ class VideoReader:
             height=self._upright.height,
             average_rate=rate,
             time_base=self._time_base,
-            frames=stream.frames or None,
-            duration=_duration(container, stream),
+            frames=span.most_frames(stream.frames or None, rate),
+            duration=span.length(_duration(container, stream)),
             has_audio=bool(container.streams.audio),
             warnings=(f"{path}: is cut off: its end is missing; what is there is used",) if cut_off else (),
         )
@@ -142,7 +101,14 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame | BadFrame]:
-        """Yield every frame in the order of time, the ones that cannot be decoded as BadFrame. Once only."""
+        """Yield every frame in the order of time, the ones that cannot be decoded as BadFrame. Once only.
+
+        Raises InputError where the file ends before the part of it that is asked for.
+        """
+        frames = self._in_time()
+        return frames if self._span == WHOLE else cut(self._path, frames, self._span, self._time_base)
+
+    def _in_time(self) -> Iterator[Frame | BadFrame]:
         last: int | None = None
         early = 0
         for index, item in enumerate(self._items()):
@@ -188,7 +154,11 @@ class VideoReader:
 
     def _decode(self) -> Generator[av.VideoFrame | str, None, None]:
         """Decoded frames, and the reason for each packet that is none."""
+        number = -1
         for packet in Timeline(self._container).placed(packets(self._container)):
+            number += not isinstance(packet, str) and packet.stream is self._stream
+            if number < self._skipped:
+                continue
             if isinstance(packet, str):
                 self._order.hole(packet)
             elif packet.stream is self._stream:

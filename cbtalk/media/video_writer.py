@@ -13,18 +13,20 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import OutputError
 from cbtalk.media.audio_track import AudioTrack
+from cbtalk.media.yuv import BT709, Surroundings, ToYuv, ToYuvInPlace
 
 SYNTHETIC_NOTICE = "Synthetic video made with cbtalk: the motion shown was not performed by the person shown."
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> FFmpeg's name of the container
 
-_BT709 = 1  # as matrix, primaries and transfer, in H.273 and in FFmpeg
 _LIMITED_RANGE = 1
+# Of a large picture that mostly stands still, x264's rate control and presets cost far more than coding what moves:
+# a constant quantiser needs no look ahead.
+_MOSTLY_STILL = {"qp": "18", "preset": "ultrafast", "x264-params": "cabac=1:8x8dct=1"}
 
 
 class VideoWriter:
@@ -44,7 +46,9 @@ class VideoWriter:
         rate: Fraction,
         time_base: Fraction,
         audio_from: Path | None = None,
+        audio_start: Fraction = Fraction(0),
         metadata: Mapping[str, str] | None = None,
+        surroundings: Surroundings | None = None,
         crf: int = 18,
         preset: str = "medium",
     ) -> None:
@@ -52,21 +56,28 @@ class VideoWriter:
 
         width, height: of the pictures. rate: average pictures a second.
         time_base: seconds per tick of the pts. audio_from: file whose sound is carried over, up to the end of the last
-        picture, on the same clock as the pts. metadata: entries of the container, over a comment that says that the
-        video is synthetic. crf: x264's quality, smaller is better. preset: x264's, slower is smaller.
+        picture, on the same clock as the pts; audio_start: seconds on that clock at which the pts are 0. metadata:
+        entries of the container, over a comment that says that the video is synthetic. surroundings: a larger picture
+        that stands still; the video has its size and the pictures lie in it. crf: x264's quality, smaller is better.
+        preset: x264's, slower is smaller. With surroundings, a constant quantiser and a fast preset take the place of
+        both.
 
         Raises OutputError for a suffix other than .mp4, .mov and .mkv.
         """
         self._path = Path(path)
         if self._path.suffix.lower() not in FORMATS:
             raise OutputError(f"{path}: name the video {', '.join(sorted(FORMATS))}; other kinds are not written")
-        self._size = (width, height)
+        self._size = self._video_size = (width, height)
         self._rate, self._time_base = rate, time_base
-        self._audio_from = audio_from
+        self._audio_from, self._audio_start = audio_from, audio_start
         self._metadata = {"comment": SYNTHETIC_NOTICE, **(metadata or {})}
         self._encoder_options = {"crf": str(crf), "preset": preset}
         self._pending: av.VideoFrame | None = None  # the last picture so far
-        self._reformatter = VideoReformatter()
+        self._to_yuv: ToYuv | ToYuvInPlace = ToYuv()
+        if surroundings is not None:
+            self._video_size = (surroundings.image.shape[1], surroundings.image.shape[0])
+            self._to_yuv = ToYuvInPlace(surroundings, width, height)
+            self._encoder_options = _MOSTLY_STILL
 
     @property
     def audio(self) -> str | None:
@@ -98,7 +109,8 @@ class VideoWriter:
         before = self._pending
         if pts < 0 or (before is not None and pts <= (before.pts or 0)):
             raise ValueError(f"pts {pts} after {before and before.pts}: must be 0 or more, and increase")
-        self._pending = self._frame(image, pts)
+        self._pending = self._to_yuv(image)
+        self._pending.pts, self._pending.time_base = pts, self._time_base
         self._pending.duration = duration or max(1, round(1 / (self._rate * self._time_base)))
         with self._one_line_errors():
             if before is not None:
@@ -120,7 +132,7 @@ class VideoWriter:
                 except OSError:
                     raise
                 except av.FFmpegError as error:
-                    size = "{} x {}".format(*self._size)
+                    size = "{} x {}".format(*self._video_size)
                     raise OutputError(f"{self._path}: {size} pixels cannot be encoded: {error.strerror}") from error
             yield
             self._finish()
@@ -137,7 +149,8 @@ class VideoWriter:
         self._add_encoder()
         self._track = None
         if self._audio_from is not None:
-            self._track = stack.enter_context(AudioTrack(self._audio_from, self._container, suffix, copy=copy_sound))
+            track = AudioTrack(self._audio_from, self._container, suffix, start=self._audio_start, copy=copy_sound)
+            self._track = stack.enter_context(track)
         self._container.start_encoding()
 
     def _close(self) -> None:
@@ -152,7 +165,7 @@ class VideoWriter:
         return {"movflags": "+faststart", **finer}
 
     def _add_encoder(self) -> None:
-        width, height = self._size
+        width, height = self._video_size
         self._encoder = self._container.add_stream(
             "libx264",
             rate=self._rate,
@@ -164,25 +177,8 @@ class VideoWriter:
         )
         context = self._encoder.codec_context
         context.flags |= Flags.frame_duration  # packets last as long as their frames
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = _LIMITED_RANGE
-
-    def _frame(self, image: NDArray[np.uint8], pts: int) -> av.VideoFrame:
-        """(H, W, 3) uint8 RGB -> yuv420p of even size, tagged."""
-        height, width = image.shape[:2]
-        if height % 2 or width % 2:
-            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(image, format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
-            threads=1,
-        )
-        frame.color_primaries = frame.color_trc = _BT709
-        frame.pts, frame.time_base = pts, self._time_base
-        return frame
 
     def _feed_audio(self, until: Fraction) -> None:
         if self._track:

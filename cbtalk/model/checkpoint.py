@@ -38,10 +38,19 @@ def load(
         if preset is None:
             raise WeightsError(f"{name_or_path}: is not a preset; untrained models exist for {', '.join(PRESETS)}")
         return Talker(preset).eval().to(device)
-    return load_weights(_bundled(str(name_or_path)) if preset else Path(name_or_path)).to(device)
+    return load_weights(weights_file(name_or_path)).to(device)
 
 
-def _bundled(preset: str) -> Path:
+def bundled() -> list[str]:
+    """The names of the presets whose weights are bundled."""
+    return [preset for preset in PRESETS if (BUNDLED / f"{preset}.safetensors").is_file()]
+
+
+def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
+    """The weights file of a preset's name, or the file named; WeightsError where a preset has none."""
+    preset = str(name_or_path)
+    if preset not in PRESETS:
+        return Path(name_or_path)
     path = BUNDLED / f"{preset}.safetensors"
     if not path.is_file():
         raise WeightsError(

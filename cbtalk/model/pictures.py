@@ -13,5 +13,10 @@ def to_pictures(frames: Tensor) -> Tensor:
 
 def to_frames(pictures: Tensor) -> NDArray[np.uint8]:
     """(B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3), rounded; what is not finite becomes some colour."""
+    return to_bytes(pictures).cpu().numpy()
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """The same, left on the device of the pictures."""
     scaled = pictures.float().nan_to_num().add(1).mul_(127.5).round_().clamp_(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -8,7 +8,7 @@ from cbtalk.model.keypoints import Keypoints, inverse_2x2
 
 
 def relative_keypoints(
-    source: Keypoints, driving: Keypoints, initial: Keypoints, *, adapt_scale: bool = False
+    source: Keypoints, driving: Keypoints, initial: Keypoints, *, adapt_scale: bool = False, strength: float = 1.0
 ) -> Keypoints:
     """The source's keypoints, moved as `driving` moved since `initial`.
 
@@ -17,6 +17,8 @@ def relative_keypoints(
         driving: (B, K) keypoints of the driving frames.
         initial: (1 or B, K) keypoints of the driving frame whose pose is the source's.
         adapt_scale: multiply the displacement by `hull_scale(source, initial)`.
+        strength: from 0, the source as it is, to 2, twice the motion: multiplies the displacement, and raises the
+            change of the jacobians to this `power`.
 
     Raises:
         InputError: `adapt_scale` where the initial keypoints span no area.
@@ -24,8 +26,21 @@ def relative_keypoints(
     displacement = driving.value - initial.value
     if adapt_scale:
         displacement = displacement * hull_scale(source, initial)[:, None, None]
-    jacobian = driving.jacobian @ inverse_2x2(initial.jacobian) @ source.jacobian
-    return Keypoints(source.value + displacement, jacobian)
+    change = power(driving.jacobian @ inverse_2x2(initial.jacobian), strength)
+    return Keypoints(source.value + displacement * strength, change @ source.jacobian)
+
+
+def power(matrix: Tensor, exponent: float) -> Tensor:
+    """Matrices (..., 2, 2) to the power of 0 to 2: exact at 0, 1 and 2, straight in between.
+
+    A power by logarithm or eigenvalues is not real for some matrices and jumps where eigenvalues meet. This one is
+    finite and continuous for all, and turns a positive eigenvalue into a positive one: what is not folded is not folded
+    by it.
+    """
+    if exponent <= 1:
+        identity = torch.eye(2, dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
+        return torch.lerp(identity, matrix, exponent)
+    return torch.lerp(matrix, matrix @ matrix, exponent - 1)
 
 
 def hull_scale(source: Keypoints, initial: Keypoints) -> Tensor:

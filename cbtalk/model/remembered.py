@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch._C import _len_torch_dispatch_stack
+from torch._C import _is_any_autocast_enabled, _len_torch_dispatch_stack
 from torch._guards import detect_fake_mode
 from torch.nn import Parameter
 
@@ -20,14 +20,14 @@ class Remembered(Generic[Value]):
     """
 
     def __init__(self) -> None:
-        self._state: tuple[Any, ...] | None = None
+        self._state: list[Any] | None = None
         self._value: Value | None = None
 
     def __call__(self, compute: Callable[[], Value], *tensors: Tensor, key: Hashable = None) -> Value:
         """`compute()`, or what it gave when the tensors and the key last were the same."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or _may_be_fake(tensors):
             return compute()
-        state = (key, *_state(*tensors))
+        state = _state(key, tensors)
         if self._value is None or self._state != state:
             self._state, self._value = state, compute()
         return self._value
@@ -44,10 +44,10 @@ def _may_be_fake(tensors: tuple[Tensor, ...]) -> bool:
     return special and detect_fake_mode(tensors) is not None
 
 
-def _state(*tensors: Tensor) -> tuple[Any, ...]:
+def _state(key: Hashable, tensors: tuple[Tensor, ...]) -> list[Any]:
     """Changes whenever the values of the tensors may have: in place, by a move, by a new tensor, or under autocast."""
-    state: list[Any] = [torch.is_autocast_enabled(tensors[0].device.type)]
+    state = [key, _is_any_autocast_enabled()]
     for tensor in tensors:
         version = 0 if tensor.is_inference() else tensor._version
-        state += [tensor.data_ptr(), version, tensor.dtype, tensor.device]
-    return tuple(state)
+        state += tensor.data_ptr(), version, tensor.dtype, tensor.device
+    return state

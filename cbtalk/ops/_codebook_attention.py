@@ -43,11 +43,12 @@ def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int,
     if key.dim() != 2:
         raise ValueError(f"key must be (K, heads * d), not {tuple(key.shape)}")
     query, key, value = cast_as_autocast(query, key, value)
-    _check(query, key[None], value[None], heads)
+    keys, values = key.unsqueeze(0), value.unsqueeze(0)
+    _check(query, keys, values, heads)
     chosen = choose(backend, WHY_NOT, query, key, value, heads)
     if chosen == "reference":
         return reference.codebook_attention(query, key, value, heads=heads)
-    return _attend(query, key[None], value[None], None, heads, chosen)
+    return _attend(query, keys, values, None, heads, chosen)
 
 
 @ranges.ranged("self_attention")

@@ -52,19 +52,20 @@ def conv3x3(
         ValueError: shapes that do not fit together.
         BackendError: the backend asked for by name cannot run here.
     """
-    if x.dim() != 4 or bias.dim() != 1 or weight.shape != (len(bias), x.shape[1], 3, 3):
+    if x.dim() != 4 or bias.dim() != 1 or weight.shape != (bias.shape[0], x.shape[1], 3, 3):
         raise ValueError(
             f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and bias {tuple(bias.shape)} are not "
             "(B, C, H, W), (O, C, 3, 3) and (O,)"
         )
     chosen = choose(backend, WHY_NOT, x, weight, bias, residual)
     _, channels, height, width = x.shape
-    fewest = min(channels, len(bias))
+    fewest = min(channels, bias.shape[0])
     if chosen == "reference" or (backend == "auto" and not _pays(fewest, height * width, upsample)):
         return reference.conv3x3(x, weight, bias, residual=residual, leak=leak, upsample=upsample)
     points = _points(min(height, width), upsample)
     packed = transformed(points) if transformed else transform_weight(weight.detach(), points)
-    return _OP(chosen, x, weight, packed, bias, residual, leak, upsample).permute(0, 3, 1, 2)
+    result: Tensor = _OP(chosen, x, weight, packed, bias, residual, leak, upsample)
+    return result
 
 
 def transform_weight(weight: Tensor, points: int) -> Tensor:
@@ -130,7 +131,8 @@ def _fake(
     x: Tensor, weight: Tensor, packed: Tensor, bias: Tensor, residual: Tensor | None, leak: float, upsample: bool
 ) -> Tensor:
     scale = 2 if upsample else 1
-    return x.new_empty((x.shape[0], x.shape[2] * scale, x.shape[3] * scale, bias.shape[0]))
+    shape = (x.shape[0], bias.shape[0], x.shape[2] * scale, x.shape[3] * scale)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -142,7 +144,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     """By torch's convolution, repeated: for graphs traced without gradients that come to be trained."""
     x, weight, bias = ctx.saved_tensors
-    grad_y = grad_residual = grad_y.permute(0, 3, 1, 2)
+    grad_residual = grad_y
     upsampled = F.interpolate(x, scale_factor=2.0, mode="nearest") if ctx.upsample else x
     if ctx.leak != 1:
         grad_y = torch.where(F.conv2d(upsampled, weight, bias, padding=1) > 0, grad_y, grad_y * ctx.leak)
@@ -155,7 +157,7 @@ def _backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
 
 
 WHY_NOT = {"cpp": why_not_cpp}
-# packed is `transform_weight(weight)`; weight itself is there for the derivative. The result is (B, H, W, O).
+# packed is `transform_weight(weight)`; weight itself is there for the derivative. The result is channels_last.
 _OP = KernelOp(
     "conv3x3",
     "(Tensor x, Tensor weight, Tensor packed, Tensor bias, Tensor? residual, float leak, bool upsample) -> Tensor",

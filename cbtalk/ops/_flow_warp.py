@@ -8,7 +8,6 @@ from torch import Tensor
 from cbtalk import _native, _triton, ranges
 from cbtalk.ops.backends import choose
 from cbtalk.ops.kernel_op import KernelOp
-from cbtalk.ops.layout import in_layout_of
 from cbtalk.reference import flow_warp as reference
 
 _PADDINGS = ("zeros", "border", "reflection")  # by their numbers in the raw ops, which are aten's
@@ -63,7 +62,7 @@ def flow_warp(
         return reference.flow_warp(
             feature, flow, occlusion, size=(height, width), align_corners=align_corners, padding=padding
         )
-    flows = flow if flow.dim() == 5 else flow[:, None]
+    flows = flow if flow.dim() == 5 else flow.unsqueeze(1)
     if occlusion is not None:
         occlusion = occlusion.float()
     number = _PADDINGS.index(padding)
@@ -73,11 +72,9 @@ def flow_warp(
 
 def why_not_cpp(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) -> str | None:
     """Why the C++ kernel cannot take these arguments, or None."""
-    if (reason := _native.why_not_cpp()) is not None:
+    if (reason := _native.why_not_cpp(feature, flow, occlusion)) is not None:
         return reason
     for map_name, tensor in _given(feature, flow, occlusion):
-        if tensor.device.type != "cpu":
-            return f"{map_name} is on {tensor.device}, not on the CPU"
         if tensor.dtype not in (torch.float32, torch.bfloat16):
             return f"{map_name} is {tensor.dtype}, not float32 or bfloat16"
     return _why_not_layout(feature)
@@ -97,11 +94,12 @@ def why_not_triton(feature: Tensor, flow: Tensor, occlusion: Tensor | None = Non
     return _why_not_gpu(feature, given) if reason is None else reason
 
 
-def _given(feature: Tensor, flow: Tensor, occlusion: Tensor | None) -> list[tuple[str, Tensor]]:
-    return [("feature", feature), ("flow", flow)] + ([] if occlusion is None else [("occlusion", occlusion)])
+def _given(feature: Tensor, flow: Tensor, occlusion: Tensor | None) -> tuple[tuple[str, Tensor], ...]:
+    given = ("feature", feature), ("flow", flow)
+    return given if occlusion is None else (*given, ("occlusion", occlusion))
 
 
-def _why_not_gpu(feature: Tensor, given: list[tuple[str, Tensor]]) -> str | None:
+def _why_not_gpu(feature: Tensor, given: tuple[tuple[str, Tensor], ...]) -> str | None:
     for name, tensor in given:
         if tensor.device != feature.device:
             return f"{name} is on {tensor.device}, feature on {feature.device}"
@@ -111,11 +109,11 @@ def _why_not_gpu(feature: Tensor, given: list[tuple[str, Tensor]]) -> str | None
 
 
 def _why_not_layout(feature: Tensor) -> str | None:
-    stride = feature.stride()
-    if stride[1] != 1 and stride[3] != 1:
-        return f"feature has strides {tuple(stride)}: neither its rows nor its channels are contiguous"
-    extent = sum((n - 1) * step for n, step in zip(feature.shape[1:], stride[1:], strict=True))
-    if extent >= _MAX_EXTENT:
+    _, channels, height, width = feature.shape
+    _, plane, row, column = feature.stride()
+    if plane != 1 and column != 1:
+        return f"feature has strides {tuple(feature.stride())}: neither its rows nor its channels are contiguous"
+    if (channels - 1) * plane + (height - 1) * row + (width - 1) * column >= _MAX_EXTENT:
         return "one picture of feature spans 2^31 elements or more"
     return None
 
@@ -175,7 +173,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     feature, flow, occlusion = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
-    grad_output = in_layout_of(feature, grad_output)
+    grad_output = reference.in_layout_of(feature, grad_output)
     deterministic = torch.are_deterministic_algorithms_enabled()
     gradients = _BACKWARD_OP(
         ctx.backend, grad_output, feature, flow, occlusion, ctx.align_corners, ctx.padding, *needed, deterministic

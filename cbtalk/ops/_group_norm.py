@@ -9,8 +9,9 @@ from torch import Tensor
 from cbtalk import _native, _triton, ranges
 from cbtalk.ops.backends import choose
 from cbtalk.ops.kernel_op import KernelOp
-from cbtalk.ops.layout import in_layout_of, is_channels_last
+from cbtalk.ops.layout import is_channels_last
 from cbtalk.reference import group_norm as reference
+from cbtalk.reference.flow_warp import in_layout_of
 
 _ON_GPU = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -102,25 +102,39 @@ def _backward_quantize(
     grad_rows: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
     z, indices, rows = _saved(ctx)
-    need_z, need_codebook, *_ = ctx.needs_input_grad
     grad_z = grad_codebook = None
     if grad_loss is not None:
         # Tensors over sizes, not numbers: sizes may be symbols of a compiler, and counting must not wait for a GPU.
         counted = (indices >= 0).sum() * z.shape[-1] if ctx.ignored else z.numel()
         weight = grad_loss / counted
-        # Two calls, for sg: to the gradient of one argument, the other is a constant.
-        if need_z:
-            carried = None if grad_codes is None else grad_codes.contiguous()
-            grad_z, _ = _GRADIENTS(
-                ctx.backend, carried, weight, z, rows.detach(), indices, ctx.codes, 2 * ctx.beta, 0.0, True, False
-            )
-        if need_codebook and ctx.gamma:
-            _, grad_codebook = _GRADIENTS(
-                ctx.backend, None, weight, z.detach(), rows, indices, ctx.codes, 0.0, 2 * ctx.gamma, False, True
-            )
-    elif need_z and grad_codes is not None:
+        carried = None if grad_codes is None else grad_codes.contiguous()
+        grad_z, grad_codebook = _gradients_of_terms(ctx, carried, weight, z, rows, indices)
+    elif ctx.needs_input_grad[0] and grad_codes is not None:
         grad_z = _without_ignored(grad_codes, indices) if ctx.ignored else grad_codes
     return grad_z, _with_rows(ctx, grad_codebook, grad_rows, indices), *(None,) * 5
+
+
+def _gradients_of_terms(
+    ctx: Any, carried: Tensor | None, weight: Tensor, z: Tensor, rows: Tensor, indices: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the commitment to z and of the codebook's term to the codebook, where they are needed."""
+    need_z, need_codebook = ctx.needs_input_grad[0], ctx.needs_input_grad[1] and ctx.gamma != 0
+
+    def gradients(z: Tensor, rows: Tensor, need_z: bool, need_codebook: bool) -> tuple[Tensor, Tensor]:
+        scales = 2 * ctx.beta, 2 * ctx.gamma
+        found: tuple[Tensor, Tensor] = _GRADIENTS(
+            ctx.backend, carried, weight, z, rows, indices, ctx.codes, *scales, need_z, need_codebook
+        )
+        return found
+
+    if not torch.is_grad_enabled():
+        grad_z, grad_codebook = gradients(z, rows, need_z, need_codebook)
+        return grad_z if need_z else None, grad_codebook if need_codebook else None
+    # One by one for second derivatives, for sg: to the gradient of one argument, the other is a constant.
+    return (
+        gradients(z, rows.detach(), True, False)[0] if need_z else None,
+        gradients(z.detach(), rows, False, True)[1] if need_codebook else None,
+    )
 
 
 def _saved(ctx: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,7 +64,8 @@ def _reason(name: str, why_not: WhyNot, arguments: tuple[Any, ...]) -> str | Non
 
 def _refuse_distributed(arguments: tuple[Any, ...]) -> None:
     for argument in arguments:
-        if isinstance(argument, Tensor) and type(argument) is not Tensor and type(argument) is not Parameter:
+        kind = type(argument)
+        if kind is not Tensor and kind is not Parameter and isinstance(argument, Tensor):
             distributed = sys.modules.get("torch.distributed.tensor")
             if distributed is not None and isinstance(argument, distributed.DTensor):
                 raise TypeError("the ops of cbtalk take local tensors, not DTensors: call to_local() first")

@@ -54,7 +54,7 @@ class KernelOp:
         op, function = self._variants[backend]
         if _in_functorch():
             return function.apply(*arguments)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
             return op(*arguments)
         if torch.is_grad_enabled() and _any_requires_grad(*arguments):
             return op(*arguments)

@@ -1,8 +1,17 @@
 """Where to start a relative motion: the driving frame whose keypoints lie most like the source's."""
 
+import torch
 from torch import Tensor
 
 from cbtalk.model.relative_motion import hull_areas
+from cbtalk.render.motion_file import Motion
+
+
+def best_frames(source: Tensor, motion: Motion) -> dict[int, int]:
+    """The number of each scene -> the index of its frame that is nearest the source, keypoint values (K, 2)."""
+    scenes = torch.tensor(motion.scenes_of(slice(None)))
+    rows = {int(scene): (scenes == scene).nonzero().flatten() for scene in scenes.unique()}
+    return {scene: int(own[best_frame(source, motion.keypoints.value[own])]) for scene, own in rows.items()}
 
 
 def best_frame(source: Tensor, driving: Tensor) -> int:

@@ -1,6 +1,6 @@
-"""The driving video as a stream of square pictures with time stamps, gaps filled."""
+"""The driving video as a stream of square pictures with time stamps and scenes, gaps filled."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtalk.media.crop import Crop, center_square, crop_resize
+from cbtalk.media.scenes import SceneCuts
+from cbtalk.media.span import WHOLE, Span
 from cbtalk.media.video_reader import BadFrame, VideoInfo, open_video
-from cbtalk.render.options import DrivingOptions
+
+# What is seen of a frame (H, W, 3), uint8, by the number of its scene and its time in seconds: uint8 as well.
+View = Callable[[NDArray[np.uint8], int, float], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class DrivingFrame:
 
     image (S, S, 3) uint8 RGB; pts in ticks of time_base seconds. Where `held` gives a reason, the frame could not be
     decoded and the image is its neighbour's: the same picture gives the same motion, so the motion is held too.
-    duration: ticks for which it is shown if it is the last, None where nothing tells it.
+    duration: ticks for which it is shown if it is the last, None where nothing tells it. scene: the number of its
+    picture's scene, counted from 0.
     """
 
     image: NDArray[np.uint8]
@@ -28,11 +33,12 @@ class DrivingFrame:
     time_base: Fraction
     held: str | None = None
     duration: int | None = None
+    scene: int = 0
 
 
-def video_info(path: Path) -> VideoInfo:
-    """What the header of a video says; InputError where there is none, or no video."""
-    with open_video(path) as reader:
+def video_info(path: Path, span: Span = WHOLE) -> VideoInfo:
+    """What the header of a video says, or of a part of it; InputError where there is none, or no video."""
+    with open_video(path, span) as reader:
         return reader.info
 
 
@@ -42,27 +48,37 @@ def square(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]
     return crop_resize(image, center_square(width, height) if crop == "centre" else crop, size)
 
 
+def crop_view(crop: Crop, size: int) -> View:
+    """The view of a crop, as (size, size, 3)."""
+    return lambda image, scene, time: square(image, crop, size)
+
+
 def at_most(frames: int | None, limit: int | None) -> int | None:
     """How many frames to expect, for a progress bar; None where neither number is known."""
     return min((number for number in (frames, limit) if number is not None), default=None)
 
 
-def read_driving(path: Path, options: DrivingOptions, size: int) -> Generator[DrivingFrame, None, None]:
-    """Stream the frames of a video, cropped to a square and resized to (size, size, 3) uint8.
+def read_driving(
+    path: Path, view: View, max_frames: int | None = None, span: Span = WHOLE
+) -> Generator[DrivingFrame, None, None]:
+    """Stream the frames of a video, at most `max_frames`, as a view shows them.
 
-    The square is `options.crop`, or the one in the centre. Raises InputError where the video holds no frame that can be
-    decoded.
+    Raises InputError where the video, or the part of it that is asked for, holds no frame that can be decoded.
     """
-    crop = options.crop or "centre"
-    with open_video(path) as reader:
+    with open_video(path, span) as reader:
         step = max(1, round(1 / (reader.info.average_rate * reader.info.time_base)))  # ticks from frame to frame
-        pictures = (
-            frame
-            if isinstance(frame, BadFrame)
-            else DrivingFrame(square(frame.image, crop, size), frame.pts, frame.time_base, duration=frame.duration)
-            for frame in reader
-        )
-        yield from islice(fill_gaps(pictures, step), options.max_frames)
+
+        def pictures() -> Generator[DrivingFrame | BadFrame, None, None]:
+            cuts, scene = SceneCuts(), 0
+            for frame in reader:
+                if isinstance(frame, BadFrame):
+                    yield frame
+                    continue
+                scene += cuts(frame.image)
+                image = view(frame.image, scene, float(frame.pts * frame.time_base))
+                yield DrivingFrame(image, frame.pts, frame.time_base, duration=frame.duration, scene=scene)
+
+        yield from islice(fill_gaps(pictures(), step), max_frames)
 
 
 def fill_gaps(frames: Iterable[DrivingFrame | BadFrame], step: int) -> Generator[DrivingFrame, None, None]:

@@ -1,5 +1,6 @@
 """Batches of driving keypoints or pictures to finished pictures, for one source."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_frames, to_pictures
+from cbtalk.model.pictures import to_bytes, to_frames, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
-from cbtalk.model.talker import Talker
+from cbtalk.model.talker import SourceState, Talker
+from cbtalk.model.transfers import download, upload
 
 
 class Rendered(NamedTuple):
@@ -21,75 +23,99 @@ class Rendered(NamedTuple):
     held: int
 
 
+@torch.inference_mode()
+def encode_source(talker: Talker, sources: NDArray[np.uint8]) -> SourceState:
+    """What depends on source pictures (B, S, S, 3) uint8 alone."""
+    device = next(talker.parameters()).device
+    return talker.encode_source(to_pictures(upload(torch.from_numpy(sources), device)))
+
+
 class Engine:
     """Renders one source: what depends on it alone is computed once, and what is not finite never leaves.
 
-    source: (S, S, 3) uint8 RGB, S the talker's image size. Relative motion is measured from the keypoints `initial`
-    of the first frame rendered, unless `start_from` names others.
+    source: (S, S, 3) uint8 RGB, S the talker's image size; state: of `encode_source`, where it is known. Relative
+    motion is measured from the keypoints of the first frame rendered of each scene that are finite, unless `start_from`
+    names others, and multiplied by `strength`.
     """
 
     def __init__(
         self,
         talker: Talker,
         source: NDArray[np.uint8],
+        state: SourceState | None = None,
         *,
         relative: bool = True,
         adapt_scale: bool = False,
+        strength: float = 1.0,
     ) -> None:
         self.talker = talker
         self.relative = relative
-        self.adapt_scale = adapt_scale
+        self.adapt_scale, self.strength = adapt_scale, strength
         self.rendered_any = False
-        self._initial: Keypoints | None = None
+        self._initial: dict[int, Keypoints] = {}  # of each scene
         self._device = next(talker.parameters()).device
         self._last_image = source
-        with torch.inference_mode():
-            self.state = talker.encode_source(to_pictures(torch.from_numpy(source[None]).to(self._device)))
+        self.state = state or encode_source(talker, source[None])
         self._last_keypoints = self.state.keypoints
         if not is_finite(self._last_keypoints).all():
             raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
 
-    def start_from(self, initial: Keypoints) -> None:
-        """Measure relative motion from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""
-        self._initial = Keypoints(*(part.to(self._device) for part in initial))
+    def start_from(self, initial: Keypoints, scene: int = 0) -> None:
+        """Measure relative motion in a scene from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""
+        self._initial[scene] = Keypoints(*(part.to(self._device) for part in initial))
+
+    def take_sources(self, sources: NDArray[np.uint8]) -> None:
+        """Let these pictures (B, S, S, 3) uint8 be the sources of the next B frames, each of its own."""
+        self.state = encode_source(self.talker, sources)
+
+    @torch.inference_mode()
+    def unmoved(self) -> NDArray[np.uint8]:
+        """The source as the model makes it, in the pose that it has: (S, S, 3) uint8."""
+        return to_frames(self.talker.animate_keypoints(self.state, self.state.keypoints))[0]
 
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
         """Keypoints of driving pictures (B, S, S, 3) uint8."""
-        return self.talker.keypoints(to_pictures(torch.from_numpy(images).to(self._device)))
+        return self.talker.keypoints(to_pictures(upload(torch.from_numpy(images), self._device)))
 
     @torch.inference_mode()
-    def render(self, driving: Keypoints) -> Rendered:
+    def render(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Rendered:
         """Pictures for the driving keypoints value (B, K, 2), jacobian (B, K, 2, 2), in time order.
 
+        scenes: the number of each frame's scene; without them all are of scene 0.
         Where the motion or the picture of a frame is not finite, the last good one (at first the source's own) is held.
         """
-        driving = Keypoints(*(part.to(self._device) for part in driving))
-        keypoints, held_motion = hold_last(self._last_keypoints, self._place(driving))
+        driving = Keypoints(*(upload(part, self._device) for part in driving))
+        placed = self._place(driving, scenes or [0] * len(driving.value))
+        keypoints, held_motion = hold_last(self._last_keypoints, placed)
         self._last_keypoints = Keypoints(*(part[-1:] for part in keypoints))
         prediction = self.talker.animate_keypoints(self.state, keypoints)  # (B, 3, S, S)
-        finite = prediction.isfinite().flatten(1).all(dim=1).cpu()  # (B,)
-        images = to_frames(prediction)
+        finite = prediction.isfinite().flatten(1).all(dim=1)  # (B,)
+        frames, finite, held_motion = download(to_bytes(prediction), finite, held_motion)
+        images = frames.numpy()
         for index in range(len(images)):
             if finite[index]:
                 self._last_image = images[index]
             else:
                 images[index] = self._last_image
-        held = held_motion.cpu() | ~finite
+        held = held_motion | ~finite
         self.rendered_any = self.rendered_any or not bool(held.all())
         return Rendered(images, int(held.sum()))
 
-    def _place(self, driving: Keypoints) -> Keypoints:
+    def _place(self, driving: Keypoints, scenes: Sequence[int]) -> Keypoints:
         """Driving keypoints as they are, or moved to where the source has its own."""
         if not self.relative:
             return driving
-        if self._initial is None:
-            good = is_finite(driving).nonzero().flatten()
-            if len(good) == 0:
-                return driving
-            self.start_from(Keypoints(*(part[good[:1]] for part in driving)))
-        assert self._initial is not None
-        return relative_keypoints(self.state.keypoints, driving, self._initial, adapt_scale=self.adapt_scale)
+        if any(scene not in self._initial for scene in scenes):
+            for index in is_finite(driving).nonzero().flatten().tolist():
+                if scenes[index] not in self._initial:
+                    self.start_from(Keypoints(*(part[index : index + 1] for part in driving)), scenes[index])
+        # A scene that has no initial keypoints yet has no finite ones: whatever they are measured from, they are held.
+        each = [self._initial.get(scene, self._last_keypoints) for scene in scenes]
+        initial = Keypoints(*(torch.cat(parts) for parts in zip(*each, strict=True)))
+        return relative_keypoints(
+            self.state.keypoints, driving, initial, adapt_scale=self.adapt_scale, strength=self.strength
+        )
 
 
 def is_finite(keypoints: Keypoints) -> Tensor:
@@ -104,6 +130,11 @@ def hold_last(last: Keypoints, keypoints: Keypoints) -> tuple[Keypoints, Tensor]
     Returns the keypoints and (B,) bool, true where a frame was replaced.
     """
     good = is_finite(keypoints)
-    position = torch.arange(1, len(good) + 1, device=good.device).where(good, 0).cummax(dim=0).values  # 0 is `last`
+    position = last_good(good)
     parts = (torch.cat([before, part])[position] for before, part in zip(last, keypoints, strict=True))
     return Keypoints(*parts), ~good
+
+
+def last_good(good: Tensor) -> Tensor:
+    """(B,): for each frame the number of the last good one up to it, counted from 1; 0 where there is none."""
+    return torch.arange(1, len(good) + 1, device=good.device).where(good, 0).cummax(dim=0).values

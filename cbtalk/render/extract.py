@@ -15,8 +15,8 @@ from cbtalk.media.video_reader import VideoInfo
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.pictures import to_pictures
 from cbtalk.model.talker import Talker
-from cbtalk.render.driving import DrivingFrame, at_most, read_driving
-from cbtalk.render.engine import hold_last, is_finite
+from cbtalk.render.driving import DrivingFrame, View, at_most, read_driving
+from cbtalk.render.engine import is_finite, last_good
 from cbtalk.render.motion_file import Motion
 from cbtalk.render.options import DrivingOptions
 from cbtalk.render.pipeline import run_pipeline
@@ -27,6 +27,7 @@ def extract_motion(
     talker: Talker,
     driving: Path,
     info: VideoInfo,
+    view: View,
     options: DrivingOptions,
     report: Report,
     *,
@@ -35,11 +36,13 @@ def extract_motion(
     """Keypoints of every frame of a video; they alone (360 bytes a frame) are kept.
 
     Frames that cannot be decoded, or whose keypoints are not finite, hold the last good motion (at the start: the
-    first good one); `report` counts them. Raises WeightsError where no frame has finite keypoints.
+    first good one); `report` counts them. Such a frame belongs to the scene whose motion it holds. Raises WeightsError
+    where no frame has finite keypoints.
     """
     device = next(talker.parameters()).device
     parts: list[Keypoints] = []
     pts: list[int] = []
+    scenes: list[int] = []
     last_duration: int | None = None
     bar = tqdm(
         desc="motion", total=at_most(info.frames, options.max_frames), unit="frame", disable=None if progress else True
@@ -55,20 +58,29 @@ def extract_motion(
         frames, keypoints = result
         parts.append(keypoints)
         pts.extend(frame.pts for frame in frames)
+        scenes.extend(frame.scene for frame in frames)
         last_duration = frames[-1].duration
-        report.count_held(frames)
+        report.count(frames)
         bar.update(len(frames))
 
     with bar:
-        frames = read_driving(driving, options, talker.image_size)
+        frames = read_driving(driving, view, options.max_frames, options.span)
         run_pipeline(batches(frames, options.batch_size), detect, collect)
     found = Keypoints(*(torch.cat(part) for part in zip(*parts, strict=True)))
-    good = is_finite(found).nonzero().flatten()
-    if len(good) == 0:
+    good = is_finite(found)
+    if not good.any():
         raise WeightsError("the model finds no finite keypoints in the driving video: its weights are damaged")
-    keypoints, held = hold_last(Keypoints(*(part[good[:1]] for part in found)), found)
-    report.not_finite += int(held.sum())
-    return Motion(keypoints, torch.tensor(pts), info.time_base, info.average_rate, last_duration)
+    rows = (last_good(good) - 1).clamp(min=int(good.nonzero()[0]))
+    report.not_finite += int((~good).sum())
+    own_scenes = torch.tensor(scenes)[rows]
+    return Motion(
+        Keypoints(*(part[rows] for part in found)),
+        torch.tensor(pts),
+        info.time_base,
+        info.average_rate,
+        last_duration,
+        own_scenes if own_scenes.any() else None,
+    )
 
 
 def batches(frames: Iterable[DrivingFrame], size: int) -> Generator[list[DrivingFrame], None, None]:

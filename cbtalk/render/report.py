@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from cbtalk.render.driving import DrivingFrame
+from cbtalk.render.motion_file import Motion
+
+TOLD_CUTS = 5
 
 
 @dataclass
@@ -12,7 +16,8 @@ class Report:
     """Frames written, seconds it took, and every frame that is not what the driving video showed.
 
     undecoded: frames that could not be decoded, the first of them being first_undecoded.
-    not_finite: frames whose motion or picture was not finite. notes: what was chosen where there was a choice.
+    not_finite: frames whose motion or picture was not finite. cuts: how often a new scene begins in the driving video,
+    the first times at first_cuts (seconds). notes: what was chosen where there was a choice.
     file_warnings: what is wrong with the driving video as a file.
     """
 
@@ -22,15 +27,39 @@ class Report:
     undecoded: int = 0
     first_undecoded: DrivingFrame | None = None
     not_finite: int = 0
+    cuts: int = 0
+    first_cuts: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     file_warnings: list[str] = field(default_factory=list)
+    _scene: int | None = field(default=None, init=False, repr=False)
 
-    def count_held(self, frames: Iterable[DrivingFrame]) -> None:
-        """Take note of the frames that could not be decoded."""
+    def count(self, frames: Iterable[DrivingFrame]) -> None:
+        """Take note of the frames that could not be decoded, and of scenes."""
         for frame in frames:
+            self.count_scene(frame.scene, frame.pts * frame.time_base)
             if frame.held is not None:
                 self.first_undecoded = self.first_undecoded or frame
                 self.undecoded += 1
+
+    def count_scene(self, scene: int, seconds: Fraction) -> None:
+        """Take note of the scene of the next frame."""
+        if self._scene not in (None, scene):
+            self.cuts += 1
+            if self.cuts <= TOLD_CUTS:
+                self.first_cuts.append(float(seconds))
+        self._scene = scene
+
+    def count_scenes(self, motion: Motion) -> None:
+        """Take note of the scenes of a whole motion."""
+        for scene, pts in zip(motion.scenes_of(slice(None)), motion.pts.tolist(), strict=True):
+            self.count_scene(scene, pts * motion.time_base)
+
+    @property
+    def lines(self) -> list[str]:
+        """What was done, one line each."""
+        times = ", ".join(f"{seconds:.2f}" for seconds in self.first_cuts) + (", ..." if self.cuts > TOLD_CUTS else "")
+        cuts = f"{self.cuts} scene cut{'s' if self.cuts > 1 else ''} in the driving video, at {times} s"
+        return [*self.notes, *([cuts] if self.cuts else []), str(self)]
 
     @property
     def warnings(self) -> list[str]:

@@ -1,7 +1,6 @@
 #include "cbtalk/nearest_code.h"
 
 #include "cbtalk/nearest_code_doubt.h"
-#include "cbtalk/ordering.h"
 #include "float32_rows.h"
 #include "nearest_code_panels.h"
 
@@ -30,34 +29,27 @@ struct Best {
   Best of(int64_t row) const { return {score + row * kWidth, second + row * kWidth, index + row * kWidth}; }
 };
 
-// centred (D,) = row - centre; returns its length.
-float subtract_centre(const float* row, const float* centre, int64_t D, float* centred) {
-  Vf squares = broadcast(0.0f);
-  int64_t d = 0;
-  for (; d + kWidth <= D; d += kWidth) {
-    const Vf difference = load(row + d) - load(centre + d);
-    store(centred + d, difference);
-    squares = fma(difference, difference, squares);
-  }
-  float rest = 0.0f;
-  for (; d < D; ++d) {
-    centred[d] = row[d] - centre[d];
-    rest = fma(centred[d], centred[d], rest);
-  }
-  return __builtin_sqrtf(reduce_add(squares) + rest);
-}
-
 // Packs the rows of z that row_of (count,) numbers, and gives their lengths.
 void pack_rows(const NearestCodeParams& p, const int64_t* row_of, int64_t count, float* packed, float* lengths,
                float* scratch) {
-  float* centred = scratch + p.D;
+  constexpr int kParts = (kRows + kWidth - 1) / kWidth;
   for (int64_t tile = 0; tile < count; tile += kRows, packed += kRows * p.D) {
     for (int64_t row = 0; row < kRows; ++row) {
       // The last tile is filled up with copies of the last row; nothing is kept of them.
       const int64_t place = tile + row < count ? tile + row : count - 1;
       const float* z = float32_row(p.z, row_of[place], p.D, scratch);
-      lengths[place] = subtract_centre(z, p.centre, p.D, centred);
-      for (int64_t d = 0; d < p.D; ++d) packed[d * kRows + row] = centred[d];
+      for (int64_t d = 0; d < p.D; ++d) packed[d * kRows + row] = z[d] - p.centre[d];
+    }
+    Vf squares[kParts] = {};
+    for (int64_t d = 0; d < p.D; ++d) {
+      for (int part = 0; part < kParts; ++part) {
+        // What lies behind the kRows elements, in the scratch memory, is summed in lanes that nobody reads.
+        const Vf elements = load(packed + d * kRows + part * kWidth);
+        squares[part] = fma(elements, elements, squares[part]);
+      }
+    }
+    for (int64_t row = 0; row < kRows && tile + row < count; ++row) {
+      lengths[tile + row] = __builtin_sqrtf(squares[row / kWidth][row % kWidth]);
     }
   }
 }
@@ -100,42 +92,21 @@ inline void search_tile(const float* z, const float* panel, int64_t D, int32_t f
   }
 }
 
-// The lanes meet in halves; score and index (kWidth,) are overwritten.
-void nearest_lane(float* score, int32_t* index) {
-#pragma GCC unroll 4
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) {
-      const bool other = is_nearer(score[lane + half], index[lane + half], score[lane], index[lane]);
-      score[lane] = other ? score[lane + half] : score[lane];
-      index[lane] = other ? index[lane + half] : index[lane];
-    }
-  }
-}
-
-float smallest_lane(Vf values) {
-  float lanes[kWidth];
-  store(lanes, values);
-#pragma GCC unroll 4
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) {
-      lanes[lane] = lanes[lane + half] < lanes[lane] ? lanes[lane + half] : lanes[lane];
-    }
-  }
-  return lanes[0];
-}
-
 // The code of the smallest score of a row, that score, and the smallest score of all other codes.
 struct Winner {
   int32_t index;
   float score, second;
 };
 
+// The tie rule of ordering.h, lanes against lanes: of the smallest scores the smallest index.
 Winner winner_of(Best best) {
   const Vf scores = load(best.score), seconds = load(best.second);
   const Vi indices = load(best.index);
-  nearest_lane(best.score, best.index);
-  const Vi won = (scores == broadcast(best.score[0])) & (indices == broadcast(best.index[0]));
-  return {best.index[0], best.score[0], smallest_lane(select(won, seconds, scores))};
+  const float score = reduce_min(scores);
+  const Vi tied = scores == broadcast(score);
+  const int32_t index = reduce_min(select(tied, indices, broadcast(INT32_MAX)));
+  const Vi won = tied & (indices == broadcast(index));
+  return {index, score, reduce_min(select(won, seconds, scores))};
 }
 
 double exact_distance(const float* z, const float* code, int64_t D) {

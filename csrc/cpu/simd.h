@@ -141,26 +141,37 @@ static inline Vf round_small(Vf value) {
   return (value + shift) - shift;
 }
 
-// The lanes are added in halves: an order that does not depend on the compiler.
-static inline float reduce_add(Vf value) {
-  float lanes[kWidth];
-  store(lanes, value);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+// The lanes meet in halves, lane i and lane i + n / 2 of n: an order that does not depend on the compiler.
+template <class Vector, class Combine>
+static inline auto reduce(Vector value, Combine combine) {
+  using Lane = decltype(value[0] + value[0]);
+  constexpr int kLanes = sizeof(Vector) / sizeof(Lane);
+  if constexpr (kLanes == 2) {
+    return combine(value[0], value[1]);
+  } else {
+    typedef Lane Half __attribute__((vector_size(sizeof(Vector) / 2)));
+    Half low, high;
+    __builtin_memcpy(&low, &value, sizeof low);
+    __builtin_memcpy(&high, reinterpret_cast<const char*>(&value) + sizeof low, sizeof high);
+    return reduce(combine(low, high), combine);
   }
-  return lanes[0];
 }
 
+static inline float reduce_add(Vf value) {
+  return reduce(value, [](auto a, auto b) { return a + b; });
+}
+
+// Without a NaN among the lanes, as those below.
 static inline float reduce_max(Vf value) {
-  float result = value[0];
-  for (int lane = 1; lane < kWidth; ++lane) result = value[lane] > result ? value[lane] : result;
-  return result;
+  return reduce(value, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 static inline float reduce_min(Vf value) {
-  float result = value[0];
-  for (int lane = 1; lane < kWidth; ++lane) result = value[lane] < result ? value[lane] : result;
-  return result;
+  return reduce(value, [](auto a, auto b) { return a < b ? a : b; });
+}
+
+static inline int32_t reduce_min(Vi value) {
+  return reduce(value, [](auto a, auto b) { return a < b ? a : b; });
 }
 
 // value * 2^n for integral -300 <= n <= 300, in two steps so that subnormal results and those near the limit are right.

@@ -34,8 +34,9 @@ Tensor conv3x3(const Tensor& x, const Tensor& /*untransformed*/, const Tensor& w
   cbtalk::check_size(weight, 1, params.out_panels(), "weight");
   cbtalk::check_size(weight, 2, params.channels, "weight");
   cbtalk::check_size(weight, 3, Conv3x3Params::kPanel, "weight");
-  // channels_last without naming a memory format: the result is permuted in Python
-  Tensor y = torch::stable::new_empty(x, {params.batch, params.height, params.width, params.out_channels});
+  Tensor y = torch::stable::empty({params.batch, params.out_channels, params.height, params.width},
+                                  x.scalar_type(), std::nullopt, std::nullopt, std::nullopt,
+                                  torch::headeronly::MemoryFormat::ChannelsLast);
   if (residual) {
     check_picture(*residual, "residual");
     const int64_t shape[4] = {params.batch, params.out_channels, params.height, params.width};

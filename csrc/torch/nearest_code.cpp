@@ -59,18 +59,19 @@ void search(const CodeSizes& sizes, const Tensor& z, const Tensor& codebook, con
             const Tensor& indices, const Tensor& distances, const Tensor& codes, const Tensor& rows) {
   const int64_t H = sizes.H, N = sizes.N, K = sizes.K, D = sizes.D;
   if (H * N == 0) return;
-  const int64_t panel_floats = nearest_code_panel_floats(K, D);
-  const Tensor panels = empty(z, {H * panel_floats}, ScalarType::Float);
-  const Tensor tables = empty(z, {H * nearest_code_table_size(K)}, ScalarType::Int);
-  const Tensor centres = empty(z, {H * D}, ScalarType::Float);
+  const int64_t panel_floats = nearest_code_panel_floats(K, D), table_size = nearest_code_table_size(K);
+  const Scratch shared(H * (panel_floats + table_size + D));
+  float* panels = shared.data();
+  int32_t* tables = reinterpret_cast<int32_t*>(panels + H * panel_floats);
+  float* centres = panels + H * (panel_floats + table_size);
   std::vector<NearestCodeParams> heads(H);
   for (int64_t head = 0; head < H; ++head) {
     NearestCodeParams& p = heads[head];
     p.z = matrix_of(z, head), p.codebook = matrix_of(codebook, head);
     p.ignored = ignored.has_value() ? ignored->const_data_ptr<bool>() + head * N : nullptr;
-    p.centre = centres.mutable_data_ptr<float>() + head * D;
-    p.table = tables.mutable_data_ptr<int32_t>() + head * nearest_code_table_size(K);
-    p.panels = panels.mutable_data_ptr<float>() + head * panel_floats;
+    p.centre = centres + head * D;
+    p.table = tables + head * table_size;
+    p.panels = panels + head * panel_floats;
     p.indices = indices.mutable_data_ptr<int64_t>() + head * N;
     p.distances = distances.mutable_data_ptr<float>() + head * N;
     p.codes = head_of(codes, head, N * D), p.rows = head_of(rows, head, N * D);

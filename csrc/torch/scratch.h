@@ -1,6 +1,6 @@
 #pragma once
 
-// Working memory of one thread of a CPU kernel.
+// Working memory of a CPU kernel.
 
 #include <cstdint>
 #include <new>

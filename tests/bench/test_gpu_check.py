@@ -55,3 +55,10 @@ def test_the_steps_name_files_that_exist(tmp_path: Path) -> None:
                 assert (gpu_check.ROOT / part).exists(), part
             if part.startswith("bench."):
                 assert (gpu_check.ROOT / f"{part.replace('.', '/')}.py").exists(), part
+
+
+def test_every_file_with_tests_for_a_gpu_is_run(tmp_path: Path) -> None:
+    named = {part for one in gpu_check.steps(tmp_path) for part in one.command}
+    tests = [file for file in gpu_check.ROOT.glob("tests/**/test_*.py") if file != Path(__file__)]
+    on_gpu = {str(file.relative_to(gpu_check.ROOT)) for file in tests if "tests.kernels.where" in file.read_text()}
+    assert len(on_gpu) > 5 and on_gpu - named == set()

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from cbtalk.errors import ConfigError, InputError, OutputError
 from cbtalk.evaluate import Extractors, markdown, protocol
-from cbtalk.media.video_reader import open_video
+from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import SourceState, Talker
 from tests.evaluate.conftest import MakeClip
+from tests.media.synthetic import write_clip
 
 
 @pytest.fixture
@@ -83,10 +84,8 @@ def test_the_talker_sees_first_frame_and_driving_frames(
 ) -> None:
     """A talker that returns its driving frames is perfect at its own size, and nearly so at another."""
 
-    def animate(self: Talker, state: object, driving: Tensor) -> Tensor:
-        return driving
-
-    monkeypatch.setattr(Talker, "animate", animate)
+    monkeypatch.setattr(Talker, "keypoints", lambda self, image: image)
+    monkeypatch.setattr(Talker, "animate_keypoints", lambda self, state, keypoints: keypoints)
     assert protocol.run(weights, clips)["mean"]["result"]["l1"] == 0
     with torch.no_grad():
         larger = protocol.run(weights, clips, size=128)["mean"]
@@ -157,11 +156,69 @@ def test_relative_motion_starts_from_the_first_frame(
         return original(self, state, keypoints)
 
     data = make_clip("clip", [90, 90, 90])
-    monkeypatch.setattr(Talker, "animate", lambda self, state, driving: driving)
     monkeypatch.setattr(Talker, "animate_keypoints", animate_keypoints)
     protocol.run(weights, data, extractors=extractors, portraits=[portrait])
-    source, moved = seen[0]
+    source, moved = seen[-1]
     assert torch.allclose(moved.value, source.value.expand_as(moved.value), atol=1e-5)
+
+
+@pytest.fixture
+def shows_its_motion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A talker whose keypoints are where a picture's brightness puts them, and whose pictures are as bright again."""
+
+    def keypoints(self: Talker, image: Tensor) -> Keypoints:
+        brightness = image.mean(dim=(1, 2, 3))
+        value = brightness[:, None, None].expand(-1, self.config.keypoints, 2).contiguous()
+        return Keypoints(value, torch.eye(2).expand(*value.shape[:2], 2, 2))
+
+    def animate_keypoints(self: Talker, state: SourceState, keypoints: Keypoints) -> Tensor:
+        return keypoints.value[:, 0, 0].view(-1, 1, 1, 1).expand(-1, *state.small.shape[1:])
+
+    def encode_source(self: Talker, source: Tensor) -> SourceState:
+        return SourceState(keypoints(self, source), (), source)
+
+    for method in (keypoints, animate_keypoints, encode_source):
+        monkeypatch.setattr(Talker, method.__name__, method)
+
+
+def test_smoothing_lessens_the_jitter_of_the_results_alone(
+    make_clip: MakeClip, weights: str, extractors: Extractors, portrait: Path, shows_its_motion: None
+) -> None:
+    data = make_clip("clip", [100 + i + 8 * (i % 2) for i in range(20)])
+    plain, smooth = (
+        protocol.run(weights, data, extractors=extractors, portraits=[portrait], smooth=seconds, batch_size=3)
+        for seconds in (0, 0.05)
+    )
+    for pairs in ("clips", "cross"):
+        before, after = (report[pairs] for report in (plain, smooth))
+        if pairs == "cross":
+            before, after = (report["portrait.png"] for report in (before, after))
+        assert before["clip"]["result"]["jitter_brightness"] == pytest.approx(16)
+        assert after["clip"]["result"]["jitter_brightness"] < 3
+        assert after["clip"]["real"] == before["clip"]["real"]
+    assert smooth["clips"]["clip"]["result"]["landmarks_brightness"] < 4.5  # a level a frame is followed
+    assert "time constant of 0.05 s" in markdown(smooth) and "time constant" not in markdown(plain)
+
+
+def test_jitter_is_that_of_25_frames_a_second(
+    tmp_path: Path, weights: str, extractors: Extractors, shows_its_motion: None
+) -> None:
+    """The same acceleration, seen at two rates."""
+    (tmp_path / "videos").mkdir()
+    for rate in (25, 50):
+        images = [np.full((64, 64, 3), round(60 + 400 * (i / rate) ** 2), np.uint8) for i in range(rate // 2)]
+        write_clip(tmp_path / "videos" / f"{rate}.mp4", images, rate=rate, options={"crf": "1"})
+    clips = protocol.run(weights, tmp_path / "videos", extractors=extractors)["clips"]
+    for subject in ("real", "result"):
+        assert clips["25.mp4"][subject]["jitter_brightness"] == pytest.approx(2 * 400 / 25**2, rel=0.25)
+        fast = clips["50.mp4"][subject]["jitter_brightness"]
+        assert fast == pytest.approx(4 * np.mean(np.abs(np.diff(shown(tmp_path / "videos" / "50.mp4"), n=2))), rel=0.1)
+
+
+def shown(path: Path) -> list[float]:
+    """The brightness of the frames of a video, from the second on."""
+    with open_video(path) as reader:
+        return [float(frame.image.mean()) for frame in reader if isinstance(frame, Frame)][1:]
 
 
 def test_every_takes_runs_of_three_frames(make_clip: MakeClip, weights: str, extractors: Extractors) -> None:
@@ -231,8 +288,8 @@ def test_a_clip_of_one_frame(tmp_path: Path, weights: str) -> None:
         protocol.run(weights, tmp_path / "one")
 
 
-@pytest.mark.parametrize("options", [{"size": 31}, {"every": 0}, {"batch_size": 0}])
-def test_options_out_of_range(make_clip: MakeClip, weights: str, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"size": 31}, {"every": 0}, {"batch_size": 0}, {"smooth": -1}, {"smooth": 1.1}])
+def test_options_out_of_range(make_clip: MakeClip, weights: str, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="or more"):
         protocol.run(weights, make_clip("clip", [1, 2]), **options)  # type: ignore[arg-type]
 

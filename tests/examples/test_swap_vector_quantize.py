@@ -127,15 +127,34 @@ def test_every_shape(shape: tuple[int, ...]) -> None:
         (lambda: quantizer({"stochastic_sample_codes": True}), "sampling"),
         (lambda: quantizer({"straight_through": True, "rotation_trick": False}), "sampling"),
         (lambda: package.ResidualVQ(dim=12, codebook_size=20, num_quantizers=2, beam_size=2), "top-k"),
-        (
-            lambda: package.ResidualVQ(dim=12, codebook_size=20, num_quantizers=2, implicit_neural_codebook=True),
-            "codebook transform",
-        ),
     ],
 )
 def test_what_cbtalk_has_not_is_left_to_the_package(make: Callable[[], nn.Module], reason: str) -> None:
     assert_same(make, [torch.randn(2, 7, 12) for _ in range(2)])
     assert set(example.CALLS) <= {reason, "cbtalk"} and example.CALLS[reason] > 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("masked", [False, True])
+def test_codebooks_that_a_network_makes_for_each_row(training: bool, masked: bool) -> None:
+    options = {"implicit_neural_codebook": True, "mlp_kwargs": {"depth": 1}}
+    mask = torch.rand(2, 9) < 0.7 if masked else None
+
+    def make() -> nn.Module:
+        return package.ResidualVQ(dim=12, codebook_size=20, num_quantizers=3, **options).train(training)
+
+    assert_same(make, batches((2, 9, 12), calls=3), mask=mask)
+    assert set(example.CALLS) == {"cbtalk"}, example.CALLS
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_codebooks_transformed_for_each_row(cosine: bool) -> None:
+    shifts = torch.randn(1, 2, 9, 1, 12)
+    inputs = batches((2, 9, 12), calls=2)
+    options = {"use_cosine_sim": cosine, "commitment_use_cross_entropy_loss": True}
+    transform = {"codebook_transform_fn": lambda codes: codes[:, None, None] + shifts}
+    assert_same(lambda: quantizer(options), inputs, **transform)
+    assert set(example.CALLS) == {"cbtalk"}, example.CALLS
 
 
 def test_indices_that_are_given_get_their_cross_entropy() -> None:
@@ -181,4 +200,4 @@ def test_the_packages_own_tests_that_pass_still_do(tmp_path: Path) -> None:
     assert failures_of_their_tests(tmp_path, str(report)) <= failures_of_their_tests(tmp_path, "")
     calls = json.loads(report.read_text())
     print(calls)
-    assert calls["cbtalk"] > 0 and set(calls) <= {"cbtalk", "sampling", "top-k", "codebook transform"}
+    assert calls["cbtalk"] > 0 and set(calls) <= {"cbtalk", "sampling", "top-k"}

@@ -63,8 +63,9 @@ TF32 = {
 def run_tests(op: str, selection: str, *plant: str) -> subprocess.CompletedProcess[str]:
     """The tests of one op, up to the first failure, with a fault in its kernels."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.kernels.planted", "-p", "no:cacheprovider"]
+    files = [str(file) for file in sorted(ROOT.glob(f"tests/kernels/test_{op}*.py"))]
     return subprocess.run(
-        [*command, f"tests/kernels/test_{op}.py", "-k", selection],
+        [*command, *files, "-k", selection],
         cwd=ROOT,
         env={**os.environ, "CBTALK_PLANT": json.dumps([op, *plant])},
         capture_output=True,

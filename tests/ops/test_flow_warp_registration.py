@@ -1,6 +1,7 @@
 """flow_warp as torch sees it: its registration, compilation, export and derivatives."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -111,6 +112,20 @@ def test_torch_func_gives_what_the_reference_gives(padding: str) -> None:
     for i in range(3):
         alone = grad(loss(padding, backend="reference"), argnums=places)(*(x[i] for x in stacked))
         torch.testing.assert_close(tuple(x[i] for x in per_sample), alone, rtol=1e-4, atol=1e-4)
+
+
+@layouts
+def test_the_reference_under_vmap_is_a_loop_over_samples(layout: str) -> None:
+    samples = [make_inputs((2, 1, 4), (6, 5), (4, 4), (3, 3), layout) for _ in range(3)]
+    memory_order = (0, 2, 3, 1) if layout == "channels_last" else (0, 1, 2, 3)
+    back = (0, 1, 4, 2, 3) if layout == "channels_last" else (0, 1, 2, 3, 4)
+    # Stacked in the order of the memory: torch.stack would make the samples contiguous.
+    features = torch.stack([feature.permute(memory_order) for feature, *_ in samples]).permute(back)
+    maps = [torch.stack(parts) for parts in zip(*(rest for _, *rest in samples), strict=True)]
+    mapped = vmap(partial(flow_warp, backend="reference"))(features, *maps)
+    alone = [flow_warp(*sample, backend="reference") for sample in samples]
+    assert is_dense(features[0], layout) and is_dense(mapped[0].flatten(0, 1), layout)
+    torch.testing.assert_close(mapped, torch.stack(alone))
 
 
 @needs_cpp

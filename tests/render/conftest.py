@@ -28,12 +28,20 @@ def portrait(tmp_path: Path) -> Path:
     return path
 
 
+MARGIN = 48  # px at both sides of a driving picture, in which nothing happens but a cut
+
+
 @pytest.fixture
 def make_clip(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a driving video that shows these numbers."""
+    """Writes a driving video that shows these numbers; new scenes begin with the frames `cuts`."""
 
-    def make(numbers: Sequence[int], name: str = "driving.mp4", **options: Any) -> Path:
-        return write_clip(tmp_path / name, [numbered(number) for number in numbers], **options)
+    def make(numbers: Sequence[int], name: str = "driving.mp4", cuts: Sequence[int] = (), **options: Any) -> Path:
+        images = []
+        for index, number in enumerate(numbers):
+            margin = 200 if sum(cut <= index for cut in cuts) % 2 else 60
+            sides = ((0, 0), (MARGIN, MARGIN), (0, 0))
+            images.append(np.pad(numbered(number), sides, constant_values=margin))
+        return write_clip(tmp_path / name, images, **options)
 
     return make
 

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_a_file_of_anything_else_is_refused(tmp_path: Path, data: bytes) -> None
     [
         {"format": ""},
         {"format": "cbtalk-weights-1"},
-        {"version": "2"},
+        {"version": "3"},
         {"time_base": ""},
         {"time_base": "1/0"},
         {"time_base": "-1/25"},
@@ -139,6 +140,8 @@ def test_metadata_that_makes_no_sense_is_refused(saved: Path, metadata: dict[str
         {"pts": torch.tensor([-(2**63), 2**63 - 1, 0, 1, 2, 3])},
         {"pts": torch.tensor(3)},
         {"extra": torch.zeros(1)},
+        {"scene": torch.zeros(5, dtype=torch.int64)},
+        {"scene": torch.zeros(6)},
         {"value": torch.zeros(0, K, 2), "jacobian": torch.zeros(0, K, 2, 2), "pts": torch.zeros(0, dtype=torch.int64)},
     ],
 )
@@ -152,3 +155,19 @@ def test_the_first_frames_of_a_motion(motion: Motion) -> None:
     short = motion.first(2)
     assert (short.frames, short.pts.tolist()) == (2, [0, 2])
     assert motion.first(None).frames == 6
+    assert replace(motion, scenes=torch.tensor([0, 0, 0, 1, 1, 2])).first(4).scenes_of(slice(1, 4)) == [0, 0, 1]
+
+
+def test_a_motion_of_several_scenes_is_of_the_second_version(motion: Motion, tmp_path: Path) -> None:
+    path, scenes = tmp_path / "scenes.safetensors", torch.tensor([0, 0, 0, 1, 1, 2])
+    save_motion(path, replace(motion, scenes=scenes), fingerprint="abc")
+    loaded = read(path)
+    assert loaded.scenes is not None and torch.equal(loaded.scenes, scenes)
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["version"] == "2"
+
+
+def test_a_motion_of_one_scene_is_what_the_first_version_was(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        assert file.metadata()["version"] == "1"
+    assert read(saved).scenes is None and read(saved).scenes_of(slice(4, 9)) == [0, 0]

@@ -13,7 +13,7 @@ from cbtalk.media.video_reader import open_video
 from cbtalk.media.video_writer import SYNTHETIC_NOTICE
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
 from tests.media.synthetic import overwrite_frames
-from tests.render.conftest import frames_of, left_in, numbers_of
+from tests.render.conftest import MARGIN, frames_of, left_in, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
 
 MakeClip = Callable[..., Path]
@@ -130,8 +130,8 @@ def test_crops_choose_what_the_model_sees(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     """The moving patch of the driving pictures is 12 levels, that is 3 numbers, brighter than the rest."""
-    options = replace(ABSOLUTE, driving=DrivingOptions(crop=CropBox(8, 8, 16)))
-    render_video(portrait, make_clip([30, 0]), tmp_path / "out.mp4", options)
+    options = replace(ABSOLUTE, driving=DrivingOptions(crop=CropBox(MARGIN + 8, 8, 16)))
+    render_video(portrait, make_clip([30, 0], options={"crf": "8"}), tmp_path / "out.mp4", options)
     assert numbers_of(tmp_path / "out.mp4") == [33, 3]
 
 

@@ -1,0 +1,148 @@
+"""The command `cbtalk batch`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from cbtalk.batch.check import faults_of
+from cbtalk.batch.estimate import frame_seconds, frames_of
+from cbtalk.batch.job import Job
+from cbtalk.batch.ledger import NAME, read_ledger
+from cbtalk.batch.manifest import Fault, pairs, read_manifest
+from cbtalk.batch.ray_pool import cluster_workers
+from cbtalk.batch.report import check_report, table, write_report
+from cbtalk.batch.run import BatchOptions, Summary, run_batch
+from cbtalk.errors import ConfigError, InputError
+from cbtalk.model.checkpoint import weights_file
+
+_SHOWN = 10  # jobs of a plan
+
+
+def show_status(ledger: Path, report: Path | None) -> int:
+    """Prints the state of a batch, and writes it to a report."""
+    entries = read_ledger(ledger)
+    print(table(entries))
+    if report is not None:
+        write_report(report, entries)
+    return 0
+
+
+def jobs_of(
+    manifest: Path | None,
+    sources: Path | None,
+    drivings: Path | None,
+    pairing: Literal["all", "zip"],
+    folder: Path,
+    words: dict[str, str],
+    *,
+    progress: bool,
+) -> list[Job]:
+    """The jobs of a manifest or of two folders; every fault goes to standard error, and then InputError is raised."""
+    if (manifest is None) == (sources is None and drivings is None):
+        raise InputError("name either a manifest, or --sources and --drivings")
+    if manifest is not None:
+        jobs, faults = read_manifest(manifest, folder, words)
+    else:
+        if sources is None or drivings is None:
+            raise InputError("--sources and --drivings go together")
+        jobs, faults = pairs(sources, drivings, folder, pairing, words), []
+    faults = sorted(faults + faults_of(jobs, progress=progress), key=lambda fault: fault.line or 0)
+    for fault in faults:
+        print(f"error: {_where(manifest, fault)}{' '.join(fault.text.split())}", file=sys.stderr)
+    if faults:
+        name = manifest or f"{sources} and {drivings}"
+        raise InputError(f"{name}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}; nothing was begun")
+    return jobs
+
+
+def _where(manifest: Path | None, fault: Fault) -> str:
+    return f"{manifest}:{fault.line}: " if fault.line is not None else ""
+
+
+def options_of(
+    weights: str,
+    device: str,
+    gpus: str | None,
+    workers: int | None,
+    threads: int | None,
+    ray: str | None,
+    retries: int,
+    motion_cache_mb: int,
+) -> BatchOptions:
+    """The options of a batch; by default a worker for every GPU, or one for each core, of this machine or a cluster."""
+    weights_file(weights)
+    cores = len(os.sched_getaffinity(0))
+    if ray is None:
+        numbers, count = _gpus(gpus, device), workers or max(1, cores // (threads or 1))
+    else:
+        there, are_gpus = cluster_workers(ray, threads or 1)
+        count = there if workers is None else workers
+        numbers = tuple(range(count)) if are_gpus and device != "cpu" else ()
+    for name, value in (("--workers", workers), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} {value}: must be 1 or more")
+    if retries < 0 or motion_cache_mb < 0:
+        raise ConfigError("--retries and --motion-cache-mb must be 0 or more")
+    each = threads or (1 if ray is not None else cores if numbers else max(1, cores // count))
+    return BatchOptions(weights, numbers, count, each, ray, retries, motion_cache_mb << 20)
+
+
+def _gpus(gpus: str | None, device: str) -> tuple[int, ...]:
+    there = torch.cuda.device_count() if device != "cpu" else 0
+    if gpus is None or gpus == "all":
+        return tuple(range(there))
+    if not all(part.strip().isdecimal() for part in gpus.split(",")):
+        raise ConfigError(f"--gpus {gpus}: must be all, or numbers, for example 0,1")
+    numbers = tuple(int(part) for part in gpus.split(","))
+    if any(number >= there for number in numbers):
+        raise ConfigError(f"--gpus {gpus}: torch sees {there} here; `cbtalk doctor` shows its build")
+    return numbers
+
+
+def show_plan(jobs: Sequence[Job], options: BatchOptions) -> int:
+    """Prints what a batch would do, and how long it should take."""
+    for job in jobs[:_SHOWN]:
+        words = "".join(f" {name}={value}" for name, value in job.words)
+        print(f"{job.output}: {job.source} by {job.driving}{words}")
+    if len(jobs) > _SHOWN:
+        print(f"and {len(jobs) - _SHOWN} more")
+    frames = frames_of(jobs)
+    torch.set_num_threads(options.threads)
+    each = frame_seconds(options.weights, "cuda" if options.gpus else "cpu")
+    workers = len(options.gpus) or min(options.workers, len(jobs))
+    print(
+        f"{len(jobs)} jobs, {frames} frames; {each:.3f} seconds a frame, {workers} workers: "
+        f"about {_duration(frames * each / workers)}, if none is done yet"
+    )
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+
+
+def work(jobs: Sequence[Job], folder: Path, options: BatchOptions, report: Path | None, *, quiet: bool) -> int:
+    """Runs a batch, tells how it ended, and returns the exit code: 0 only where every job is done."""
+    if report is not None:
+        check_report(report)
+    summary = run_batch(jobs, folder, options, progress=not quiet)
+    for error in summary.errors:
+        print(f"error: {error}", file=sys.stderr)
+    if report is not None:
+        write_report(report, read_ledger(folder))
+    if not quiet:
+        print(f"{folder / NAME}: {summary}")
+    return _exit_code(summary)
+
+
+def _exit_code(summary: Summary) -> int:
+    if summary.stopped is not None:
+        print(f"error: {summary.stopped}; the same command goes on where it stopped", file=sys.stderr)
+    if summary.signal is not None:
+        return 128 + summary.signal
+    return 1 if summary.failed or summary.stopped is not None else 0

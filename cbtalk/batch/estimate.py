@@ -1,0 +1,49 @@
+"""The time that a batch should take: frames to be rendered, by the time of a frame on this machine."""
+
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from cbtalk.batch.job import Job
+from cbtalk.media.video_reader import open_video
+from cbtalk.model.checkpoint import load
+from cbtalk.render.motion_file import frames_in
+from cbtalk.render.video import MOTION_SUFFIXES
+
+_ROUNDS = 3
+
+
+def frames_of(jobs: Iterable[Job]) -> int:
+    """Frames of all jobs, as the headers of their driving videos claim."""
+    known = cache(_frames)
+    total = 0
+    for job in jobs:
+        frames, limit = known(job.driving), job.options.driving.max_frames
+        total += frames if limit is None else min(frames, limit)
+    return total
+
+
+def _frames(driving: Path) -> int:
+    if driving.suffix.lower() in MOTION_SUFFIXES:
+        return frames_in(driving)
+    with open_video(driving) as reader:
+        info = reader.info
+        return info.frames or round(float((info.duration or 0) * info.average_rate))
+
+
+@torch.inference_mode()
+def frame_seconds(weights: str, device: str, batch_size: int = 4) -> float:
+    """Seconds that the model takes for a frame: the best of a few batches of noise, after one to warm up."""
+    talker = load(weights, device=device)
+    size = talker.image_size
+    pictures = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
+    state = talker.encode_source(pictures[:1])
+    best = float("inf")
+    for _ in range(_ROUNDS + 1):
+        start = time.perf_counter()
+        talker.animate(state, pictures).cpu()
+        best = min(best, (time.perf_counter() - start) / batch_size)
+    return best

@@ -1,0 +1,239 @@
+"""The ledger of a batch: which jobs are waiting, running, done or failed, in an SQLite file beside the outputs."""
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cbtalk.atomic import SUFFIX
+from cbtalk.digest import digest_of
+from cbtalk.errors import InputError, OutputError, SystemFailure
+
+NAME = "batch.sqlite3"
+State = Literal["waiting", "running", "done", "failed"]
+STATES: tuple[State, ...] = ("waiting", "running", "done", "failed")
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS jobs (
+    output TEXT PRIMARY KEY, source TEXT, driving TEXT, options TEXT, fingerprint TEXT, state TEXT,
+    attempts INTEGER DEFAULT 0, error TEXT, warnings TEXT, frames INTEGER, seconds REAL, bytes INTEGER, changed REAL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, digest TEXT) WITHOUT ROWID;
+"""
+
+
+class Entry(NamedTuple):
+    """A job as the ledger knows it. output: below the batch's folder; options: JSON; bytes: of the finished output."""
+
+    output: str
+    source: str
+    driving: str
+    options: str
+    fingerprint: str
+    state: State
+    attempts: int
+    error: str | None
+    warnings: str | None
+    frames: int | None
+    seconds: float | None
+    bytes: int | None
+    changed: float  # seconds since 1970
+
+    def as_dict(self) -> dict[str, object]:
+        """By column, as reports have it."""
+        return self._asdict()
+
+
+class Ledger:
+    """The ledger in `folder`, open for changes; make one with `open_ledger`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._base = sqlite3.connect(folder / NAME, isolation_level=None)
+        self._base.execute("PRAGMA journal_mode=WAL")
+        self._base.execute("PRAGMA synchronous=FULL")
+        self._base.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Write everything into the one file."""
+        self._base.close()
+
+    def plan(self, entries: Iterable[tuple[str, str, str, str, str]]) -> list[Entry]:
+        """Enters jobs (output, source, driving, options, fingerprint) and says which of them are still to be done.
+
+        Done stays what has the same fingerprint and its output in place, of the size that it had. A job that was
+        running when its batch was stopped waits again, and one that failed is tried again.
+        """
+        wanted = list(entries)
+        with self._transaction():
+            for output, source, driving, options, fingerprint in wanted:
+                known = self.entry(output)
+                if known is not None and known.fingerprint == fingerprint and self._finished(known):
+                    continue
+                self._base.execute(
+                    "INSERT OR REPLACE INTO jobs (output, source, driving, options, fingerprint, state, changed) "
+                    "VALUES (?, ?, ?, ?, ?, 'waiting', ?)",
+                    (output, source, driving, options, fingerprint, time.time()),
+                )
+        found = [self.entry(output) for output, *_ in wanted]
+        return [entry for entry in found if entry is not None and entry.state != "done"]
+
+    def entry(self, output: str) -> Entry | None:
+        """The job of an output."""
+        row = self._base.execute(f"SELECT {', '.join(Entry._fields)} FROM jobs WHERE output = ?", (output,)).fetchone()
+        return None if row is None else Entry(*row)
+
+    def entries(self) -> list[Entry]:
+        """All jobs that the ledger knows, in the order of their outputs."""
+        return [Entry(*row) for row in self._base.execute(f"SELECT {', '.join(Entry._fields)} FROM jobs")]
+
+    def started(self, output: str) -> None:
+        """A worker has the job now."""
+        self._change(output, "state = 'running', attempts = attempts + 1, error = NULL")
+
+    def done(self, output: str, *, frames: int, seconds: float, warnings: list[str]) -> None:
+        """The output is in its place."""
+        size = (self.folder / output).stat().st_size
+        values = (frames, seconds, json.dumps(warnings) if warnings else None, size)
+        self._change(output, "state = 'done', frames = ?, seconds = ?, warnings = ?, bytes = ?, error = NULL", values)
+
+    def failed(self, output: str, error: str, *, again: bool) -> None:
+        """The job ended with an error; `again`: it waits to be tried once more."""
+        self._change(output, "state = ?, error = ?", ("waiting" if again else "failed", error))
+
+    def put_back(self, output: str) -> None:
+        """The job was not at fault and waits again, as if it had not begun."""
+        self._change(output, "state = 'waiting', attempts = attempts - 1")
+
+    def digest(self, path: Path) -> str:
+        """Fingerprint of a file's content, read again only where size or time have changed."""
+        status = path.stat()
+        key = _text(path.resolve())
+        row = self._base.execute("SELECT size, mtime, digest FROM files WHERE path = ?", (key,)).fetchone()
+        if row is not None and row[:2] == (status.st_size, status.st_mtime_ns):
+            return str(row[2])
+        digest = digest_of(path)
+        with self._transaction():
+            values = (key, status.st_size, status.st_mtime_ns, digest)
+            self._base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", values)
+        return digest
+
+    def _finished(self, entry: Entry) -> bool:
+        if entry.state != "done":
+            return False
+        with suppress(OSError):
+            return (self.folder / entry.output).stat().st_size == entry.bytes
+        return False
+
+    def _change(self, output: str, assignments: str, values: tuple[object, ...] = ()) -> None:
+        with self._transaction():
+            self._base.execute(
+                f"UPDATE jobs SET {assignments}, changed = ? WHERE output = ?", (*values, time.time(), output)
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing, on the disk when it ends."""
+        try:
+            self._base.execute("BEGIN IMMEDIATE")
+            yield
+            self._base.execute("COMMIT")
+        except sqlite3.OperationalError as failure:
+            raise SystemFailure(f"{self.folder / NAME}: cannot be written: {failure}") from failure
+        finally:
+            if self._base.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._base.execute("ROLLBACK")
+
+
+@contextmanager
+def open_ledger(folder: Path) -> Iterator[Ledger]:
+    """The ledger of a folder, for one batch at a time: a second is refused, workers left by a dead one are awaited.
+
+    Raises OutputError where another batch is at work in the folder, or where no ledger can be made there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".batch.lock", os.O_CREAT | os.O_RDWR, 0o666)
+    except OSError as failure:
+        raise OutputError(f"{folder}: is no folder that can be written ({failure.strerror})") from failure
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as failure:
+            raise OutputError(f"{folder}: another batch is at work here; wait for its end or stop it") from failure
+        with _await_workers(folder):
+            try:
+                ledger = Ledger(folder)
+            except sqlite3.Error as failure:
+                raise OutputError(f"{folder / NAME}: is no ledger that can be used ({failure})") from failure
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+    finally:
+        os.close(lock)
+
+
+def read_ledger(path: Path) -> list[Entry]:
+    """The jobs of a ledger, or of the one in a folder, while a batch may be changing it.
+
+    Raises InputError where there is none.
+    """
+    file = path / NAME if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"{file}: there is no ledger; name the folder of a batch")
+    try:
+        base = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            return [Entry(*row) for row in base.execute(f"SELECT {', '.join(Entry._fields)} FROM jobs")]
+        finally:
+            base.close()
+    except sqlite3.Error as failure:
+        raise InputError(f"{file}: is not the ledger of a batch ({failure})") from failure
+
+
+def worker_lock(folder: Path) -> int:
+    """Tells later batches that a worker is alive, until the descriptor is closed or its process ends."""
+    descriptor = os.open(folder / ".workers.lock", os.O_CREAT | os.O_RDWR, 0o666)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+@contextmanager
+def _await_workers(folder: Path) -> Iterator[None]:
+    """Wait until no worker of an earlier batch lives: its output could be one of ours."""
+    descriptor = os.open(folder / ".workers.lock", os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep(outputs: Iterable[Path], cache: Path) -> int:
+    """Removes what killed renders left beside their outputs and in the cache; returns how many files."""
+    names: dict[Path, set[str]] = {}
+    for output in outputs:
+        names.setdefault(output.parent, set()).add(output.name)
+    left = [path for folder in names if folder.is_dir() for path in folder.glob(f".*{SUFFIX}")]
+    stray = [path for path in left if _target(path) in names[path.parent]]
+    stray += cache.glob(f".*{SUFFIX}") if cache.is_dir() else []
+    for path in stray:
+        path.unlink(missing_ok=True)
+    return len(stray)
+
+
+def _target(temporary: Path) -> str:
+    """The name of the file that a temporary one was to become."""
+    return temporary.name.removeprefix(".").removesuffix(SUFFIX).rpartition(".")[0]
+
+
+def _text(path: Path) -> str:
+    """A path as SQLite takes it, whatever bytes are in it."""
+    return os.fsencode(path).decode(errors="backslashreplace")

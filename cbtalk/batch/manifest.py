@@ -1,0 +1,148 @@
+"""Manifests of a batch: CSV or JSON Lines, one job a line; or every pairing of two folders."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cbtalk.batch.job import Job
+from cbtalk.errors import CbtalkError, InputError
+from cbtalk.media.files import check_readable
+from cbtalk.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from cbtalk.render.option_words import parse_options
+
+SUFFIXES = (".csv", ".jsonl")
+_FILES = ("source", "driving", "output")
+
+
+class Fault(NamedTuple):
+    """A reason why a batch cannot begin: the line of the manifest, None where there is none, and one line of text."""
+
+    line: int | None
+    text: str
+
+
+class Row(NamedTuple):
+    """A line of a manifest: what it says, by name, without what it leaves empty."""
+
+    line: int
+    words: dict[str, str]
+
+
+def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tuple[list[Job], list[Fault]]:
+    """The jobs of a manifest, and all that is wrong with its lines.
+
+    Sources, driving clips and sounds lie relative to the manifest, outputs relative to `folder`; a line without output
+    is named after its source and driving clip. `defaults` are options of jobs that do not have their own.
+
+    Raises InputError where the file as a whole cannot be read.
+    """
+    check_readable(path, "manifest")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: a manifest's name ends in {' or '.join(SUFFIXES)}")
+    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        rows = list(read(path, text))
+    except csv.Error as failure:
+        raise InputError(f"{path}: not a CSV file that can be read ({failure})") from failure
+    jobs, faults = [], []
+    for row in rows:
+        if isinstance(row, Fault):
+            faults.append(row)
+            continue
+        try:
+            jobs.append(_job(row, path.parent, folder, defaults))
+        except CbtalkError as failure:
+            faults.append(Fault(row.line, str(failure)))
+    if not rows:
+        raise InputError(f"{path}: holds no job")
+    return jobs, faults
+
+
+def pairs(
+    sources: Path, drivings: Path, folder: Path, pairing: Literal["all", "zip"], words: Mapping[str, str]
+) -> list[Job]:
+    """Jobs of all pairs of the pictures of one folder and the clips of another, or of the first with the first, ...
+
+    Raises InputError where a folder has none, or for "zip" not as many as the other.
+    """
+    pictures = _files(sources, IMAGE_SUFFIXES, "pictures")
+    clips = _files(drivings, VIDEO_SUFFIXES | {".safetensors"}, "videos or motion files")
+    if pairing == "zip" and len(pictures) != len(clips):
+        raise InputError(f"{sources}: {len(pictures)} pictures for the {len(clips)} clips of {drivings}; --pairs all?")
+    chosen = zip(pictures, clips, strict=True) if pairing == "zip" else ((p, c) for p in pictures for c in clips)
+    options = parse_options(words)
+    return [Job(p, c, folder / _name(p, c), tuple(sorted(words.items())), options) for p, c in chosen]
+
+
+def _files(folder: Path, suffixes: Iterable[str], what: str) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder of {what}")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != ".")
+    if not found:
+        raise InputError(f"{folder}: no {what} in it")
+    return found
+
+
+def _name(source: Path, driving: Path) -> str:
+    return f"{source.stem}__{driving.stem}.mp4"
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row | Fault]:
+    """Rows by the names in the first line."""
+    lines = csv.reader(text.splitlines(keepends=True), strict=True)
+    header = [name.strip() for name in next(lines, [])]
+    for name in _FILES[:2]:
+        if name not in header:
+            raise InputError(f"{path}: its first line must name the columns, source and driving among them")
+    if len(set(header)) < len(header):
+        raise InputError(f"{path}: its first line names a column twice")
+    for cells in lines:
+        if len(cells) > len(header):
+            yield Fault(lines.line_num, f"{len(cells)} cells in {len(header)} columns; quote what has a comma in it")
+        elif any(cell.strip() for cell in cells):
+            yield Row(lines.line_num, {name: cell for name, cell in zip(header, cells, strict=False) if cell.strip()})
+
+
+def _json_rows(path: Path, text: str) -> Iterator[Row | Fault]:
+    """An object of text, numbers and true or false in each line."""
+    for line, content in enumerate(text.split("\n"), 1):
+        if not content.strip():
+            continue
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError) as failure:
+            yield Fault(line, f"not JSON ({failure})")
+            continue
+        if not isinstance(found, dict):
+            yield Fault(line, "not an object with source, driving and options by name")
+            continue
+        words = {name: _word(value) for name, value in found.items() if value is not None}
+        wrong = [name for name, word in words.items() if word is None]
+        if wrong:
+            yield Fault(line, f"{wrong[0]}: must be text, a number, or true or false")
+        else:
+            yield Row(line, {name: word for name, word in words.items() if word is not None})
+
+
+def _word(value: object) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int | float) else None
+
+
+def _job(row: Row, base: Path, folder: Path, defaults: Mapping[str, str]) -> Job:
+    words = {**defaults, **row.words}
+    for name in _FILES[:2]:
+        if name not in words:
+            raise InputError(f"no {name}")
+    source, driving = (base / words.pop(name).strip() for name in _FILES[:2])
+    if words.get("audio", "none").strip() not in ("driving", "none"):
+        words["audio"] = str(base / words["audio"].strip())
+    named = words.pop("output", "").strip() or _name(source, driving)
+    output = folder / named
+    if folder.resolve() not in output.resolve().parents:
+        raise InputError(f"{named}: the output must lie in the folder of the batch")
+    return Job(source, driving, output, tuple(sorted(words.items())), parse_options(words), row.line)

@@ -1,0 +1,226 @@
+"""A batch from its manifest to the last video: planned, given to workers, entered in the ledger."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Never
+
+from tqdm import tqdm
+
+from cbtalk import __version__
+from cbtalk.batch.job import Job
+from cbtalk.batch.ledger import Ledger, open_ledger, sweep
+from cbtalk.batch.pool import Pool
+from cbtalk.batch.ray_pool import RayPool
+from cbtalk.batch.worker import Outcome, Setting
+from cbtalk.digest import combined
+from cbtalk.errors import SystemFailure
+from cbtalk.model.checkpoint import weights_file
+
+MOTIONS = ".motions"  # folder of motion files, in that of the batch
+_TICK = 0.2  # seconds between looks at what the user wants
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a batch is worked through.
+
+    weights: a name or file for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of
+    each worker on the CPU. ray: address of a cluster of Ray whose actors are the workers, None for this machine.
+    retries: times that a job is tried again after cbtalk or its worker crashed. motion_bytes: what kept motions may
+    take on the disk.
+    """
+
+    weights: str = "mini"
+    gpus: tuple[int, ...] = ()
+    workers: int = 1
+    threads: int = 1
+    ray: str | None = None
+    retries: int = 2
+    motion_bytes: int = 1 << 30
+
+
+@dataclass
+class Summary:
+    """The end of a batch. stopped: why it ended before its last job, None where it did not; signal: what stopped it."""
+
+    done: int = 0
+    already_done: int = 0
+    failed: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    signal: int | None = None
+    errors: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.done} done", f"{self.failed} failed"]
+        if self.already_done:
+            parts.insert(0, f"{self.already_done} done before")
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        return f"{', '.join(parts)}; {self.frames} frames in {self.seconds:.1f} seconds, {rate:.1f} a second"
+
+
+def run_batch(jobs: Sequence[Job], folder: Path, options: BatchOptions, *, progress: bool = False) -> Summary:
+    """Renders every job that is not done yet; stopped at any moment, the same call goes on where it was.
+
+    The first interruption (SIGINT, SIGTERM) lets the running jobs finish, the second ends them.
+
+    Raises OutputError where another batch is at work in the folder, SystemFailure where the ledger cannot be written.
+    """
+    with open_ledger(folder) as ledger, _Interruptions() as interruptions:
+        summary = Summary()
+        sweep((job.output for job in jobs), folder / MOTIONS)
+        waiting = _plan(jobs, ledger, folder, options)
+        summary.already_done = len(jobs) - len(waiting)
+        if waiting:
+            _Run(ledger, folder, options, summary, interruptions, waiting).run(progress)
+    return summary
+
+
+def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptions) -> list[Job]:
+    """The jobs to be done, those of one source side by side."""
+    weights = ledger.digest(weights_file(options.weights))
+    entries, by_name = [], {}
+    for job in jobs:
+        name = output_name(job, folder)
+        inputs = [ledger.digest(path) for path in job.inputs]
+        words = json.dumps(dict(job.words), sort_keys=True)
+        fingerprint = combined(__version__, weights, *inputs, words)
+        entries.append((name, str(job.source), str(job.driving), words, fingerprint))
+        by_name[name] = job
+    waiting = [by_name[entry.output] for entry in ledger.plan(entries)]
+    return sorted(waiting, key=lambda job: (str(job.source), str(job.driving), str(job.output)))
+
+
+def output_name(job: Job, folder: Path) -> str:
+    """The output of a job as the ledger names it: below the folder."""
+    return job.output.relative_to(folder).as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+class _Run:
+    """One run of a batch's waiting jobs."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        folder: Path,
+        options: BatchOptions,
+        summary: Summary,
+        interruptions: "_Interruptions",
+        waiting: list[Job],
+    ) -> None:
+        self.ledger, self.folder, self.options = ledger, folder, options
+        self.summary, self.interruptions, self.waiting = summary, interruptions, waiting
+
+    def run(self, progress: bool) -> None:
+        """Until no job is left, or the batch is stopped."""
+        started = time.monotonic()
+        pool = self._pool()
+        self.interruptions.listen()  # Ray takes SIGTERM for itself
+        try:
+            with tqdm(desc="batch", total=len(self.waiting), unit="job", disable=None if progress else True) as bar:
+                while pool.jobs() or (self.waiting and not self._stopping):
+                    if self.interruptions.count > 1:
+                        break
+                    self._hand_out(pool)
+                    for job, outcome in pool.outcomes(_TICK):
+                        self._enter(job, outcome, bar)
+        finally:
+            unfinished = pool.jobs()
+            pool.close(at_once=bool(unfinished))
+            with suppress(SystemFailure):  # it is what ends the batch, and a running job waits again by itself
+                for job in unfinished:
+                    self.ledger.put_back(output_name(job, self.folder))
+            self.summary.seconds = time.monotonic() - started
+        if self.interruptions.count and (self.waiting or unfinished):
+            self.summary.signal = self.interruptions.signal
+            self.summary.stopped = f"interrupted by {signal.Signals(self.interruptions.signal).name}"
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether no more jobs are to be begun."""
+        return self.interruptions.count > 0 or self.summary.stopped is not None
+
+    def _pool(self) -> "Pool | RayPool":
+        if self.options.ray is not None:
+            return RayPool(self.options.ray, self._settings())
+        return Pool(self._settings())
+
+    def _settings(self) -> list[Setting]:
+        options = self.options
+        count = len(options.gpus) or min(options.workers, len(self.waiting))
+        return [
+            Setting(
+                self.folder.resolve(),
+                options.weights,
+                options.gpus[number] if options.gpus else None,
+                options.threads,
+                self.folder.resolve() / MOTIONS,
+                options.motion_bytes,
+            )
+            for number in range(count)
+        ]
+
+    def _hand_out(self, pool: "Pool | RayPool") -> None:
+        while self.waiting and pool.idle and not self._stopping:
+            job = pool.give(self.waiting)
+            self.ledger.started(output_name(job, self.folder))
+
+    def _enter(self, job: Job, outcome: Outcome, bar: "tqdm[Never]") -> None:
+        """Write down how a job ended."""
+        name = output_name(job, self.folder)
+        if outcome.kind == "done":
+            self.ledger.done(name, frames=outcome.frames, seconds=outcome.seconds, warnings=list(outcome.warnings))
+            self.summary.done += 1
+            self.summary.frames += outcome.frames
+            bar.update()
+            return
+        assert outcome.error is not None
+        if outcome.kind == "machine":
+            self.summary.stopped = outcome.error
+            self.ledger.put_back(name)
+            return
+        entry = self.ledger.entry(name)
+        again = outcome.kind == "crashed" and entry is not None and entry.attempts <= self.options.retries
+        self.ledger.failed(name, outcome.error, again=again)
+        if again:
+            self.waiting.append(job)
+            return
+        self.summary.failed += 1
+        where = f"line {job.line}: " if job.line is not None else ""
+        self.summary.errors.append(f"{where}{job.output.name}: {outcome.error}")
+        bar.update()
+
+
+class _Interruptions:
+    """Counts the signals that ask the process to end, instead of ending."""
+
+    def __init__(self) -> None:
+        self.count, self.signal = 0, 0
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __enter__(self) -> "_Interruptions":
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Take the signals; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self._before:
+                signal.signal(number, self._note)
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        self.signal = number

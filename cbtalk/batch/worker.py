@@ -1,0 +1,105 @@
+"""A worker of a batch: a process that renders one job after another and keeps what the next one can use."""
+
+import contextlib
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from cbtalk.allocator import keep_freed_memory
+from cbtalk.batch.job import Job
+from cbtalk.batch.ledger import worker_lock
+from cbtalk.errors import CbtalkError, SystemFailure
+from cbtalk.model.checkpoint import load
+from cbtalk.render.known import Known
+from cbtalk.render.video import render_video
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a worker is told once.
+
+    folder: of the batch; weights: for `cbtalk.load`; gpu: the number of its GPU, None for the CPU; threads: of torch on
+    the CPU; motions: folder of motion files that are kept from job to job, and how many bytes they may take.
+    """
+
+    folder: Path
+    weights: str
+    gpu: int | None
+    threads: int
+    motions: Path
+    motion_bytes: int
+
+
+class Outcome(NamedTuple):
+    """The end of a job.
+
+    kind: "done", "failed" by what the user gave, "crashed" by cbtalk, "machine" where the machine failed (a full disk).
+    """
+
+    kind: Literal["done", "failed", "crashed", "machine"]
+    error: str | None = None
+    frames: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+class Worker:
+    """Renders jobs with one model, and keeps what the next one can use."""
+
+    def __init__(self, setting: Setting) -> None:
+        torch.set_num_threads(setting.threads)
+        keep_freed_memory()
+        make_talker = partial(load, setting.weights, device="cpu" if setting.gpu is None else "cuda")
+        self._known = Known(make_talker, setting.motions, setting.motion_bytes)
+
+    def ready(self) -> None:
+        """Returns once the worker is there."""
+
+    def render(self, job: Job) -> Outcome:
+        """Renders a job; whatever goes wrong is told, in one line."""
+        try:
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            report = render_video(job.source, job.driving, job.output, job.options, known=self._known)
+        except SystemFailure as failure:
+            return Outcome("machine", _one_line(failure))
+        except CbtalkError as failure:
+            return Outcome("failed", _one_line(failure))
+        except Exception as failure:
+            traceback.print_exc()
+            return Outcome("crashed", f"internal: {type(failure).__name__}: {_one_line(failure)}")
+        return Outcome("done", None, report.frames, report.seconds, tuple(report.warnings))
+
+
+def serve(connection: Connection, alive: Connection, setting: Setting) -> None:
+    """Answers every job that comes through `connection` with an Outcome, until the other side closes it.
+
+    `alive` is closed when the driver dies, and the process ends with it: a job without a driver would be begun again
+    by the next one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interruption means
+    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
+    lock = worker_lock(setting.folder)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if setting.gpu is None else str(setting.gpu)
+    worker = Worker(setting)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            connection.send(worker.render(connection.recv()))
+    os.close(lock)
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split())
+
+
+def _end_with(alive: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        alive.recv()
+    os._exit(1)

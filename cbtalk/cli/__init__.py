@@ -1,0 +1,5 @@
+"""The command `cbtalk`."""
+
+from cbtalk.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,123 @@
+"""The command line: one thin function a command. torch is imported by a command only, so that --help is quick."""
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import tyro
+
+from cbtalk import __version__
+from cbtalk.cli.batch import batch
+from cbtalk.cli.render import crop, motion, render
+from cbtalk.cli.train import convert, evaluate, prepare, train
+from cbtalk.errors import CbtalkError
+
+DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SIGNAL_SECONDS = 2.0
+
+
+def doctor() -> int:
+    """Show versions and backends, why any is off, and test every op against its reference."""
+    from cbtalk.doctor import run
+
+    return run()
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "render": render,
+    "motion": motion,
+    "crop": crop,
+    "batch": batch,
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+    "convert": convert,
+    "doctor": doctor,
+}
+
+
+class Interrupted(BaseException):
+    """A signal that asks the process to end; not an Exception, so that nothing takes it for a failure to mend."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    0: done; 1: the machine or cbtalk failed; 2: the user can mend it; 128 + n: ended by signal n.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have characters that the terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments == ["--version"]:
+        print(f"cbtalk {__version__}")
+        return 0
+    # An OpenMP thread that waits by spinning takes the core from whoever it waits for: the encoder's and decoder's
+    # threads, or another process. Rendering `mini` beside other work, two Xeon cores, November 2026: 0.13 s of CPU a
+    # frame instead of 0.8. Training has the machine to itself, and a thread that sleeps wakes late: a step at
+    # 256 x 256, batch 4, took 2.0 s instead of 1.5 (two Xeon cores, November 2026).
+    if arguments[:1] != ["train"]:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        with _raised_signals():
+            result: int | None = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="cbtalk", description=DESCRIPTION, args=arguments
+            )
+        return result or 0
+    except (Exception, Interrupted) as failure:
+        if debug:
+            traceback.print_exc()
+        message, code = _explain(failure)
+        print(f"error: {message}", file=sys.stderr)
+        return code
+
+
+def _explain(failure: BaseException) -> tuple[str, int]:
+    """One line for the user, and the exit code."""
+    if isinstance(failure, CbtalkError):
+        return " ".join(str(failure).split()), failure.exit_code
+    if isinstance(failure, Interrupted):
+        return f"interrupted by {failure}", failure.exit_code
+    if isinstance(failure, OSError) and failure.errno == errno.ENOSPC:
+        return "no space left on the disk", 1
+    if isinstance(failure, MemoryError) or type(failure).__name__ == "OutOfMemoryError":
+        return "out of memory; a smaller --batch-size needs less", 1
+    reason = " ".join(f"{type(failure).__name__}: {failure}".split())
+    return f"internal: {reason} (--debug shows where)", 1
+
+
+@contextlib.contextmanager
+def _raised_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM as an exception in the main thread, which winds everything up on its way out."""
+    last = -SAME_SIGNAL_SECONDS
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        # `timeout`, shells and supervisors signal a process and then its group: the second one must not end the
+        # winding up. Later ones count again, in case the first exception was lost in a destructor.
+        repeated = time.monotonic() - last < SAME_SIGNAL_SECONDS
+        last = time.monotonic()
+        if not repeated:
+            raise Interrupted(number)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

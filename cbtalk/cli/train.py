@@ -1,0 +1,178 @@
+"""Commands for models: prepare, train, evaluate, convert."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from cbtalk.allocator import keep_freed_memory
+from cbtalk.cli.machine import Device, use
+
+MOST_WORKERS = 8  # by default: each takes some 400 MB
+
+
+def prepare(
+    raw: Positional[Path],
+    output: Positional[Path],
+    size: Literal[256, 512] = 256,
+    frames: bool = False,
+    identity: Literal["folder", "file"] = "file",
+    annotations: Path | None = None,
+    min_seconds: float = 2.0,
+    max_seconds: float = 20.0,
+    min_face: int | None = None,
+    min_sharpness: float = 0.55,
+    min_motion: float = 1.5,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> int:
+    """Make training clips of raw videos: one person each, in a fixed square around the face.
+
+    Scenes are cut apart and faces followed. A report in the output folder, report.csv, lists every clip, and the reason
+    for everything left out. Started again, the command goes on where it was ended; what is finished stays, unless the
+    video or the options changed. Exit code 1: some videos could not be read; the others are done.
+
+    Args:
+        raw: Folder of videos, with or without folders in it.
+        output: Folder for the clips; it is made.
+        size: Width and height of the clips in pixels.
+        frames: Write a folder of PNG files for each clip, in place of an H.264 file.
+        identity: Who is in a video: its first folder below RAW, or its own name up to the first __ or #.
+        annotations: VoxCeleb's text files, their folder, or the .csv table of first-order-motion: no faces are looked
+            for, and only annotated videos are used.
+        min_seconds: Leave out what is shorter.
+        max_seconds: Divide what is longer.
+        min_face: Least height of a face in the raw video, in pixels; by default half of its height in the clip.
+        min_sharpness: Leave out what is more blurred: fine detail as a share of coarser detail.
+        min_motion: Leave out faces that hardly move: mean change from the first picture, in levels of 255.
+        workers: Processes at work; by default one for each core, but not more than 8.
+        quiet: No progress and no summary; warnings and errors only.
+    """
+    from cbtalk.prepare import PrepareOptions
+    from cbtalk.prepare import prepare as run
+
+    options = PrepareOptions(
+        size=size,
+        frames=frames,
+        identity=identity,
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        min_face=min_face,
+        min_sharpness=min_sharpness,
+        min_motion=min_motion,
+    )
+    workers = min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else workers
+    outcome = run(raw, output, options, annotations=annotations, workers=workers, progress=not quiet)
+    for failure in outcome.failures:
+        print(f"warning: {' '.join(failure.split())}", file=sys.stderr)
+    for line in () if quiet else outcome.notes:
+        print(line)
+    return 1 if outcome.failures else 0
+
+
+def train(
+    config: Positional[Path],
+    resume: bool = True,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    data_root: Path | None = None,
+    shard_mb: int | None = None,
+) -> None:
+    """Train a model; a run that was stopped goes on where it was.
+
+    Args:
+        config: The configuration file, for example configs/mini.yaml.
+        resume: Go on from the newest checkpoint in the output folder.
+        max_steps: Stop after this many steps in all.
+        max_seconds: Stop after this much time.
+        output: Folder for weights, checkpoints and logs, in place of the configuration's.
+        data_root: Folder of clips, in place of the configuration's.
+        shard_mb: Write checkpoints in files of at most this many MiB each.
+    """
+    from cbtalk.train import run
+
+    keep_freed_memory()
+    weights = run(
+        config,
+        resume=resume,
+        max_steps=max_steps,
+        max_seconds=max_seconds,
+        output=output,
+        data_root=data_root,
+        shard_mb=shard_mb,
+    )
+    print(f"{weights}: trained weights")
+
+
+def evaluate(
+    data: Path,
+    output: Annotated[Path | None, arg(aliases=["-o", "--json"])] = None,
+    weights: str = "mini",
+    portraits: tuple[Path, ...] = (),
+    models: Path | None = None,
+    sheet: Path | None = None,
+    videos: Path | None = None,
+    size: int | None = None,
+    every: int = 1,
+    smooth: float = 0.0,
+    batch_size: int = 8,
+    threads: int | None = None,
+    device: Device = "auto",
+) -> None:
+    """Compare reconstructed clips with the real ones: the first frame of each animated by the rest.
+
+    Args:
+        data: Folder of clips: videos, or folders of frames.
+        output: The figures as JSON (.json); the same as a Markdown table beside it.
+        weights: A bundled model's name or a weights file.
+        portraits: Pictures, or folders of them, which each clip then drives in relative motion.
+        models: Folder of the networks for LPIPS, landmarks and identity.
+        sheet: Contact sheet to write (.png): source, driving and result at several moments.
+        videos: Folder for comparison videos: source, driving and result side by side.
+        size: Pictures are compared at this size; the model's own without it.
+        every: LPIPS, landmarks and identity are taken from three frames in a row out of 3 x EVERY.
+        smooth: Time constant in seconds of a smoothing of the driving motion, as in render.
+        batch_size: Frames that the model takes at once.
+        threads: CPU threads for the model.
+        device: Where the model runs; auto takes the GPU if there is one.
+    """
+    from cbtalk.evaluate import markdown, run
+
+    report = run(
+        weights,
+        data,
+        output,
+        portraits=portraits,
+        models=models,
+        sheet=sheet,
+        videos=videos,
+        size=size,
+        every=every,
+        smooth=smooth,
+        batch_size=batch_size,
+        device=use(device, threads),
+    )
+    print(markdown(report), end="")
+
+
+def convert(
+    net_g: Path,
+    motion: Path,
+    output: Annotated[Path, arg(aliases=["-o"])],
+    param_key: Literal["auto", "params_ema", "params"] = "auto",
+) -> None:
+    """Make a weights file of the paper's released checkpoints.
+
+    Args:
+        net_g: net_g_latest.pth: encoder, generator and codebooks.
+        motion: net_motion_estimator_latest.pth.
+        output: The weights file to write (.safetensors).
+        param_key: Which parameters of net_g to take; auto takes the averaged ones where there are some.
+    """
+    from cbtalk.model.convert import run
+
+    for taken in run(net_g, motion, output, param_key):
+        print(taken)

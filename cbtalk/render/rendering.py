@@ -1,0 +1,145 @@
+"""One render under way: the driving frames through the engine into the writer."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import takewhile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cbtalk import ranges
+from cbtalk.errors import InputError, WeightsError
+from cbtalk.media.video_writer import VideoWriter
+from cbtalk.render.best_frame import best_frames
+from cbtalk.render.compare import side_by_side
+from cbtalk.render.driving_side import Batch, DrivingSide
+from cbtalk.render.engine import Engine
+from cbtalk.render.extract import stack
+from cbtalk.render.motion_changes import looped
+from cbtalk.render.options import RenderOptions
+from cbtalk.render.output import output_of
+from cbtalk.render.pipeline import run_pipeline
+from cbtalk.render.report import Report
+from cbtalk.render.source import Source
+from cbtalk.render.source_video import SourceVideo
+
+
+class Picture(NamedTuple):
+    """Finished frames on their way to the encoder: images (B, S, W, 3) uint8."""
+
+    images: NDArray[np.uint8]
+    pts: list[int]
+    duration: int | None  # as in Batch
+    sources: Sequence[NDArray[np.uint8]]  # as in Batch
+
+
+@dataclass
+class Rendering:
+    """A render; `run` writes the video. picture: the source as the model sees it, (S, S, 3), the first of a video."""
+
+    engine: Engine
+    source: Source
+    picture: NDArray[np.uint8]
+    driving: DrivingSide
+    options: RenderOptions
+    report: Report
+    progress: bool
+
+    def run(self) -> None:
+        """Every frame, from the first to the last."""
+        self._begin()
+        timing = self.driving.timing
+
+        output = output_of(self.source, self.engine, self.options, self.report)
+        with (
+            VideoWriter(
+                self.report.output,
+                width=output.width,
+                height=output.height,
+                rate=timing.average_rate,
+                time_base=timing.time_base,
+                audio_from=self._sound(),
+                audio_start=self.options.driving.span.ticks(timing.time_base)[0] * timing.time_base,
+                surroundings=output.surroundings,
+            ) as writer,
+            tqdm(
+                desc="render", total=self.driving.frames, unit="frame", disable=None if self.progress else True
+            ) as bar,
+        ):
+
+            def encode(picture: Picture) -> None:
+                with ranges.range("encode"):
+                    images = output.finish(picture.images, picture.sources)
+                    for image, pts in zip(images, picture.pts, strict=True):
+                        writer.write(image, pts, picture.duration)
+                self.report.frames += len(picture.pts)
+                bar.update(len(picture.pts))
+
+            incoming = self.driving.batches()
+            if self.source.video is not None:
+                incoming = _with_sources(incoming, self.source.video, timing.time_base)
+            run_pipeline(incoming, self._animate, encode)
+            if not self.engine.rendered_any:
+                raise WeightsError("no picture that the model made is finite: its weights are damaged")
+
+    def _begin(self) -> None:
+        """Settle from where relative motion is measured, and let it loop."""
+        motion = self.driving.motion
+        if motion is None:
+            return
+        if self.options.best_frame:
+            # Every output frame depends on its own keypoints and the initial ones alone: rendering forwards and
+            # backwards from a scene's best frame is the same as rendering in time order with that frame's keypoints as
+            # the initial ones.
+            for scene, best in best_frames(self.engine.state.keypoints.value[0].cpu(), motion).items():
+                self.engine.start_from(motion[best : best + 1], scene)
+        if self.options.loop is not None:
+            if not self.options.best_frame:
+                self.engine.start_from(motion[:1], motion.scenes_of(slice(1))[0])  # a cross-faded loop begins later
+            self.driving.motion = looped(motion, self.options.loop, self.options.fade)
+
+    def _sound(self) -> Path | None:
+        """The file whose sound is carried over."""
+        if isinstance(self.options.audio, Path):
+            return self.options.audio
+        info = self.driving.info
+        carried = self.options.audio == "driving" and info is not None and info.has_audio
+        return self.driving.path if carried and self.options.loop is None else None
+
+    def _animate(self, batch: Batch) -> Picture:
+        keypoints = batch.keypoints
+        picture = self.picture
+        if batch.sources:
+            picture = self.source.pictures(batch.sources, self.engine.talker.image_size)
+            self.engine.take_sources(picture)
+        if keypoints is None:
+            keypoints = self.engine.detect(stack(batch.frames))
+            self.report.count(batch.frames)
+        images, held = self.engine.render(keypoints, batch.scenes)
+        self.report.not_finite += held
+        if self.options.compare:
+            images = side_by_side(picture, stack(batch.frames), images)
+        return Picture(images, batch.pts, batch.duration, batch.sources)
+
+
+def _with_sources(
+    incoming: Generator[Batch, None, None], video: SourceVideo, time_base: Fraction
+) -> Generator[Batch, None, None]:
+    """The same with what the source video shows at their times, up to its end; InputError where that comes first."""
+    first = True
+    with closing(incoming):
+        for batch in incoming:
+            shown = (video.at(pts * time_base) for pts in batch.pts)
+            sources = [image for image in takewhile(lambda image: image is not None, shown) if image is not None]
+            if sources:
+                yield batch.first(len(sources))._replace(sources=sources)
+            elif first:
+                raise InputError(f"{video.path}: ends before the driving video begins; there is nothing to animate")
+            first = False
+            if len(sources) < len(batch.pts):
+                return
