@@ -207,7 +207,7 @@ def figures(training: Path) -> None:
             one, five, half = np.percentile(values, [1, 5, 50])
             print(
                 f"{title} {name}: least {low:.3f}, 1% {one:.3f}, 5% {five:.3f}, median {half:.3f}, most {high:.3f}; "
-                f"below 0.55: {np.mean(np.array(values) < 0.55):.3f}, below 1.5: {np.mean(np.array(values) < 1.5):.3f}"
+                f"below 0.315: {np.mean(np.array(values) < 0.315):.3f}, below 1.5: {np.mean(np.array(values) < 1.5):.3f}"
             )
 
 

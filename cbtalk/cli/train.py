@@ -23,7 +23,7 @@ def prepare(
     min_seconds: float = 2.0,
     max_seconds: float = 20.0,
     min_face: int | None = None,
-    min_sharpness: float = 0.55,
+    min_sharpness: float = 0.31,
     min_motion: float = 1.5,
     workers: int | None = None,
     quiet: bool = False,
@@ -45,7 +45,7 @@ def prepare(
         min_seconds: Leave out what is shorter.
         max_seconds: Divide what is longer.
         min_face: Least height of a face in the raw video, in pixels; by default half of its height in the clip.
-        min_sharpness: Leave out what is more blurred: fine detail as a share of coarser detail.
+        min_sharpness: Leave out what is more blurred: fine detail as a share of coarse detail.
         min_motion: Leave out faces that hardly move: mean change from the first picture, in levels of 255.
         workers: Processes at work; by default one for each core, but not more than 8.
         quiet: No progress and no summary; warnings and errors only.

@@ -28,7 +28,7 @@ class PrepareOptions:
     min_seconds: float = 2.0
     max_seconds: float = 20.0
     min_face: int | None = None
-    min_sharpness: float = 0.55
+    min_sharpness: float = 0.315
     min_motion: float = 1.5
 
     def __post_init__(self) -> None:

@@ -10,9 +10,9 @@ from PIL import Image
 from cbtalk.faces.framing import BOX_CENTRE, BOX_HEIGHT
 from cbtalk.media.clips import mean_change
 
-_SHARPNESS_SIDES = (128, 64)  # px of the square: fine and coarser detail
+_SHARPNESS_SIDES = (128, 32)  # px of the square: fine and coarse detail
 _MOTION_SIDE = 64  # px of the square in which motion is looked for: noise is averaged out
-_LEAST_DETAIL = 0.1  # levels of 255
+_LEAST_DETAIL = 4.0  # levels of 255 of coarse detail: sharp faces have more, heavy blur leaves but rounding
 _BOX_WIDTH = 0.5  # of the face region, in sides of the square
 
 
@@ -26,13 +26,13 @@ class Quality:
     def add(self, picture: NDArray[np.uint8]) -> None:
         """Looks at a picture (S, S, 3) uint8 RGB, framed as training clips are."""
         grey = Image.fromarray(picture).convert("L")
-        fine, coarser = (_detail(_face_region(grey, side)) for side in _SHARPNESS_SIDES)
-        self._sharpness.append(fine / max(coarser, _LEAST_DETAIL))
+        fine, coarse = (_detail(_face_region(grey, side)) for side in _SHARPNESS_SIDES)
+        self._sharpness.append(fine / max(coarse, _LEAST_DETAIL))
         self._faces.append(_face_region(grey, _MOTION_SIDE))
 
     @property
     def sharpness(self) -> float:
-        """The face's fine detail as a share of its coarser detail: a median over the pictures.
+        """The face's fine detail as a share of its coarse detail: a median over the pictures.
 
         Blur takes the fine detail first; a smooth or a bearded face has little or much of both.
         """

@@ -65,9 +65,9 @@ def test_two_heads_together_are_left_out() -> None:
 
 def test_around_a_passer_by_there_are_clips() -> None:
     def passes(time: float) -> Place | None:
-        return (560, 360, 140) if 5 <= time < 6 else None
+        return (490, 360, 140) if 5 <= time < 6 else None
 
-    first, crowded, second = (s for s in planned(sits(400), passes, seconds=11) if s.reason is not Reason.SHORT)
+    first, crowded, second = (s for s in planned(sits(400), passes, seconds=11) if s.seconds > 1)
     assert (first.reason, crowded.reason, second.reason) == (None, Reason.SEVERAL, None)
     assert first.end <= 5 and second.start >= 6 and second.end == 11
     assert first.end == crowded.start and crowded.end == second.start

@@ -28,6 +28,13 @@ def test_blur_is_seen_at_any_size(size: int) -> None:
     assert sharpness(image.filter(ImageFilter.GaussianBlur(2.5 * size / 256))) < DEFAULTS.min_sharpness
 
 
+def test_blur_is_seen_however_much_there_is() -> None:
+    sharp, soft, *blurred = (
+        sharpness(portrait().filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 1, 2.5, 4, 8, 16, 32)
+    )
+    assert sharp > soft > max(blurred) and max(blurred) < DEFAULTS.min_sharpness
+
+
 def test_a_picture_enlarged_four_times_is_blurred() -> None:
     enlarged = portrait(64).resize((256, 256), Image.Resampling.BICUBIC)
     assert sharpness(enlarged) < DEFAULTS.min_sharpness
