@@ -147,6 +147,10 @@ FOUND = RenderOptions(compare=True)
 FOLLOWED = RenderOptions(compare=True, driving=DrivingOptions(follow=True))
 
 
+def _three(cells: list[str]) -> list[str]:
+    return cells + [""] * (3 - len(cells))
+
+
 def framing(bench: Bench, clips: list[Clip], frames: int) -> None:
     """Landmark errors of each clip, prepared and raw."""
     names = [extractor.name for extractor in bench.extractors.landmarks]
@@ -163,7 +167,9 @@ def framing(bench: Bench, clips: list[Clip], frames: int) -> None:
                 bench.landmarks(path, replace(options, motion=motion))
                 for path, options in zip(paths, (CENTRE, FOUND, FOLLOWED), strict=True)
             ]
-            cells = [f"{row[name]:.2f}" for name in names for row in found]
+            if motion == "relative":  # to the first frame's place, where the walk has nothing to be compared with
+                found.pop()
+            cells = [cell for name in names for cell in _three([f"{row[name]:.2f}" for row in found])]
             print(f"| {clip.name} | {motion} | " + " | ".join(cells) + " |", flush=True)
 
 

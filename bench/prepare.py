@@ -30,6 +30,7 @@ from PIL import Image, ImageFilter
 from cbtalk.faces import Square, find_faces, fixed_square
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
+from cbtalk.prepare.options import PrepareOptions
 from cbtalk.prepare.quality import Quality
 
 RATE = 25
@@ -201,13 +202,17 @@ def figures(training: Path) -> None:
         for _ in range(9):
             quality.add((frames[0] + random.normal(0, 6, frames[0].shape)).clip(0, 255).astype(np.uint8))
         motion["its first picture with noise"].append(quality.motion)
-    for title, table in (("sharpness", sharpness), ("motion", motion)):
+    defaults = PrepareOptions()
+    for title, table, least in (
+        ("sharpness", sharpness, defaults.min_sharpness),
+        ("motion", motion, defaults.min_motion),
+    ):
         for name, values in table.items():
             low, *_, high = (np.percentile(values, share) for share in (0, 1, 5, 50, 95, 100))
             one, five, half = np.percentile(values, [1, 5, 50])
             print(
                 f"{title} {name}: least {low:.3f}, 1% {one:.3f}, 5% {five:.3f}, median {half:.3f}, most {high:.3f}; "
-                f"below 0.315: {np.mean(np.array(values) < 0.315):.3f}, below 1.5: {np.mean(np.array(values) < 1.5):.3f}"
+                f"left out, below {least}: {np.mean(np.array(values) < least):.3f}"
             )
 
 
