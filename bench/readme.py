@@ -17,7 +17,7 @@ from bench.measure import OURS
 from bench.model import BASELINE
 
 ROOT = Path(__file__).parent.parent
-FIGURES = ROOT / "bench" / "results" / "xeon-avx512-2cores" / "run.json"
+FIGURES = ROOT / "bench" / "results" / "epyc-avx512-2cores" / "run.json"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- python -m bench.readme: begin -->\n", "<!-- python -m bench.readme: end -->\n"
 
