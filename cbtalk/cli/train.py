@@ -23,7 +23,7 @@ def prepare(
     min_seconds: float = 2.0,
     max_seconds: float = 20.0,
     min_face: int | None = None,
-    min_sharpness: float = 0.31,
+    min_sharpness: float = 0.315,
     min_motion: float = 1.5,
     workers: int | None = None,
     quiet: bool = False,
