@@ -46,12 +46,10 @@ def _lines(results: Results) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |"
     records = {record["case"]: record for record in results["ops"]}
     for case in shown():
-        if case.name in records:
-            yield from _rows(records[case.name], case.shown)
+        yield from _rows(records[case.name], case.shown)
     yield ""
-    if "calls" in results:
-        yield f"The cost of a call, from Python to the result on the smallest inputs: {words.calls(results['calls'])}."
-        yield ""
+    yield f"The cost of a call, from Python to the result on the smallest inputs: {words.calls(results['calls'])}."
+    yield ""
     yield from _model(results["model"])
     yield ""
     training = results["training"]
