@@ -28,7 +28,10 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INT
 
 
 class Entry(NamedTuple):
-    """A job as the ledger knows it. output: below the batch's folder; options: JSON; bytes: of the finished output."""
+    """A job as the ledger knows it, names printable.
+
+    output: below the batch's folder; options: JSON; bytes: of the finished output.
+    """
 
     output: str
     source: str
@@ -43,10 +46,6 @@ class Entry(NamedTuple):
     seconds: float | None
     bytes: int | None
     changed: float  # seconds since 1970
-
-    def as_dict(self) -> dict[str, object]:
-        """By column, as reports have it."""
-        return self._asdict()
 
 
 class Ledger:
@@ -63,8 +62,8 @@ class Ledger:
         """Write everything into the one file."""
         self._base.close()
 
-    def plan(self, entries: Iterable[tuple[str, str, str, str, str]]) -> list[Entry]:
-        """Enters jobs (output, source, driving, options, fingerprint) and says which of them are still to be done.
+    def plan(self, entries: Iterable[tuple[str, str, str, str, str]]) -> list[str]:
+        """Enters jobs (output, source, driving, options, fingerprint) and says which outputs are still to be made.
 
         Done stays what has the same fingerprint and its output in place, of the size that it had. A job that was
         running when its batch was stopped waits again, and one that failed is tried again.
@@ -73,19 +72,20 @@ class Ledger:
         with self._transaction():
             for output, source, driving, options, fingerprint in wanted:
                 known = self.entry(output)
-                if known is not None and known.fingerprint == fingerprint and self._finished(known):
+                if known is not None and known.fingerprint == fingerprint and self._finished(output, known):
                     continue
                 self._base.execute(
                     "INSERT OR REPLACE INTO jobs (output, source, driving, options, fingerprint, state, changed) "
                     "VALUES (?, ?, ?, ?, ?, 'waiting', ?)",
-                    (output, source, driving, options, fingerprint, time.time()),
+                    (printable(output), printable(source), printable(driving), options, fingerprint, time.time()),
                 )
-        found = [self.entry(output) for output, *_ in wanted]
-        return [entry for entry in found if entry is not None and entry.state != "done"]
+        found = {output: self.entry(output) for output, *_ in wanted}
+        return [output for output, entry in found.items() if entry is not None and entry.state != "done"]
 
     def entry(self, output: str) -> Entry | None:
         """The job of an output."""
-        row = self._base.execute(f"SELECT {', '.join(Entry._fields)} FROM jobs WHERE output = ?", (output,)).fetchone()
+        query = f"SELECT {', '.join(Entry._fields)} FROM jobs WHERE output = ?"
+        row = self._base.execute(query, (printable(output),)).fetchone()
         return None if row is None else Entry(*row)
 
     def entries(self) -> list[Entry]:
@@ -104,7 +104,7 @@ class Ledger:
 
     def failed(self, output: str, error: str, *, again: bool) -> None:
         """The job ended with an error; `again`: it waits to be tried once more."""
-        self._change(output, "state = ?, error = ?", ("waiting" if again else "failed", error))
+        self._change(output, "state = ?, error = ?", ("waiting" if again else "failed", printable(error)))
 
     def put_back(self, output: str) -> None:
         """The job was not at fault and waits again, as if it had not begun."""
@@ -113,7 +113,7 @@ class Ledger:
     def digest(self, path: Path) -> str:
         """Fingerprint of a file's content, read again only where size or time have changed."""
         status = path.stat()
-        key = _text(path.resolve())
+        key = printable(str(path.resolve()))
         row = self._base.execute("SELECT size, mtime, digest FROM files WHERE path = ?", (key,)).fetchone()
         if row is not None and row[:2] == (status.st_size, status.st_mtime_ns):
             return str(row[2])
@@ -123,17 +123,18 @@ class Ledger:
             self._base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", values)
         return digest
 
-    def _finished(self, entry: Entry) -> bool:
+    def _finished(self, output: str, entry: Entry) -> bool:
         if entry.state != "done":
             return False
         with suppress(OSError):
-            return (self.folder / entry.output).stat().st_size == entry.bytes
+            return (self.folder / output).stat().st_size == entry.bytes
         return False
 
     def _change(self, output: str, assignments: str, values: tuple[object, ...] = ()) -> None:
         with self._transaction():
             self._base.execute(
-                f"UPDATE jobs SET {assignments}, changed = ? WHERE output = ?", (*values, time.time(), output)
+                f"UPDATE jobs SET {assignments}, changed = ? WHERE output = ?",
+                (*values, time.time(), printable(output)),
             )
 
     @contextmanager
@@ -234,6 +235,6 @@ def _target(temporary: Path) -> str:
     return temporary.name.removeprefix(".").removesuffix(SUFFIX).rpartition(".")[0]
 
 
-def _text(path: Path) -> str:
-    """A path as SQLite takes it, whatever bytes are in it."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def printable(text: str) -> str:
+    """Text as SQLite and terminals take it: bytes of file names that are no characters become escapes."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cbtalk import __version__
 from cbtalk.batch.job import Job
-from cbtalk.batch.ledger import Ledger, open_ledger, sweep
+from cbtalk.batch.ledger import Ledger, open_ledger, printable, sweep
 from cbtalk.batch.pool import Pool
 from cbtalk.batch.ray_pool import RayPool
 from cbtalk.batch.worker import Outcome, Setting
@@ -95,13 +95,13 @@ def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptio
         fingerprint = combined(__version__, weights, *inputs, words)
         entries.append((name, str(job.source), str(job.driving), words, fingerprint))
         by_name[name] = job
-    waiting = [by_name[entry.output] for entry in ledger.plan(entries)]
+    waiting = [by_name[output] for output in ledger.plan(entries)]
     return sorted(waiting, key=lambda job: (str(job.source), str(job.driving), str(job.output)))
 
 
 def output_name(job: Job, folder: Path) -> str:
     """The output of a job as the ledger names it: below the folder."""
-    return job.output.relative_to(folder).as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return job.output.relative_to(folder).as_posix()
 
 
 class _Run:
@@ -195,7 +195,7 @@ class _Run:
             return
         self.summary.failed += 1
         where = f"line {job.line}: " if job.line is not None else ""
-        self.summary.errors.append(f"{where}{job.output.name}: {outcome.error}")
+        self.summary.errors.append(printable(f"{where}{job.output.name}: {outcome.error}"))
         bar.update()
 
 

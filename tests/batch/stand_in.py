@@ -31,9 +31,9 @@ class Worker(worker.Worker):
 
 def render(source: Path, driving: Path, output: Path, options: RenderOptions, *, known: object) -> Report:
     """Writes a file, and a line to the log of calls beside it, unless the source's name says otherwise."""
-    with (output.parent / "calls").open("a") as log:
+    with (output.parent / "calls").open("a", errors="surrogateescape") as log:
         log.write(f"{output.name}\n")
-    attempts = (output.parent / "calls").read_text().split().count(output.name)
+    attempts = (output.parent / "calls").read_text(errors="surrogateescape").split().count(output.name)
     acts: dict[str, Callable[[], None]] = {
         "wrong": lambda: _raise(InputError(f"{source}: is\nwrong")),
         "full": lambda: _raise(SystemFailure("no room")),
@@ -57,5 +57,5 @@ def job(folder: Path, name: str, number: int = 0) -> Job:
     source, driving = folder / f"{name}.png", folder / "clip.mp4"
     for path in (source, driving):
         if not path.exists():
-            path.write_text(path.name)
+            path.write_bytes(os.fsencode(path.name))
     return Job(source, driving, folder / "out" / f"{name}{number}.mp4", (), RenderOptions(), number or None)

@@ -11,6 +11,7 @@ import pytest
 
 from cbtalk.batch import BatchOptions, Summary, read_ledger, run_batch
 from cbtalk.batch.job import Job
+from cbtalk.batch.report import table
 from tests.batch import stand_in
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,17 @@ def test_jobs_that_fail_stop_no_other(tmp_path: Path) -> None:
     assert f"line 2: wrong2.mp4: {tmp_path}/wrong.png: is wrong" in text
     assert "line 3: killed3.mp4: the worker was ended by SIGKILL" in text
     assert "line 4: bug4.mp4: internal: ZeroDivisionError: oh" in text
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    folder = tmp_path / "folder \udcff"
+    folder.mkdir()
+    jobs = [stand_in.job(folder, name) for name in ("a\udcfe", "wrong")]
+    summary = run(folder, jobs)
+    assert (summary.done, summary.failed) == (1, 1) and jobs[0].output.exists()
+    assert run(folder, jobs).already_done == 1
+    assert "wrong0.mp4" in table(read_ledger(folder / "out"))
+    assert "\\xfe" in read_ledger(folder / "out")[0].output
 
 
 def test_a_full_disk_stops_the_batch_and_blames_no_job(tmp_path: Path) -> None:
