@@ -13,6 +13,7 @@ import cbtalk.errors
 _PRELUDE = f"""
 import signal, sys, types
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
 package = types.ModuleType("cbtalk")
 package.__path__ = [{str(Path(cbtalk.errors.__file__).parent)!r}]
 sys.modules["cbtalk"] = package
