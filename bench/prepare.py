@@ -179,7 +179,7 @@ def spoiled() -> dict[str, Callable[[Image.Image], Image.Image]]:
 
     return {
         "as it is": lambda image: image,
-        **{f"blurred by {radius} px": blurred(radius) for radius in (1, 2, 3)},
+        **{f"blurred by {radius} px": blurred(radius) for radius in (1, 2.5, 4, 8, 16)},
         **{f"enlarged from {side} px": enlarged(side) for side in (128, 96, 64)},
     }
 

@@ -52,6 +52,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _unfinished.pop(str(temporary), None)
 
 
+def left_over(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Temporary files and folders that killed processes left in a folder, with the name each was to get."""
+    for path in sorted(folder.glob(f".*{SUFFIX}")) if folder.is_dir() else ():
+        yield path, path.name.removeprefix(".").removesuffix(SUFFIX).rpartition(".")[0]
+
+
 @contextlib.contextmanager
 def _translated_errors(path: Path, *, only_machine: bool = False) -> Iterator[None]:
     """Turn an OSError about the output `path` into one clear line; `only_machine` leaves all but full disks alone."""

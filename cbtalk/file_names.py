@@ -18,6 +18,11 @@ def utf8_name(path: Path) -> Iterator[Path]:
         yield link
 
 
+def printable(text: str) -> str:
+    """Text as databases and terminals take it: bytes of file names that are no characters become escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def is_utf8(path: Path) -> bool:
     """Whether the name consists of characters; Python keeps other bytes of it as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in str(path))

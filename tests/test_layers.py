@@ -8,10 +8,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "digest", "file_names", "precision", "ranges"}
+FOUNDATION = {"errors", "atomic", "digest", "worker_process", "file_names", "precision", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
     "digest": set(),
+    "worker_process": set(),
     "atomic": {"errors"},
     "file_names": set(),
     "precision": set(),

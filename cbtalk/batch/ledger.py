@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cbtalk.atomic import SUFFIX
+from cbtalk.atomic import left_over
 from cbtalk.digest import digest_of
 from cbtalk.errors import InputError, OutputError, SystemFailure
+from cbtalk.file_names import printable
 
 NAME = "batch.sqlite3"
 State = Literal["waiting", "running", "done", "failed"]
@@ -217,24 +218,11 @@ def _await_workers(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sweep(outputs: Iterable[Path], cache: Path) -> int:
-    """Removes what killed renders left beside their outputs and in the cache; returns how many files."""
+def sweep(outputs: Iterable[Path], cache: Path) -> None:
+    """Removes what killed renders left beside their outputs and in the cache."""
     names: dict[Path, set[str]] = {}
     for output in outputs:
         names.setdefault(output.parent, set()).add(output.name)
-    left = [path for folder in names if folder.is_dir() for path in folder.glob(f".*{SUFFIX}")]
-    stray = [path for path in left if _target(path) in names[path.parent]]
-    stray += cache.glob(f".*{SUFFIX}") if cache.is_dir() else []
-    for path in stray:
+    stray = [path for folder in names for path, name in left_over(folder) if name in names[folder]]
+    for path in (*stray, *(path for path, _ in left_over(cache))):
         path.unlink(missing_ok=True)
-    return len(stray)
-
-
-def _target(temporary: Path) -> str:
-    """The name of the file that a temporary one was to become."""
-    return temporary.name.removeprefix(".").removesuffix(SUFFIX).rpartition(".")[0]
-
-
-def printable(text: str) -> str:
-    """Text as SQLite and terminals take it: bytes of file names that are no characters become escapes."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

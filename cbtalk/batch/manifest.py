@@ -10,7 +10,7 @@ from cbtalk.batch.job import Job
 from cbtalk.errors import CbtalkError, InputError
 from cbtalk.media.files import check_readable
 from cbtalk.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from cbtalk.render.option_words import parse_options
+from cbtalk.render.parse_options import parse_options
 
 SUFFIXES = (".csv", ".jsonl")
 _FILES = ("source", "driving", "output")

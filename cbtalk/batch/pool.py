@@ -1,21 +1,17 @@
 """Workers of a batch on one machine: processes that are replaced when they die."""
 
-import multiprocessing
-import signal
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from cbtalk.batch.job import Job
 from cbtalk.batch.worker import Outcome, Setting, serve
+from cbtalk.worker_process import death_in_words, end_worker, start_worker
 
-_CONTEXT = multiprocessing.get_context("spawn")  # a forked copy of a process with threads or a GPU is unusable
 _SOON = 100  # jobs among which a worker may choose
-_PATIENCE = 10.0  # seconds for a worker to end by itself
 
 
 @dataclass
@@ -31,7 +27,6 @@ class Pool:
     """Processes with one setting each; `give` hands out jobs, `outcomes` says how they ended."""
 
     def __init__(self, settings: Sequence[Setting]) -> None:
-        self._hold, self._alive = _CONTEXT.Pipe()  # closed by the system when this process dies
         self._workers = [self._start(setting) for setting in settings]
 
     @property
@@ -66,25 +61,16 @@ class Pool:
                 found.append((job, Outcome("crashed", self._replace(worker))))
         return found
 
-    def close(self, *, at_once: bool = False) -> None:
-        """End the workers: those at a job too, where `at_once`."""
+    def close(self) -> None:
+        """End the workers; jobs that they are at are wound up."""
         for worker in self._workers:
-            if at_once:
-                worker.process.terminate()
             worker.connection.close()
-        until = time.monotonic() + _PATIENCE
         for worker in self._workers:
-            worker.process.join(max(0.0, until - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self._hold.close()
-        self._alive.close()
+            end_worker(worker.process)
 
     def _start(self, setting: Setting) -> _Worker:
-        ours, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=serve, args=(theirs, self._alive, setting), name="cbtalk-worker")
-        process.start()
+        ours, theirs = Pipe()
+        process = start_worker(serve, theirs, setting)
         theirs.close()
         return _Worker(process, ours, setting)
 
@@ -92,13 +78,10 @@ class Pool:
         """Start a new process in the place of a dead one; says how that one died."""
         worker.process.join()
         worker.connection.close()
+        death = death_in_words(worker.process.exitcode)
         new = self._start(worker.setting)
-        code = worker.process.exitcode
         worker.process, worker.connection = new.process, new.connection
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            return f"the worker was ended by {name}{', perhaps for lack of memory' if -code == signal.SIGKILL else ''}"
-        return f"the worker ended with code {code}"
+        return f"its worker process died ({death})"
 
 
 def next_job(waiting: list[Job], source: Path | None) -> Job:

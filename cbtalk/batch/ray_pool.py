@@ -72,7 +72,7 @@ class RayPool:
                 found.append((job, Outcome("crashed", f"the worker was lost: {str(failure).splitlines()[0]}")))
         return found
 
-    def close(self, *, at_once: bool = False) -> None:
+    def close(self) -> None:
         """End the actors; the cluster stays."""
         for actor in self._actors:
             self._ray.kill(actor.handle)

@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from cbtalk import __version__
 from cbtalk.batch.job import Job
-from cbtalk.batch.ledger import Ledger, open_ledger, printable, sweep
+from cbtalk.batch.ledger import Ledger, open_ledger, sweep
 from cbtalk.batch.pool import Pool
 from cbtalk.batch.ray_pool import RayPool
 from cbtalk.batch.worker import Outcome, Setting
 from cbtalk.digest import combined
 from cbtalk.errors import SystemFailure
+from cbtalk.file_names import printable
 from cbtalk.model.checkpoint import weights_file
 
 MOTIONS = ".motions"  # folder of motion files, in that of the batch
@@ -134,7 +135,7 @@ class _Run:
                         self._enter(job, outcome, bar)
         finally:
             unfinished = pool.jobs()
-            pool.close(at_once=bool(unfinished))
+            pool.close()
             with suppress(SystemFailure):  # it is what ends the batch, and a running job waits again by itself
                 for job in unfinished:
                     self.ledger.put_back(output_name(job, self.folder))

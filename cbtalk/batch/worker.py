@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import signal
-import threading
 import traceback
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +16,9 @@ from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import worker_lock
 from cbtalk.errors import CbtalkError, SystemFailure
 from cbtalk.model.checkpoint import load
-from cbtalk.render.known import Known
+from cbtalk.render.cache import RenderCache
 from cbtalk.render.video import render_video
+from cbtalk.worker_process import as_worker
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Worker:
         torch.set_num_threads(setting.threads)
         keep_freed_memory()
         make_talker = partial(load, setting.weights, device="cpu" if setting.gpu is None else "cuda")
-        self._known = Known(make_talker, setting.motions, setting.motion_bytes)
+        self._cache = RenderCache(make_talker, setting.motions, setting.motion_bytes)
 
     def ready(self) -> None:
         """Returns once the worker is there."""
@@ -67,7 +66,7 @@ class Worker:
         """Renders a job; whatever goes wrong is told, in one line."""
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
-            report = render_video(job.source, job.driving, job.output, job.options, known=self._known)
+            report = render_video(job.source, job.driving, job.output, job.options, cache=self._cache)
         except SystemFailure as failure:
             return Outcome("machine", _one_line(failure))
         except CbtalkError as failure:
@@ -78,28 +77,18 @@ class Worker:
         return Outcome("done", None, report.frames, report.seconds, tuple(report.warnings))
 
 
-def serve(connection: Connection, alive: Connection, setting: Setting) -> None:
+def serve(connection: Connection, setting: Setting) -> None:
     """Answers every job that comes through `connection` with an Outcome, until the other side closes it.
 
-    `alive` is closed when the driver dies, and the process ends with it: a job without a driver would be begun again
-    by the next one.
+    A job without its batch would be begun again by the next one: so a lock tells that there is a worker.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interruption means
-    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
-    lock = worker_lock(setting.folder)
-    os.environ["CUDA_VISIBLE_DEVICES"] = "" if setting.gpu is None else str(setting.gpu)
-    worker = Worker(setting)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with as_worker(), contextlib.suppress(EOFError, BrokenPipeError):
+        _lock = worker_lock(setting.folder)  # held until the process ends
+        os.environ["CUDA_VISIBLE_DEVICES"] = "" if setting.gpu is None else str(setting.gpu)
+        worker = Worker(setting)
         while True:
             connection.send(worker.render(connection.recv()))
-    os.close(lock)
 
 
 def _one_line(failure: Exception) -> str:
     return " ".join(str(failure).split())
-
-
-def _end_with(alive: Connection) -> None:
-    with contextlib.suppress(EOFError, OSError):
-        alive.recv()
-    os._exit(1)

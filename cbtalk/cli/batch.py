@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from cbtalk.cli.machine import Device
+from cbtalk.cli.options import Device
 from cbtalk.errors import ConfigError
 
 

@@ -4,9 +4,8 @@ import sys
 from typing import Any, Literal
 
 from cbtalk.allocator import keep_freed_memory
+from cbtalk.cli.options import Device
 from cbtalk.errors import ConfigError
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 def use(device: Device, threads: int | None) -> Literal["cpu", "cuda"]:

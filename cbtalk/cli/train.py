@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from cbtalk.allocator import keep_freed_memory
-from cbtalk.cli.machine import Device, use
+from cbtalk.cli.machine import use
+from cbtalk.cli.options import Device
 
 MOST_WORKERS = 8  # by default: each takes some 400 MB
 

@@ -26,17 +26,17 @@ class SceneCuts:
 
     def __call__(self, image: NDArray[np.uint8]) -> bool:
         """Whether a new scene begins with this frame (H, W, 3) uint8 RGB; False for the first."""
-        cells = _cells(image)
+        cells = mean_colours(image)
         last, self._last = self._last, cells
         if last is None:
             return False
-        change = _change(last, cells)
+        now = change(last, cells)
         usual = median(self._changes)
-        self._changes.append(change)
-        return change > max(_SMALLEST, _TIMES * usual)
+        self._changes.append(now)
+        return now > max(_SMALLEST, _TIMES * usual)
 
 
-def _cells(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def mean_colours(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean colours on a grid, 0 to 1: (_GRID, _GRID, 3). Every few pixels are read, which is enough for a mean."""
     height, width = image.shape[:2]
     rows = (np.arange(_GRID * 4) + 0.5) * height // (_GRID * 4)
@@ -45,6 +45,6 @@ def _cells(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return picked.reshape(_GRID, 4, _GRID, 4, 3).mean(axis=(1, 3), dtype=np.float32) / np.float32(255)
 
 
-def _change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+def change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
     """Median over the cells of how much their colour changed: what moves in a part of the picture does not count."""
     return float(np.median(np.abs(after - before).mean(axis=2)))

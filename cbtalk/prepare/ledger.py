@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from cbtalk.errors import OutputError
 from cbtalk.faces import Square
+from cbtalk.file_names import printable
 from cbtalk.prepare.stretch import Reason, Stretch
 
 FILE = ".prepare.sqlite"
@@ -121,7 +122,7 @@ class Ledger:
         """Put down that nothing is left to do for a video."""
         note = "; ".join(warnings)
         self._connection.execute(
-            "update videos set state = 'done', note = ? where name = ?", [_text(note), os.fsencode(video)]
+            "update videos set state = 'done', note = ? where name = ?", [printable(note), os.fsencode(video)]
         )
 
     def fail(self, video: str, fingerprint: str, reason: str) -> None:
@@ -131,7 +132,7 @@ class Ledger:
             if self._connection.execute("select 1 from videos where name = ?", [key]).fetchone() is None:
                 self._begin(video, fingerprint, "failed", reason)
             self._connection.execute(
-                "update videos set state = 'failed', note = ? where name = ?", [_text(reason), key]
+                "update videos set state = 'failed', note = ? where name = ?", [printable(reason), key]
             )
 
     def forget(self, video: str) -> None:
@@ -141,7 +142,7 @@ class Ledger:
     def _begin(self, video: str, fingerprint: str, state: str, note: str) -> None:
         self._connection.execute("delete from videos where name = ?", [os.fsencode(video)])
         self._connection.execute(
-            "insert into videos values (?, ?, ?, ?)", [os.fsencode(video), fingerprint, state, _text(note)]
+            "insert into videos values (?, ?, ?, ?)", [os.fsencode(video), fingerprint, state, printable(note)]
         )
 
     @contextmanager
@@ -166,8 +167,3 @@ def _read(record: str) -> Stretch:
     if values["reason"] is not None:
         values["reason"] = Reason(values["reason"])
     return Stretch(**values)
-
-
-def _text(words: str) -> str:
-    """Words as SQLite takes them: names of files in them may be no text."""
-    return words.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

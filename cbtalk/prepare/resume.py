@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cbtalk.atomic import SUFFIX
+from cbtalk.atomic import left_over
 from cbtalk.prepare.annotations import Annotation
 from cbtalk.prepare.ledger import Ledger
 from cbtalk.prepare.options import PrepareOptions
@@ -15,14 +15,14 @@ from cbtalk.prepare.stretch import Stretch
 from cbtalk.prepare.work import Job
 
 # Of a clip or the report; other commands may be writing beside us.
-_PART = re.compile(rf"\..*(__\d{{3,}}(\.mp4)?|\.csv)\.[0-9a-f]{{8}}{re.escape(SUFFIX)}", re.DOTALL)
+_OURS = re.compile(r".*(__\d{3,}(\.mp4)?|\.csv)", re.DOTALL)
 
 
 def sweep(folders: Iterable[Path]) -> None:
     """Remove what a killed run was writing in these folders."""
     for folder in folders:
-        for path in folder.glob(f".*{SUFFIX}"):
-            if _PART.fullmatch(path.name):
+        for path, name in left_over(folder):
+            if _OURS.fullmatch(name):
                 _remove(path)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from cbtalk.errors import InputError
+from cbtalk.file_names import printable
 from cbtalk.media.clips import identity_of
 from cbtalk.media.kinds import VIDEO_SUFFIXES
 
@@ -76,7 +77,7 @@ def _plain(identity: str) -> str:
 
 def plain_name(*parts: str) -> str:
     """Names as one name, of characters that every file system and the terminal can take, and not too long."""
-    name = "-".join(parts).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    name = printable("-".join(parts))
     name = re.sub(r'[\x00-\x1f\x7f\\/:*?"<>|]', "-", name)
     return name if len(os.fsencode(name)) <= _LONGEST else f"{_cut(name)}-{_mark(name)}"
 

@@ -1,21 +1,17 @@
 """Worker processes, each with one job at a time, that end with their parent and whose crash costs one job only."""
 
 import contextlib
-import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from multiprocessing import connection, get_context, parent_process
-from types import FrameType
+from collections.abc import Generator, Iterable
+from multiprocessing import connection
 
 import torch
 
 from cbtalk.prepare.messages import Aborted, Done, Failed, Message, Progress
 from cbtalk.prepare.work import Job, work
+from cbtalk.worker_process import as_worker, death_in_words, end_worker, start_worker
 
-_SECONDS_TO_END = 5.0
 _SECONDS_OF_PROGRESS = 0.5  # between two messages of progress
 
 
@@ -55,9 +51,7 @@ class _Worker:
 
     def __init__(self, threads: int) -> None:
         self.pipe, other = connection.Pipe()
-        self._process = get_context("spawn").Process(target=_serve, args=(other, threads), daemon=True)
-        with _sigint_blocked():
-            self._process.start()
+        self._process = start_worker(_serve, other, threads)
         other.close()
 
     def give(self, job: Job) -> None:
@@ -67,13 +61,13 @@ class _Worker:
             self.pipe.send(job)
 
     def receive(self) -> Message:
-        """What it tells next, or that it is dead."""
+        """Its next message, or one that says that it is dead."""
         try:
             message: Message = self.pipe.recv()
         except (EOFError, OSError):
             self._process.join()
-            code = self._process.exitcode
-            return Failed(f"{self.job.source.path}: its worker process died ({_words(code)}); try it again alone")
+            death = death_in_words(self._process.exitcode)
+            return Failed(f"{self.job.source.path}: its worker process died ({death}); try it again alone")
         return message
 
     def is_alive(self) -> bool:
@@ -83,45 +77,15 @@ class _Worker:
     def end(self) -> None:
         """End it; a job that it is at is wound up."""
         self.pipe.close()
-        if self._process.is_alive():
-            self._process.terminate()
-        self._process.join(_SECONDS_TO_END)
-        self._process.kill()
-        self._process.join()
-
-
-def _words(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"exit code {exit_code}"
-    return f"{signal.Signals(-exit_code).name}{', perhaps out of memory' if exit_code == -9 else ''}"
-
-
-@contextlib.contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C, which the terminal sends to all: their parent ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        end_worker(self._process)
 
 
 def _serve(pipe: connection.Connection, threads: int) -> None:
     """Do jobs until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without masks
-    signal.signal(signal.SIGTERM, _end)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    try:
+    with as_worker(), contextlib.suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
             _do(pipe.recv(), pipe)
-    except (EOFError, OSError):  # the parent has closed the pipe, or is gone
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to unwind
 
 
 def _do(job: Job, pipe: connection.Connection) -> None:
@@ -134,17 +98,3 @@ def _do(job: Job, pipe: connection.Connection) -> None:
                     continue
                 told = time.monotonic()
             pipe.send(message)
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    """Unwind, so that what is half written is removed."""
-    raise SystemExit(128 + number)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_SECONDS_TO_END)
-    os._exit(1)

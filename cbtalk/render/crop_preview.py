@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import InputError
-from cbtalk.faces import FaceChoice, choose, find_faces, frame, from_left_to_right
+from cbtalk.faces import FaceChoice, choose, frame, from_left_to_right
 from cbtalk.media.images import read_image
 from cbtalk.render.destination import check_destination
+from cbtalk.render.framing import faces_in
 
 _FACE, _SQUARE = "#ffd400", "#00d26a"
 _LINE = 1 / 300  # of the picture's longer side
@@ -24,7 +24,7 @@ def crop_preview(source: Path, output: Path, choice: FaceChoice = "largest") -> 
     """
     check_destination(output, [source], (".png",))
     image = read_image(source)
-    faces = from_left_to_right(find_faces(torch.from_numpy(image).permute(2, 0, 1)))
+    faces = from_left_to_right(faces_in(image))
     if not faces:
         raise InputError(f"{source}: no face is found; give its square to render by --crop x,y,size, or --crop centre")
     square = frame(image, choose(faces, choice))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.render.cache import RenderCache
 from cbtalk.render.driving import DrivingFrame, View, at_most, read_driving
 from cbtalk.render.driving_view import driving_view
 from cbtalk.render.extract import batches, extract_motion
-from cbtalk.render.known import Known
 from cbtalk.render.motion_changes import cut, smoothed
 from cbtalk.render.motion_file import Motion, load_motion
 from cbtalk.render.options import RenderOptions
@@ -42,15 +42,21 @@ class Batch(NamedTuple):
 class DrivingSide:
     """A driving video, or a motion file, which has no `info`.
 
-    motion: of all its frames, where the options need it, a file has it, or `known` keeps motions; None where it is
+    motion: of all its frames, where the options need it, a file has it, or `cache` keeps motions; None where it is
     found on the way. What is chosen, cut or held goes into `report`.
     """
 
     def __init__(
-        self, path: Path, info: VideoInfo | None, options: RenderOptions, known: Known, report: Report, progress: bool
+        self,
+        path: Path,
+        info: VideoInfo | None,
+        options: RenderOptions,
+        cache: RenderCache,
+        report: Report,
+        progress: bool,
     ) -> None:
         self.path, self.info, self.report = path, info, report
-        self._known, self._options, self._progress = known, options, progress
+        self._cache, self._options, self._progress = cache, options, progress
         self.motion = self._whole_motion()
 
     @property
@@ -91,7 +97,7 @@ class DrivingSide:
 
     def _look(self, report: Report) -> View:
         assert self.info is not None
-        size = self._known.talker.image_size
+        size = self._cache.talker.image_size
         return driving_view(self.path, self.info, self._options.driving, size, report, progress=self._progress)
 
     def _whole_motion(self) -> Motion | None:
@@ -104,8 +110,8 @@ class DrivingSide:
             if not needed:
                 return None
             motion = self._extract(self._view, self.report)
-        elif needed or self._known.keeps_motions:
-            motion = self._known.motion(
+        elif needed or self._cache.keeps_motions:
+            motion = self._cache.motion(
                 self.path, options, self.report, lambda report: self._extract(self._look(report), report)
             )
         else:
@@ -113,10 +119,10 @@ class DrivingSide:
         return smoothed(motion, options.smooth)
 
     def _load(self) -> Motion:
-        talker = self._known.talker
+        talker = self._cache.talker
         return load_motion(self.path, fingerprint=talker.motion_fingerprint(), num_keypoints=talker.config.keypoints)
 
     def _extract(self, view: View, report: Report) -> Motion:
         assert self.info is not None
-        options, talker = self._options.driving, self._known.talker
+        options, talker = self._options.driving, self._cache.talker
         return extract_motion(talker, self.path, self.info, view, options, report, progress=self._progress)

@@ -1,6 +1,6 @@
 """What the model sees of a driving video: a square that is given, or one found by its faces in a look beforehand."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +8,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cbtalk.errors import InputError
-from cbtalk.faces import Face, Find, SquarePath, choose, cut, fixed_square, following, people_of, resting
+from cbtalk.faces import SquarePath, cut, fixed_square, following, resting
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.render.driving import View, at_most, crop_view, read_driving
 from cbtalk.render.framing import faces_in, in_words
 from cbtalk.render.options import DrivingOptions
+from cbtalk.render.people import Looks, chosen
 from cbtalk.render.report import Report
 
-# In each scene a face is looked for on frames so many seconds apart, at least; where more than so many frames were
-# looked at, every second one is forgotten and they are twice as far apart from then on.
+# `Looks` of each scene.
 RESTING_SECONDS, RESTING_LOOKS = 0.2, 32
 FOLLOWING_SECONDS, FOLLOWING_LOOKS = 0.1, 4096
-
-_GROWN = 2.0  # multiple of the boxes by which a face is known again: it may move by its width between two looks
-_IN_VIEW = 0.25  # of the time of the one longest in view, from which on a person counts
 
 
 def driving_view(
@@ -68,30 +65,11 @@ class _Scene:
     path: SquarePath | None = None
 
 
-@dataclass
-class _Looks:
-    """The faces of a scene's frames, evenly spread: (seconds, faces)."""
-
-    seconds: float  # apart, at least
-    limit: int
-    found: list[tuple[float, list[Face]]] = field(default_factory=list)
-
-    def due(self, time: float) -> bool:
-        """Whether a frame is to be looked at."""
-        return not self.found or time > self.found[-1][0] + 0.99 * self.seconds
-
-    def add(self, time: float, faces: list[Face]) -> None:
-        """What was found; where that is too much, every second look is forgotten."""
-        self.found.append((time, faces))
-        if len(self.found) > self.limit:
-            self.found, self.seconds = self.found[::2], 2 * self.seconds
-
-
 def _look(path: Path, expected: int | None, options: DrivingOptions, progress: bool) -> list[_Scene]:
     """The scenes of a video of about so many frames."""
     spread = (FOLLOWING_SECONDS, FOLLOWING_LOOKS) if options.follow else (RESTING_SECONDS, RESTING_LOOKS)
     scenes: list[_Scene] = []
-    looks = _Looks(*spread)
+    looks = Looks(*spread)
     frames = read_driving(path, _whole, options.max_frames, options.span)
     for frame in tqdm(frames, desc="faces", total=expected, unit="frame", disable=None if progress else True):
         time = float(frame.pts * frame.time_base)
@@ -99,7 +77,7 @@ def _look(path: Path, expected: int | None, options: DrivingOptions, progress: b
             if scenes:
                 _settle(scenes[-1], looks, options)
             scenes.append(_Scene(time))
-            looks = _Looks(*spread)
+            looks = Looks(*spread)
         if frame.held is None and looks.due(time):
             looks.add(time, faces_in(frame.image))
     _settle(scenes[-1], looks, options)
@@ -110,18 +88,16 @@ def _whole(image: NDArray[np.uint8], scene: int, time: float) -> NDArray[np.uint
     return image
 
 
-def _settle(scene: _Scene, looks: _Looks, options: DrivingOptions) -> None:
+def _settle(scene: _Scene, looks: Looks, options: DrivingOptions) -> None:
     """Choose the person of a scene, and set the square around the face."""
-    people = people_of(([Find(time, face) for face in faces] for time, faces in looks.found), grown=_GROWN)
-    people = [person for person in people if len(person) >= _IN_VIEW * len(people[0])]
+    people = looks.people()
     scene.people = len(people)
     if not people:
         return
-    chosen = people[0]
-    if options.face != "longest" and not (isinstance(options.face, int) and options.face > len(people)):
-        face = choose([person[0].face for person in people], options.face)
-        chosen = next(person for person in people if person[0].face is face)
-    scene.path = following(chosen) if options.follow else resting(fixed_square(find.face for find in chosen))
+    # Where a scene has fewer people than the number asked for, it is the one longest in view.
+    absent = isinstance(options.face, int) and options.face > len(people)
+    finds = chosen(people, "longest" if absent else options.face)
+    scene.path = following(finds) if options.follow else resting(fixed_square(find.face for find in finds))
 
 
 def _filled(scenes: list[_Scene]) -> list[SquarePath]:

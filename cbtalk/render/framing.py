@@ -1,4 +1,4 @@
-"""What the model sees of a source: a square that is given, or found by its face."""
+"""The square of a source that the model sees: given, or found by its face."""
 
 from pathlib import Path
 
@@ -16,18 +16,11 @@ from cbtalk.render.report import Report
 Place = Crop | Square  # in a source: a crop that is given, or the square of a face
 
 
-def source_picture(
-    path: Path, image: NDArray[np.uint8], options: RenderOptions, size: int, report: Report
-) -> NDArray[np.uint8]:
-    """What the model sees of a source image (H, W, 3): (size, size, 3), the crop or the square of a face.
+def source_place(path: Path, image: NDArray[np.uint8], options: RenderOptions, report: Report) -> Place:
+    """The place in a source image (H, W, 3) that is animated: the crop, or the square of a face.
 
     Raises InputError where there is no face and no crop is given.
     """
-    return picture_of(image, source_place(path, image, options, report), size)
-
-
-def source_place(path: Path, image: NDArray[np.uint8], options: RenderOptions, report: Report) -> Place:
-    """Where that is in the image; raises as `source_picture`."""
     if options.crop is not None:
         return options.crop
     faces = faces_in(image)

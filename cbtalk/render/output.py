@@ -32,18 +32,21 @@ class Output:
     surroundings: Surroundings | None = None
 
 
-def output_of(source: Source, engine: Engine, options: RenderOptions, report: Report) -> Output:
-    """What the options ask for. Where the whole source is too large and scaled down, `report` takes note."""
+def output_of(source: Source, picture: Image8, engine: Engine, options: RenderOptions, report: Report) -> Output:
+    """The output that the options ask for; `picture` is the source as the model sees it.
+
+    Where the whole source is too large and scaled down, `report` takes note.
+    """
     size = engine.talker.image_size
     if options.paste:
-        return _whole(source, engine, options.output_size, report)
+        return _whole(source, picture, engine, options.output_size, report)
     if options.output_size is not None:
         side = options.output_size
         return Output(side, side, lambda pictures, images: (_resized(picture, side, side) for picture in pictures))
     return Output(3 * size if options.compare else size, size, lambda pictures, images: iter(pictures))
 
 
-def _whole(source: Source, engine: Engine, longer: int | None, report: Report) -> Output:
+def _whole(source: Source, picture: Image8, engine: Engine, longer: int | None, report: Report) -> Output:
     """The source with its square animated, at its own size or with a `longer` side."""
     height, width = source.image.shape[:2]
     if longer is None and max(height, width) > MOST_SIDE:
@@ -52,7 +55,6 @@ def _whole(source: Source, engine: Engine, longer: int | None, report: Report) -
     scale = 1.0 if longer is None else longer / max(height, width)
     h, w = max(16, round(height * scale)), max(16, round(width * scale))
     x, y, side, angle = source.square
-    [picture] = source.pictures([source.image], engine.talker.image_size)
     colours = colour_difference(picture, engine.unmoved())
     paste = Paste(h, w, Square(x * w / width, y * h / height, side * scale, angle), colours)
     if source.video is not None:

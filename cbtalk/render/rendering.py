@@ -55,7 +55,7 @@ class Rendering:
         self._begin()
         timing = self.driving.timing
 
-        output = output_of(self.source, self.engine, self.options, self.report)
+        output = output_of(self.source, self.picture, self.engine, self.options, self.report)
         with (
             VideoWriter(
                 self.report.output,

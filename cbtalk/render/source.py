@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cbtalk.faces import Square
 from cbtalk.media.images import read_image
 from cbtalk.media.kinds import VIDEO_SUFFIXES
+from cbtalk.render.cache import RenderCache
 from cbtalk.render.framing import Place, picture_of, source_place, square_of
-from cbtalk.render.known import Known
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.report import Report
 from cbtalk.render.source_video import SourceVideo, video_place
@@ -41,7 +41,7 @@ class Source:
 
 
 @contextmanager
-def open_source(path: Path, options: RenderOptions, known: Known, report: Report) -> Iterator[Source]:
+def open_source(path: Path, options: RenderOptions, cache: RenderCache, report: Report) -> Iterator[Source]:
     """The source in a file, a video where its name says so. `report` notes what was chosen and what is wrong with it.
 
     Raises InputError where it cannot be read, or has no face and no crop is given.
@@ -49,12 +49,12 @@ def open_source(path: Path, options: RenderOptions, known: Known, report: Report
     with ExitStack() as stack:
         if path.suffix.lower() not in VIDEO_SUFFIXES - _ANIMATIONS:
             image = read_image(path)
-            place = known.place(path, options, report, lambda own: source_place(path, image, options, own))
+            place = cache.place(path, options, report, lambda own: source_place(path, image, options, own))
             yield Source(path, image, place, None)
             return
         video = stack.enter_context(SourceVideo(path))
         report.file_warnings.extend(video.warnings)
-        place = known.place(path, options, report, lambda own: video_place(path, options, own))
+        place = cache.place(path, options, report, lambda own: video_place(path, options, own))
         yield Source(path, video.first, place, video)
         if video.undecoded:
             lost = f"{video.undecoded} of its frames could not be decoded; those before them are shown longer"

@@ -1,25 +1,23 @@
 """A source that is a video: its frames by their times, and the place in them that is animated."""
 
 from collections.abc import Generator
-from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cbtalk.errors import InputError
-from cbtalk.faces import Face, choose, find_faces, fixed_square, tracks_of
+from cbtalk.faces import fixed_square
 from cbtalk.media.video_reader import BadFrame, Frame, open_video
-from cbtalk.render.framing import Place
+from cbtalk.render.framing import Place, faces_in, in_words
 from cbtalk.render.options import RenderOptions
+from cbtalk.render.people import Looks, chosen
 from cbtalk.render.report import Report
 
-LOOKED_AT = 120  # frames in which faces are looked for, about
-_IN_VIEW = 0.25  # of the time of the one longest in view, from which on a person counts
+LOOK_SECONDS, MOST_LOOKS = 0.2, 64  # of `Looks`
 
 
 class SourceVideo:
@@ -77,21 +75,21 @@ def video_place(path: Path, options: RenderOptions, report: Report) -> Place:
     """
     if options.crop is not None:
         return options.crop
-    with closing(_faces_of_frames(path)) as frames:
-        tracks = sorted(tracks_of(frames), key=len, reverse=True)
-    if not tracks:
+    people = _looks(path).people()
+    if not people:
         raise InputError(f"{path}: no face is found in the video; give its square by --crop x,y,size, or --crop centre")
-    people = [track for track in tracks if len(track) > _IN_VIEW * len(tracks[0])]
-    face = choose([person[0] for person in people], options.face)
+    person = chosen(people, options.face)
     if len(people) > 1:
-        report.notes.append(f"{path}: {len(people)} people; --face chooses another than the one animated")
-    return fixed_square(next(person for person in people if person[0] is face))
+        words = in_words(options.face)
+        report.notes.append(f"{path}: {len(people)} people; animated is {words} (--face chooses another)")
+    return fixed_square(find.face for find in person)
 
 
-def _faces_of_frames(path: Path) -> Generator[list[Face], None, None]:
-    """The faces of frames spread evenly over a video."""
+def _looks(path: Path) -> Looks:
+    """Faces of frames spread evenly over a video."""
+    looks = Looks(LOOK_SECONDS, MOST_LOOKS)
     with open_video(path) as reader:
-        step = max(1, (reader.info.frames or 0) // LOOKED_AT) if reader.info.frames else 10
-        for number, picture in enumerate(reader):
-            if number % step == 0 and isinstance(picture, Frame):
-                yield find_faces(torch.from_numpy(picture.image).permute(2, 0, 1))
+        for frame in reader:
+            if isinstance(frame, Frame) and looks.due(time := float(frame.pts * frame.time_base)):
+                looks.add(time, faces_in(frame.image))
+    return looks

@@ -10,13 +10,13 @@ from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS
 from cbtalk.model.checkpoint import load
 from cbtalk.precision import float32_convolutions
+from cbtalk.render.cache import RenderCache
 from cbtalk.render.destination import check_destination
 from cbtalk.render.driving import video_info
 from cbtalk.render.driving_side import DrivingSide
 from cbtalk.render.driving_view import driving_view
 from cbtalk.render.engine import Engine, encode_source
 from cbtalk.render.extract import extract_motion
-from cbtalk.render.known import Known
 from cbtalk.render.motion_changes import smoothed
 from cbtalk.render.motion_file import save_motion
 from cbtalk.render.options import DrivingOptions, RenderOptions
@@ -38,14 +38,14 @@ def render_video(
     weights: str | Path = "mini",
     device: str = "cpu",
     progress: bool = False,
-    known: Known | None = None,
+    cache: RenderCache | None = None,
 ) -> Report:
     """Animate the portrait `source` by `driving`, a video or a motion file, into the video `output`.
 
     `source` is a picture, or a video of which every frame is animated at its own time; the output ends with the
     shorter of the two videos. Memory does not depend on the length of the videos, but for the driving's keypoints where
     the motion must be known as a whole: for its best frame, smoothed, or as a loop. The driving video's time stamps and
-    sound are kept. `weights` is a name or file for `cbtalk.load`; `known`, where given, has the model, and what it
+    sound are kept. `weights` is a name or file for `cbtalk.load`; `cache`, where given, has the model, and what it
     keeps is not worked out again. Progress goes to standard error where that is a terminal.
 
     Raises InputError, WeightsError, OutputError or SystemFailure; `output` is then as it was before.
@@ -56,10 +56,10 @@ def render_video(
     for sound in sounds:
         check_sound(sound)
     report = Report(output)
-    known = known or Known(partial(load, weights, device=device))
-    with open_source(source, options, known, report) as opened:
+    cache = cache or RenderCache(partial(load, weights, device=device))
+    with open_source(source, options, cache, report) as opened:
         info = _info(driving, options)
-        talker = known.talker
+        talker = cache.talker
         started = time.monotonic()
         [picture] = opened.pictures([opened.image], talker.image_size)
         if info is not None:
@@ -67,12 +67,12 @@ def render_video(
         engine = Engine(
             talker,
             picture,
-            known.state(source, options, lambda: encode_source(talker, picture[None])),
+            cache.state(source, options, lambda: encode_source(talker, picture[None])),
             relative=options.motion == "relative",
             adapt_scale=options.adapt_scale,
             strength=options.strength,
         )
-        side = DrivingSide(driving, info, options, known, report, progress)
+        side = DrivingSide(driving, info, options, cache, report, progress)
         Rendering(engine, opened, picture, side, options, report, progress).run()
     report.seconds = time.monotonic() - started
     return report

@@ -15,10 +15,10 @@ from cbtalk.render import RenderOptions
 from cbtalk.render.report import Report
 
 
-def serve(connection: Connection, alive: Connection, setting: Setting) -> None:
+def serve(connection: Connection, setting: Setting) -> None:
     """`cbtalk.batch.worker.serve` with `render` in the place of the model."""
     vars(worker)["render_video"] = render
-    worker.serve(connection, alive, setting)
+    worker.serve(connection, setting)
 
 
 class Worker(worker.Worker):
@@ -29,7 +29,7 @@ class Worker(worker.Worker):
         super().__init__(setting)
 
 
-def render(source: Path, driving: Path, output: Path, options: RenderOptions, *, known: object) -> Report:
+def render(source: Path, driving: Path, output: Path, options: RenderOptions, *, cache: object) -> Report:
     """Writes a file, and a line to the log of calls beside it, unless the source's name says otherwise."""
     with (output.parent / "calls").open("a", errors="surrogateescape") as log:
         log.write(f"{output.name}\n")

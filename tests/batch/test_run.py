@@ -62,7 +62,7 @@ def test_jobs_that_fail_stop_no_other(tmp_path: Path) -> None:
     assert (summary.done, summary.failed) == (2, 3)
     text = "\n".join(summary.errors)
     assert f"line 2: wrong2.mp4: {tmp_path}/wrong.png: is wrong" in text
-    assert "line 3: killed3.mp4: the worker was ended by SIGKILL" in text
+    assert "line 3: killed3.mp4: its worker process died (SIGKILL" in text
     assert "line 4: bug4.mp4: internal: ZeroDivisionError: oh" in text
 
 

@@ -10,14 +10,15 @@ from PIL import Image
 from cbtalk.errors import InputError
 from cbtalk.render import RenderOptions
 from cbtalk.render.crop_preview import crop_preview
-from cbtalk.render.framing import source_picture
+from cbtalk.render.framing import picture_of, source_place
 from cbtalk.render.report import Report
 from tests.render.photos import scene
 
 
 def the_source(image: NDArray[np.uint8], **options: object) -> tuple[NDArray[np.uint8], Report]:
     report = Report(Path("out.mp4"))
-    return source_picture(Path("p.png"), image, RenderOptions(**options), 128, report), report  # type: ignore[arg-type]
+    place = source_place(Path("p.png"), image, RenderOptions(**options), report)  # type: ignore[arg-type]
+    return picture_of(image, place, 128), report
 
 
 def alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

@@ -17,7 +17,7 @@ from cbtalk.media.video_writer import VideoWriter
 from cbtalk.media.yuv import Surroundings
 from cbtalk.model.talker import Talker
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
-from cbtalk.render.known import Known
+from cbtalk.render.cache import RenderCache
 from tests.media.synthetic import numbered, write_clip
 from tests.render.conftest import frames_of, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
@@ -235,8 +235,8 @@ def test_faults_of_a_source_video_are_one_line(fake: FakeTalker, make_clip: Make
 
 def test_a_source_video_rests_where_the_driving_motion_is_not_finite(make_clip: MakeClip, tmp_path: Path) -> None:
     talker = FakeTalker(blind_to=level(7))
-    known = Known(lambda: cast(Talker, talker))
+    shared = RenderCache(lambda: cast(Talker, talker))
     source, driving = moving(tmp_path, [20, 30, 40, 45]), make_clip([7, 7, 5, 9])
-    report = render_video(source, driving, tmp_path / "o.mp4", WHOLE_VIDEO, known=known)
+    report = render_video(source, driving, tmp_path / "o.mp4", WHOLE_VIDEO, cache=shared)
     assert report.not_finite == 2 and report.frames == 4
     assert [middle(frame.image, CropBox(0, 0, 48)) for frame in frames_of(tmp_path / "o.mp4")][2:] == [40, 49]

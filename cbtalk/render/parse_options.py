@@ -21,23 +21,27 @@ def option_names() -> list[str]:
     return sorted(_parsers())
 
 
-def parse_options(words: Mapping[str, str]) -> RenderOptions:
+def parse_options(words: Mapping[str, object]) -> RenderOptions:
     """The options that some words ask for, the rest at their defaults; dashes and underscores are the same.
+
+    Text is read; numbers, True and False are taken as they are, and None is the default.
 
     Raises InputError or ConfigError for a name that is none, a value that cannot be, or values that contradict.
     """
     parsers = _parsers()
     source: dict[str, Any] = {}
     driving: dict[str, Any] = {}
-    for word, text in words.items():
+    for word, value in words.items():
         name = word.replace("-", "_")
         if name not in parsers:
             raise InputError(f"{word}: no such option; the options are {', '.join(parsers)}")
         of_driving, field, parse = parsers[name]
+        if value is None:
+            continue
         try:
-            (driving if of_driving else source)[field] = parse(text.strip())
+            (driving if of_driving else source)[field] = parse(value.strip()) if isinstance(value, str) else value
         except ValueError as failure:
-            raise InputError(f"{word} {text!r}: must be {failure}") from failure
+            raise InputError(f"{word} {value!r}: must be {failure}") from failure
         except CbtalkError as failure:
             raise type(failure)(f"{word}: {failure}") from failure
     return RenderOptions(**source, driving=DrivingOptions(**driving))

@@ -1,20 +1,21 @@
 """Options from words are those of the command line."""
 
-import inspect
+from dataclasses import fields
 
 import pytest
 
-from cbtalk.cli.render import render
+from cbtalk.cli.options import Faces, Movement, Part, Result
 from cbtalk.errors import CbtalkError
 from cbtalk.media.crop import CropBox
 from cbtalk.render import DrivingOptions, RenderOptions
-from cbtalk.render.option_words import option_names, parse_options
+from cbtalk.render.parse_options import option_names, parse_options
 
-OF_THE_COMMAND = {"source", "driving", "output", "weights", "threads", "device", "quiet"}
+GROUPS = (Faces, Movement, Part, Result)
 
 
-def test_names_are_those_of_the_command_line() -> None:
-    assert set(option_names()) == set(inspect.signature(render).parameters) - OF_THE_COMMAND
+def test_names_and_defaults_are_those_of_the_command_line() -> None:
+    assert sorted(option_names()) == sorted(field.name for group in GROUPS for field in fields(group))
+    assert parse_options({name: value for group in GROUPS for name, value in vars(group()).items()}) == RenderOptions()
 
 
 def test_nothing_gives_the_defaults() -> None:
@@ -36,6 +37,9 @@ def test_values_of_every_kind() -> None:
         motion="absolute", compare=True, crop=CropBox(3, 4, 50), face=2, driving=driving
     )
     assert parse_options({"driving_face": "10,20"}).driving.face == (10, 20)
+    assert parse_options({"batch_size": 7, "compare": True, "audio": None}) == RenderOptions(
+        compare=True, driving=DrivingOptions(batch_size=7)
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ from PIL import Image
 
 from cbtalk.errors import InputError
 from cbtalk.model.talker import Talker
-from cbtalk.render import DrivingOptions, RenderOptions, known, render_video
-from cbtalk.render.known import Known
+from cbtalk.render import DrivingOptions, RenderOptions, cache, render_video
+from cbtalk.render.cache import RenderCache
 from tests.render.conftest import numbers_of
 from tests.render.fake_talker import FakeTalker, level
 
 PLAIN = RenderOptions(crop="centre", driving=DrivingOptions(crop="centre"))
 
 
-def sharing(talker: FakeTalker, motions: Path | None = None, motion_bytes: int = 0) -> Known:
-    return Known(lambda: cast(Talker, talker), motions, motion_bytes)
+def sharing(talker: FakeTalker, motions: Path | None = None, motion_bytes: int = 0) -> RenderCache:
+    return RenderCache(lambda: cast(Talker, talker), motions, motion_bytes)
 
 
 class Counting(FakeTalker):
@@ -52,11 +52,11 @@ def test_sources_and_motions_are_worked_out_once(
     first, second = make_clip([10, 20, 30, 40], "1.mp4"), make_clip([5, 15, 25], "2.mp4")
     expected = []
     for clip in (first, second):
-        render_video(portrait, clip, tmp_path / "alone.mp4", PLAIN, known=sharing(FakeTalker()))
+        render_video(portrait, clip, tmp_path / "alone.mp4", PLAIN, cache=sharing(FakeTalker()))
         expected.append(numbers_of(tmp_path / "alone.mp4"))
     for _ in range(2):
         for clip, numbers in zip((first, second), expected, strict=True):
-            report = render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, known=shared)
+            report = render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, cache=shared)
             assert numbers_of(tmp_path / "out.mp4") == numbers and report.frames == len(numbers)
     assert talker.sources == 1
     assert talker.frames == 1 + 4 + 3  # the source, and every driving frame
@@ -70,7 +70,7 @@ def test_motions_outlive_the_process_and_follow_content_and_options(
     def frames_seen(options: RenderOptions = PLAIN, path: Path = clip) -> int:
         before = talker.frames
         shared = sharing(talker, tmp_path / "motions", 1 << 20)
-        render_video(portrait, path, tmp_path / "out.mp4", options, known=shared)
+        render_video(portrait, path, tmp_path / "out.mp4", options, cache=shared)
         return talker.frames - before - 1
 
     assert frames_seen() == 4
@@ -92,10 +92,10 @@ def test_a_changed_source_is_read_again(
 ) -> None:
     shared = sharing(talker)
     clip = make_clip([10, 10])
-    render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, known=shared)
+    render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, cache=shared)
     before = numbers_of(tmp_path / "out.mp4")
     Image.fromarray(np.full((60, 60, 3), 160, np.uint8)).save(portrait)
-    render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, known=shared)
+    render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, cache=shared)
     assert numbers_of(tmp_path / "out.mp4") != before and talker.sources == 2
 
 
@@ -103,7 +103,7 @@ def test_notes_are_told_again(talker: Counting, tmp_path: Path, portrait: Path, 
     clip = make_clip([10, 20, 30])
     shared = sharing(talker, tmp_path / "motions", 1 << 20)
     talker.blind_to = level(30)
-    reports = [render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, known=shared) for _ in range(2)]
+    reports = [render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, cache=shared) for _ in range(2)]
     assert reports[0].notes == reports[1].notes and "not finite" in reports[0].notes[0]
 
 
@@ -112,20 +112,20 @@ def test_the_longest_unused_goes_first(
 ) -> None:
     motions = tmp_path / "motions"
     clips = [make_clip([number, 20], f"{number}.mp4") for number in (1, 2, 3)]
-    render_video(portrait, clips[0], tmp_path / "out.mp4", PLAIN, known=sharing(talker, motions, 1 << 20))
+    render_video(portrait, clips[0], tmp_path / "out.mp4", PLAIN, cache=sharing(talker, motions, 1 << 20))
     (oldest,) = motions.iterdir()
     room = 2 * oldest.stat().st_size + 100
     os.utime(oldest, (1, 1))
     shared = sharing(talker, motions, room)
     for clip in clips[1:]:
-        render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, known=shared)
+        render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, cache=shared)
     assert len(list(motions.iterdir())) == 2 and not oldest.exists()
-    monkeypatch.setattr(known, "SOURCES", 1)
+    monkeypatch.setattr(cache, "SOURCES", 1)
     other = tmp_path / "other.png"
     other.write_bytes(portrait.read_bytes())
     for source in (other, portrait):
         before = talker.sources
-        render_video(source, clips[2], tmp_path / "out.mp4", PLAIN, known=shared)
+        render_video(source, clips[2], tmp_path / "out.mp4", PLAIN, cache=shared)
         assert talker.sources == before + 1
 
 
@@ -139,5 +139,5 @@ def test_faults_of_the_inputs_show_before_the_model_is_loaded(tmp_path: Path, ma
             make_clip([1, 2]),
             tmp_path / "out.mp4",
             PLAIN,
-            known=Known(cast(Callable[[], Talker], never)),
+            cache=RenderCache(cast(Callable[[], Talker], never)),
         )

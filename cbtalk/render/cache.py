@@ -1,4 +1,4 @@
-"""What renders of one process share: the model, sources that are encoded already, and motions of driving videos."""
+"""The cache of renders of one process: the model, encoded sources, and motions of driving videos in files."""
 
 import os
 from collections import OrderedDict
@@ -22,7 +22,7 @@ T = TypeVar("T")
 SOURCES = 8  # encoded sources that are kept: 60 MB each at 256 pixels
 
 
-class Known:
+class RenderCache:
     """Sources in memory and motions in files, so that what several renders need is worked out once.
 
     motions: a folder for motion files, named by the content of video, model and options, of which the longest unused

@@ -1,0 +1,85 @@
+"""Options that commands share, in groups; the names are those of `cbtalk.render.parse_options`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a command runs with."""
+
+    weights: str = "mini"
+    """A bundled model's name or a weights file."""
+    threads: int | None = None
+    """CPU threads for the model."""
+    device: Device = "auto"
+    """Where the model runs; auto takes the GPU if there is one."""
+    quiet: bool = False
+    """No progress and no final line; warnings and errors only."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of the driving video, or motion file, that is used, and how it is taken."""
+
+    start: float = 0.0
+    """Seconds to leave out; the sound is cut with it."""
+    duration: float | None = None
+    """Seconds to take; to its end without it."""
+    max_frames: int | None = None
+    """Stop after this many frames."""
+    batch_size: int = 4
+    """Frames that the model takes at once."""
+    smooth: float = 0.0
+    """Time constant in seconds of a smoothing of the motion that delays nothing; 0.025 takes out shaking."""
+    follow: bool = False
+    """Let the square move with the driving face, for people who walk through the picture."""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces: that of the source, and that of the driving video."""
+
+    crop: str | None = None
+    """Square of the source to animate, x,y,size in pixels, or centre; that of a face without it."""
+    face: str = "largest"
+    """Which face of the source: largest, its number from left to right, or x,y near it."""
+    driving_crop: str | None = None
+    """Square of the driving video to watch, x,y,size in pixels, or centre; that of a face without it."""
+    driving_face: str = "longest"
+    """Which face to watch: longest (in view), largest, its number from left to right, or x,y near it."""
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How the source moves."""
+
+    motion: Literal["relative", "absolute"] = "relative"
+    """Move the source as the driving face moves, or put it where the driving face is."""
+    strength: float = 1.0
+    """How strongly to move in relative motion: 0 (not at all) to 2 (twice as much as the driving face)."""
+    adapt_scale: bool = False
+    """Multiply relative motion by the ratio of the two faces' sizes."""
+    best_frame: bool = False
+    """Measure relative motion from the driving frame of each scene most like the source, not its first."""
+    loop: Literal["ping-pong", "cross-fade"] | None = None
+    """Make one period that a player can repeat without a jump: forth and back, or its end blended into its beginning.
+    It has no sound but that of --audio."""
+    fade: float = 0.5
+    """Seconds that the blending of a cross-faded loop takes, at most half of the motion."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is written."""
+
+    paste: bool = False
+    """Write the whole source, at its own size (at most 4096 pixels), with the animated square in its place."""
+    output_size: int | None = None
+    """Side of the output in pixels, even; with --paste that of the longer side."""
+    compare: bool = False
+    """Write source, driving and result side by side."""
+    audio: str | None = None
+    """A file whose sound is taken instead of the driving video's, from --start on and played once; or none."""
