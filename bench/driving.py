@@ -1,4 +1,4 @@
-"""How a raw driving video is framed: `python -m bench.driving --clips FOLDER --models FOLDER [--frames N] [--every N]`.
+"""The framing of raw driving videos: `python -m bench.driving --clips FOLDER --models FOLDER [--frames N] [--every N]`.
 
 Each prepared clip is pasted into a photo of other content, 1280 x 720, off centre, at rest and on a walk, and rendered
 as `cbtalk render` renders it without a crop. Its first frame is the source, so the landmark error (that of `cbtalk

@@ -1,4 +1,4 @@
-"""What pasting the animated square back costs, in likeness and in time, and pictures of it to look at.
+"""The cost of pasting the animated square back, in likeness and in time, and pictures of it to look at.
 
 python -m bench.paste quality --portraits FOLDER --driving CLIP
 python -m bench.paste sheet --portraits FOLDER --driving CLIP -o SHEET.png

@@ -1,4 +1,4 @@
-"""How raw videos become training clips: `python -m bench.prepare --clips FOLDER [--training FOLDER]`.
+"""Raw videos made into training clips: `python -m bench.prepare --clips FOLDER [--training FOLDER]`.
 
 Pads clips into videos of 1280 x 720, two people side by side and a cut to two others, and prepares training clips of
 them: how the squares agree with the known ones, whether each clip shows one person of one scene, and how fast it is.

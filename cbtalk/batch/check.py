@@ -1,4 +1,4 @@
-"""What is wrong with the files of a batch, found before any work begins."""
+"""Faults of the files of a batch, found before any work begins."""
 
 from collections.abc import Callable, Iterable
 from functools import cache

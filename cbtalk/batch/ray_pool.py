@@ -92,7 +92,7 @@ class RayPool:
 
 
 def cluster_workers(address: str, threads: int) -> tuple[int, bool]:
-    """How many workers a cluster has room for, and whether they are GPUs."""
+    """The number of workers that a cluster has room for, and whether they are GPUs."""
     ray = _connected(address)
     try:
         resources = ray.cluster_resources()

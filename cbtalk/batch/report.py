@@ -19,7 +19,7 @@ _COLUMNS = ("output", "state", "attempts", "frames", "seconds", "error")
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """How many jobs are in each state, and those that failed or run, for a terminal."""
+    """Counts of jobs by state, and those that failed or run, for a terminal."""
     states = Counter(entry.state for entry in entries)
     frames, seconds = totals(entries)
     lines = [f"{states[state]:6d} {state}" for state in STATES]

@@ -30,7 +30,7 @@ _TICK = 0.2  # seconds between looks at what the user wants
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How a batch is worked through.
+    """Options of the work on a batch.
 
     weights: a name or file for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of
     each worker on the CPU. ray: address of a cluster of Ray whose actors are the workers, None for this machine.

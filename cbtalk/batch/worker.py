@@ -23,7 +23,7 @@ from cbtalk.worker_process import as_worker
 
 @dataclass(frozen=True)
 class Setting:
-    """What a worker is told once.
+    """Settings of a worker, told once.
 
     folder: of the batch; weights: for `cbtalk.load`; gpu: the number of its GPU, None for the CPU; threads: of torch on
     the CPU; motions: folder of motion files that are kept from job to job, and how many bytes they may take.

@@ -8,7 +8,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Machine:
-    """What a command runs with."""
+    """The model and the machine of a command."""
 
     weights: str = "mini"
     """A bundled model's name or a weights file."""
@@ -54,7 +54,7 @@ class Faces:
 
 @dataclass(frozen=True)
 class Movement:
-    """How the source moves."""
+    """The way the source moves."""
 
     motion: Literal["relative", "absolute"] = "relative"
     """Move the source as the driving face moves, or put it where the driving face is."""
@@ -73,7 +73,7 @@ class Movement:
 
 @dataclass(frozen=True)
 class Result:
-    """What is written."""
+    """The pictures and the sound of the output."""
 
     paste: bool = False
     """Write the whole source, at its own size (at most 4096 pixels), with the animated square in its place."""

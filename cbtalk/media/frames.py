@@ -1,4 +1,4 @@
-"""What a video reader gives: facts about the whole, and frames one by one."""
+"""Frames of a video as its reader gives them, and facts about the whole."""
 
 from dataclasses import dataclass
 from fractions import Fraction

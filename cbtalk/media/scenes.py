@@ -46,5 +46,5 @@ def mean_colours(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """Median over the cells of how much their colour changed: what moves in a part of the picture does not count."""
+    """Median change of colour over the cells: what moves in a part of the picture does not count."""
     return float(np.median(np.abs(after - before).mean(axis=2)))

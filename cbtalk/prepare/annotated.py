@@ -1,4 +1,4 @@
-"""Which stretches of an annotated video become clips."""
+"""Training clips planned by annotations of a video."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What is done in an output folder, kept so that a run that was killed at any moment goes on where it was."""
+"""The ledger of an output folder, by which a run that was killed at any moment goes on where it was."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a worker process tells about the video that it works on."""
+"""Messages of a worker process about the video that it works on."""
 
 from dataclasses import dataclass
 

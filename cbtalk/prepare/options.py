@@ -1,4 +1,4 @@
-"""What training clips have to be like."""
+"""Options of prepare: the training clips that are wanted."""
 
 import hashlib
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Which stretches of a scene become clips: one person each, whom a fixed square holds."""
+"""Training clips planned in a scene: stretches of one person each, whom a fixed square holds."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""Whether a clip is sharp and moves: measured on the face region of its pictures, at one scale whatever their size.
+"""Sharpness and motion of a clip, measured on the face region of its pictures at one scale whatever their size.
 
 How the figures lie for clips that are good for training, and for spoiled ones: docs/decisions/prepare.md.
 """

@@ -1,4 +1,4 @@
-"""What an earlier run left to do, and what of it is out of date."""
+"""Jobs that an earlier run left, and clips of it that are out of date."""
 
 import hashlib
 import re

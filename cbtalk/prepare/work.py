@@ -1,4 +1,4 @@
-"""What is done with one video: its stretches are planned, then cut, and each step is told."""
+"""Work on one video: its stretches are planned, then cut, and each step is told."""
 
 from collections import Counter
 from collections.abc import Generator, Iterator

@@ -51,7 +51,7 @@ class RenderCache:
         return self._motions is not None
 
     def place(self, path: Path, options: RenderOptions, report: Report, find: Callable[[Report], Place]) -> Place:
-        """Where the face of a source picture lies, found where it is not known; `report` gets the notes of that."""
+        """The place of the face in a source, found where it is not kept; `report` gets the notes of that."""
 
         def found() -> tuple[Place, list[str]]:
             finding = Report(report.output)
@@ -108,7 +108,7 @@ class RenderCache:
 
 
 def _kept(kept: OrderedDict[object, T], key: object, make: Callable[[], T]) -> T:
-    """What is kept under a key, made where it is not; the longest unused is given up."""
+    """The value kept under a key, made where there is none; the longest unused is given up."""
     if key not in kept:
         kept[key] = make()
     kept.move_to_end(key)

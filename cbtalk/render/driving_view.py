@@ -1,4 +1,4 @@
-"""What the model sees of a driving video: a square that is given, or one found by its faces in a look beforehand."""
+"""The square of a driving video that the model sees: given, or found by its faces in a look beforehand."""
 
 from dataclasses import dataclass
 from pathlib import Path

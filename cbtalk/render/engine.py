@@ -25,7 +25,7 @@ class Rendered(NamedTuple):
 
 @torch.inference_mode()
 def encode_source(talker: Talker, sources: NDArray[np.uint8]) -> SourceState:
-    """What depends on source pictures (B, S, S, 3) uint8 alone."""
+    """Everything that depends on source pictures (B, S, S, 3) uint8 alone."""
     device = next(talker.parameters()).device
     return talker.encode_source(to_pictures(upload(torch.from_numpy(sources), device)))
 

@@ -1,4 +1,4 @@
-"""What becomes of a motion that is known as a whole: it is cut, then smoothed, then made to loop."""
+"""Changes of a motion that is known as a whole: it is cut, then smoothed, then made to loop."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a motion file tells about itself."""
+"""Facts about a motion file, for its user."""
 
 from pathlib import Path
 

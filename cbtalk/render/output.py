@@ -1,4 +1,4 @@
-"""What a render writes: the model's squares, enlarged ones, or the source with its square animated."""
+"""The output of a render: the model's squares, enlarged ones, or the source with its square animated."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

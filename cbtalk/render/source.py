@@ -1,4 +1,4 @@
-"""What is animated: a picture, or a video of which each frame is animated at its own time."""
+"""The source of a render: a picture, or a video of which each frame is animated at its own time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
