@@ -9,6 +9,7 @@ from cbtalk import _native, _triton, ranges
 from cbtalk.ops.backends import choose
 from cbtalk.ops.kernel_op import KernelOp
 from cbtalk.reference import flow_warp as reference
+from cbtalk.reference.layout import in_layout_of, memory_format
 
 _PADDINGS = ("zeros", "border", "reflection")  # by their numbers in the raw ops, which are aten's
 # The kernels address a picture with 32-bit offsets.
@@ -138,9 +139,7 @@ def _fake_forward(
     feature: Tensor, flow: Tensor, occlusion: Tensor | None, height: int, width: int, align_corners: bool, padding: int
 ) -> Tensor:
     shape = (flow.shape[0] * flow.shape[1], feature.shape[1], height, width)
-    return torch.empty(
-        shape, dtype=feature.dtype, device=feature.device, memory_format=reference.memory_format(feature)
-    )
+    return torch.empty(shape, dtype=feature.dtype, device=feature.device, memory_format=memory_format(feature))
 
 
 def _fake_backward(
@@ -156,7 +155,7 @@ def _fake_backward(
     deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     none = torch.empty(0, device=feature.device)
-    grad_feature = torch.empty(feature.shape, device=feature.device, memory_format=reference.memory_format(feature))
+    grad_feature = torch.empty(feature.shape, device=feature.device, memory_format=memory_format(feature))
     return (
         grad_feature if need_feature else none,
         flow.new_empty(flow.shape) if need_flow else none.clone(),
@@ -173,7 +172,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     feature, flow, occlusion = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
-    grad_output = reference.in_layout_of(feature, grad_output)
+    grad_output = in_layout_of(feature, grad_output)
     deterministic = torch.are_deterministic_algorithms_enabled()
     gradients = _BACKWARD_OP(
         ctx.backend, grad_output, feature, flow, occlusion, ctx.align_corners, ctx.padding, *needed, deterministic

@@ -11,7 +11,7 @@ from cbtalk.ops.backends import choose
 from cbtalk.ops.kernel_op import KernelOp
 from cbtalk.ops.layout import is_channels_last
 from cbtalk.reference import group_norm as reference
-from cbtalk.reference.flow_warp import in_layout_of
+from cbtalk.reference.layout import in_layout_of
 
 _ON_GPU = (torch.float32, torch.float16, torch.bfloat16)
 

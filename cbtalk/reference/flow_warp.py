@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cbtalk.reference.layout import in_layout_of
+
 # A coordinate this far out misses the picture under either mapping; clamping to it keeps what follows finite.
 _FAR_OUTSIDE = 4.0
 
@@ -50,19 +52,6 @@ def flow_warp(
     warped = warped.transpose(1, 2).reshape(B * N, C, Ho, Wo)
     warped = in_layout_of(feature, warped.to(feature.dtype))
     return warped.unflatten(0, (B, N)) if flow.dim() == 5 else warped
-
-
-def memory_format(feature: Tensor) -> torch.memory_format:
-    """Channels_last where the channels (B, C, H, W) lie next to one another, else contiguous."""
-    return torch.channels_last if feature.stride(1) == 1 and feature.stride(3) != 1 else torch.contiguous_format
-
-
-def in_layout_of(feature: Tensor, image: Tensor) -> Tensor:
-    """The image (B, C, H, W), dense, with the channels innermost if those of the feature are; a copy if it is not."""
-    if memory_format(feature) == torch.channels_last:
-        # Not contiguous(memory_format=...), which torch.func.vmap refuses.
-        return image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    return image.contiguous()
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
