@@ -83,3 +83,5 @@ class Result:
     """Write source, driving and result side by side."""
     audio: str | None = None
     """A file whose sound is taken instead of the driving video's, from --start on and played once; or none."""
+    encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
+    """H.264 encoder; auto is libx264. h264_nvenc needs an NVIDIA GPU that can encode (A100, H100 and H200 cannot)."""

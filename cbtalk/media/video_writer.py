@@ -7,26 +7,25 @@ from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import av
 import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import OutputError
 from cbtalk.media.audio_track import AudioTrack
+from cbtalk.media.encoder import Encoder, check_encoder, name_of, settings
 from cbtalk.media.yuv import BT709, Surroundings, ToYuv, ToYuvInPlace
 
 SYNTHETIC_NOTICE = "Synthetic video made with cbtalk: the motion shown was not performed by the person shown."
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> FFmpeg's name of the container
 
 _LIMITED_RANGE = 1
-# Of a large picture that mostly stands still, x264's rate control and presets cost far more than coding what moves:
-# a constant quantiser needs no look ahead.
-_MOSTLY_STILL = {"qp": "18", "preset": "ultrafast", "x264-params": "cabac=1:8x8dct=1"}
 
 
 class VideoWriter:
@@ -49,6 +48,7 @@ class VideoWriter:
         audio_start: Fraction = Fraction(0),
         metadata: Mapping[str, str] | None = None,
         surroundings: Surroundings | None = None,
+        encoder: Encoder = "auto",
         crf: int = 18,
         preset: str = "medium",
     ) -> None:
@@ -58,9 +58,9 @@ class VideoWriter:
         time_base: seconds per tick of the pts. audio_from: file whose sound is carried over, up to the end of the last
         picture, on the same clock as the pts; audio_start: seconds on that clock at which the pts are 0. metadata:
         entries of the container, over a comment that says that the video is synthetic. surroundings: a larger picture
-        that stands still; the video has its size and the pictures lie in it. crf: x264's quality, smaller is better.
-        preset: x264's, slower is smaller. With surroundings, a constant quantiser and a fast preset take the place of
-        both.
+        that stands still; the video has its size and the pictures lie in it. encoder: of `encoder`. crf: x264's
+        quality, smaller is better. preset: x264's, slower is smaller. With surroundings, a constant quantiser and a
+        fast preset take the place of both.
 
         Raises OutputError for a suffix other than .mp4, .mov and .mkv.
         """
@@ -71,21 +71,28 @@ class VideoWriter:
         self._rate, self._time_base = rate, time_base
         self._audio_from, self._audio_start = audio_from, audio_start
         self._metadata = {"comment": SYNTHETIC_NOTICE, **(metadata or {})}
-        self._encoder_options = {"crf": str(crf), "preset": preset}
+        self._kind: Encoder = encoder
         self._pending: av.VideoFrame | None = None  # the last picture so far
         self._to_yuv: ToYuv | ToYuvInPlace = ToYuv()
         if surroundings is not None:
             self._video_size = (surroundings.image.shape[1], surroundings.image.shape[0])
             self._to_yuv = ToYuvInPlace(surroundings, width, height)
-            self._encoder_options = _MOSTLY_STILL
+        still = surroundings is not None
+        self._encoder_options = settings(name_of(encoder), crf=crf, preset=preset, mostly_still=still)
 
     @property
     def audio(self) -> str | None:
         """How the sound is carried over: "copied", "re-encoded to AAC", or None without sound."""
         return self._track.how if self._track else None
 
+    @property
+    def _even_size(self) -> tuple[int, int]:
+        width, height = self._video_size
+        return width + width % 2, height + height % 2
+
     def __enter__(self) -> Self:
         """Create the temporary file. Raises OutputError where it cannot be, InputError for a bad `audio_from`."""
+        check_encoder(self._kind, *self._even_size)
         self._file = self._opened()
         self._file.__enter__()
         return self
@@ -165,16 +172,17 @@ class VideoWriter:
         return {"movflags": "+faststart", **finer}
 
     def _add_encoder(self) -> None:
-        width, height = self._video_size
-        self._encoder = self._container.add_stream(
-            "libx264",
+        width, height = self._even_size
+        stream = self._container.add_stream(
+            name_of(self._kind),
             rate=self._rate,
             options=self._encoder_options,
-            width=width + width % 2,
-            height=height + height % 2,
+            width=width,
+            height=height,
             pix_fmt="yuv420p",
             time_base=self._time_base,
         )
+        self._encoder = cast(VideoStream, stream)
         context = self._encoder.codec_context
         context.flags |= Flags.frame_duration  # packets last as long as their frames
         context.colorspace = context.color_primaries = context.color_trc = BT709

@@ -8,6 +8,7 @@ from typing import Literal
 from cbtalk.errors import ConfigError
 from cbtalk.faces import FaceChoice
 from cbtalk.media.crop import Crop
+from cbtalk.media.encoder import Encoder
 from cbtalk.media.span import Span
 from cbtalk.model.smooth import SMOOTHEST
 
@@ -68,7 +69,7 @@ class RenderOptions:
     `fade` seconds. audio: where the sound comes from: the driving video (which a loop leaves without), a file, nowhere.
     paste: the result is laid back into the whole source, instead of being the output itself. output_size: the side of
     the result in pixels, with paste the longer side of the output; None for the model's own size, with paste for the
-    source's.
+    source's. encoder: of the output.
     """
 
     motion: Literal["relative", "absolute"] = "relative"
@@ -83,6 +84,7 @@ class RenderOptions:
     audio: Path | Literal["driving", "none"] = "driving"
     paste: bool = False
     output_size: int | None = None
+    encoder: Encoder = "auto"
     driving: DrivingOptions = DrivingOptions()
 
     def __post_init__(self) -> None:

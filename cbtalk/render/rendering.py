@@ -66,6 +66,7 @@ class Rendering:
                 audio_from=self._sound(),
                 audio_start=self.options.driving.span.ticks(timing.time_base)[0] * timing.time_base,
                 surroundings=output.surroundings,
+                encoder=self.options.encoder,
             ) as writer,
             tqdm(
                 desc="render", total=self.driving.frames, unit="frame", disable=None if self.progress else True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cbtalk.errors import InputError
 from cbtalk.media.audio_track import check_sound
+from cbtalk.media.encoder import check_encoder
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS
 from cbtalk.model.checkpoint import load
@@ -55,6 +56,7 @@ def render_video(
     check_destination(output, [source, driving, Path(weights), *sounds], VIDEO_SUFFIXES)
     for sound in sounds:
         check_sound(sound)
+    check_encoder(options.encoder)
     report = Report(output)
     cache = cache or RenderCache(partial(load, weights, device=device))
     with open_source(source, options, cache, report) as opened:

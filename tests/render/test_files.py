@@ -1,6 +1,7 @@
 """What becomes of a driving video's length and faults, and of places that cannot be written."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from PIL import Image
 from cbtalk.errors import OutputError
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
-from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
+from cbtalk.render import DrivingOptions, RenderOptions, render_video, video, write_motion
 from tests.media.synthetic import numbered, write_clip
-from tests.render.conftest import frames_of
+from tests.media.test_encoder import no_nvenc
+from tests.render.conftest import frames_of, left_in
 from tests.render.fake_talker import FakeTalker
 
 CENTRE = RenderOptions(motion="absolute", crop="centre", driving=DrivingOptions(crop="centre", batch_size=2))
@@ -97,3 +99,15 @@ def test_places_without_a_file_of_that_name_are_refused(
     for name in ("n" * 252 + ".mp4", "loop.mp4"):
         with pytest.raises(OutputError):
             render_video(portrait, driving, tmp_path / name, CENTRE)
+
+
+@no_nvenc
+def test_an_encoder_that_cannot_be_opened_ends_it_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, portrait: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(video, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    driving = write_clip(tmp_path / "driving.mp4", [numbered(i) for i in range(3)])
+    before = left_in(tmp_path)
+    with pytest.raises(OutputError, match="h264_nvenc"):
+        render_video(portrait, driving, tmp_path / "out.mp4", replace(CENTRE, encoder="h264_nvenc"))
+    assert left_in(tmp_path) == before
