@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cbtalk.media.alpha import over_white
 from cbtalk.media.colour import ToSrgb, signal_of
+from cbtalk.media.threads import decoding_threads
 
 # Without the last three flags swscale is off by up to 3 levels on flat colours; with them by at most 1.
 _ACCURATE = (
@@ -33,7 +34,7 @@ class UprightRgb:
         """Settle the size from the first frame; `pixel_aspect` is a pixel's width over its height, None if unknown."""
         self._aspect = pixel_aspect if pixel_aspect and Fraction(1, 4) <= pixel_aspect <= 4 else Fraction(1)
         self._matrix = _display_matrix(first)
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._threads = VideoReformatter(), decoding_threads()
         self._to_srgb: ToSrgb | None = None
         self._stored = self._square_pixels(first)
         turned = _is_turned(self._matrix)
@@ -52,7 +53,7 @@ class UprightRgb:
             if self._to_srgb is None or self._to_srgb.signal != signal:
                 self._to_srgb = ToSrgb(signal)
             wide = self._reformatter.reformat(
-                frame, format="gbrp16le", src_colorspace=matrix, interpolation=_ACCURATE, threads=1
+                frame, format="gbrp16le", src_colorspace=matrix, interpolation=_ACCURATE, threads=self._threads
             )
             frame, matrix = self._to_srgb(wide), None
         converted = self._reformatter.reformat(
@@ -62,7 +63,7 @@ class UprightRgb:
             format="rgba" if alpha else "rgb24",
             src_colorspace=matrix,
             interpolation=_ACCURATE,
-            threads=1,
+            threads=self._threads,
         )
         image = cast(NDArray[np.uint8], converted.to_ndarray())
         return _turn(_fitted(over_white(image) if alpha else image, self._stored), self._matrix)

@@ -21,13 +21,13 @@ from cbtalk.media.display_order import DisplayOrder, Lost, Shown
 from cbtalk.media.files import check_readable, check_size
 from cbtalk.media.frames import BadFrame, Frame, VideoInfo
 from cbtalk.media.span import WHOLE, Span, cut, first_needed
+from cbtalk.media.threads import decoding_threads
 from cbtalk.media.timeline import Timeline, average_rate
 from cbtalk.media.upright import UprightRgb
 
 __all__ = ["BadFrame", "Frame", "VideoInfo", "VideoReader", "open_video"]
 
 _MOST_PIXELS = 2**26  # 8192 x 8192: more is a damaged or hostile header
-_MOST_THREADS = 8  # each holds frames of its own
 
 
 def open_video(path: str | os.PathLike[str], span: Span = WHOLE) -> "VideoReader":
@@ -65,7 +65,7 @@ class VideoReader:
         self._span, self._skipped = span, first_needed(path, span.start)
         self._decoder = decoder_of(stream)
         self._decoder.thread_type = "AUTO"
-        self._decoder.thread_count = min(os.cpu_count() or 1, _MOST_THREADS)
+        self._decoder.thread_count = decoding_threads()
         self._time_base = stream.time_base or Fraction(1, 1000)
         rate = average_rate(stream)
         self._step = max(1, round(1 / (rate * self._time_base)))  # ticks from frame to frame

@@ -20,6 +20,7 @@ from cbtalk.atomic import atomic_path
 from cbtalk.errors import OutputError
 from cbtalk.media.audio_track import AudioTrack
 from cbtalk.media.encoder import Encoder, check_encoder, name_of, settings
+from cbtalk.media.threads import ENCODING
 from cbtalk.media.yuv import BT709, Surroundings, ToYuv, ToYuvInPlace
 
 SYNTHETIC_NOTICE = "Synthetic video made with cbtalk: the motion shown was not performed by the person shown."
@@ -184,6 +185,7 @@ class VideoWriter:
         )
         self._encoder = cast(VideoStream, stream)
         context = self._encoder.codec_context
+        context.thread_count = ENCODING
         context.flags |= Flags.frame_duration  # packets last as long as their frames
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = _LIMITED_RANGE
