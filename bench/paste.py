@@ -64,7 +64,7 @@ def animated(talker: Talker, picture: Image8, driving: Keypoints) -> tuple[Engin
 def pasted(image: Image8, square: Square, engine: Engine, picture: Image8, frames: Image8) -> Iterator[Image8]:
     """A photo (H, W, 3) with the frames of its square in it."""
     height, width = image.shape[:2]
-    paste = Paste(height, width, square, colour_difference(picture, engine.unmoved()))
+    paste = Paste(height, width, square, colour_difference(picture, engine.unmoved()[0]))
     for one in frames:
         result = image.copy()
         paste.box.of(result)[:] = paste(image, one)
