@@ -9,7 +9,8 @@ quality: every portrait lies eight times in a photo of something else, as in `be
 motion are compared in the coordinates of the portrait's own square, S x S pixels: A of the original portrait, B of the
 square found in the photo, C the photo with B pasted back into it. Pixels that the portrait or the square found does not
 cover are left out of all. Printed is PSNR(B, A) - PSNR(C, A), means over the frames: what pasting back costs. Under the
-feather at the rim the photo is meant to be seen, which does not move; so the same follows without the feather's pixels.
+feather at the rim the photo is meant to be seen, which does not move; so the same follows without the feather's pixels,
+and then PSNR(A, P) - PSNR(C, P) against the portrait P itself, whole square: which of A and C has kept more of it.
 """
 
 import math
@@ -42,6 +43,7 @@ from cbtalk.render.paste import FEATHER, Paste, colour_difference
 
 Image8 = NDArray[np.uint8]
 MOMENTS = 8  # of the driving clip, evenly spread
+MEASURES = ("whole square, PSNR(B, A)", "without the feather, PSNR(B, A)", "whole square, PSNR(A, P)")
 
 
 def driving_keypoints(talker: Talker, clip: Path) -> Keypoints:
@@ -64,7 +66,7 @@ def animated(talker: Talker, picture: Image8, driving: Keypoints) -> tuple[Engin
 def pasted(image: Image8, square: Square, engine: Engine, picture: Image8, frames: Image8) -> Iterator[Image8]:
     """A photo (H, W, 3) with the frames of its square in it."""
     height, width = image.shape[:2]
-    paste = Paste(height, width, square, colour_difference(picture, engine.unmoved()))
+    paste = Paste(height, width, square, colour_difference(picture, engine.unmoved()[0]))
     for one in frames:
         result = image.copy()
         paste.box.of(result)[:] = paste(image, one)
@@ -100,7 +102,7 @@ def within(square: Square, other: Square, size: int) -> Square:
 def costs_in(
     talker: Talker, portrait: Image8, known: Square, original: Image8, motion: Keypoints, image: Image8, place: Square
 ) -> list[tuple[float, float]]:
-    """(PSNR(B, A), PSNR(C, A)) of one photo in which a portrait's square lies at `place`; then without the feather."""
+    """PSNR before and after pasting, for each of MEASURES, of one photo in which a portrait lies at `place`."""
     size = talker.image_size
     face = largest(image)
     assert face is not None
@@ -114,7 +116,10 @@ def costs_in(
     for margin in (0.0, FEATHER * size):
         pixels = covered(known, (0, len(portrait)), size) & covered(view, (margin, size - margin), size)
         rows.append((mean_psnr(plain, original, pixels), mean_psnr(whole, original, pixels)))
-    return rows
+        if margin == 0:
+            still = np.broadcast_to(cut(portrait, known, size), original.shape)
+            against = mean_psnr(original, still, pixels), mean_psnr(whole, still, pixels)
+    return [*rows, against]
 
 
 def quality(portraits: Path, driving: Path, weights: str = "mini") -> None:
@@ -136,11 +141,11 @@ def quality(portraits: Path, driving: Path, weights: str = "mini") -> None:
 
 
 def _print_costs(rows: list[list[tuple[float, float]]]) -> None:
-    for name, pairs in zip(("whole", "without the feather"), zip(*rows, strict=True), strict=True):
+    for name, pairs in zip(MEASURES, zip(*rows, strict=True), strict=True):
         plain, costs = [b for b, _ in pairs], [b - c for b, c in pairs]
         most = sum(cost <= 1.5 for cost in costs)
         print(
-            f"  {name}: PSNR(B, A) {statistics.mean(plain):.2f} dB; cost mean {statistics.mean(costs):.2f} dB, largest "
+            f"  {name}: {statistics.mean(plain):.2f} dB; cost mean {statistics.mean(costs):.2f} dB, largest "
             f"{max(costs):.2f}, at most 1.5 in {most} of {len(costs)}",
             flush=True,
         )

@@ -18,6 +18,7 @@ from cbtalk.render.options import DrivingOptions, RenderOptions
 from cbtalk.render.report import Report
 
 T = TypeVar("T")
+Places = tuple[Place, ...]  # of each scene of a source
 
 SOURCES = 8  # encoded sources that are kept: 60 MB each at 256 pixels
 
@@ -32,7 +33,7 @@ class RenderCache:
     def __init__(self, make_talker: Callable[[], Talker], motions: Path | None = None, motion_bytes: int = 0) -> None:
         self._make_talker = make_talker
         self._motions, self._motion_bytes = motions, motion_bytes
-        self._places: OrderedDict[object, tuple[Place, list[str]]] = OrderedDict()
+        self._places: OrderedDict[object, tuple[Places, list[str]]] = OrderedDict()
         self._states: OrderedDict[object, SourceState] = OrderedDict()
         self._digests: dict[object, str] = {}
 
@@ -50,16 +51,16 @@ class RenderCache:
         """Whether motions outlive a render."""
         return self._motions is not None
 
-    def place(self, path: Path, options: RenderOptions, report: Report, find: Callable[[Report], Place]) -> Place:
-        """The place of the face in a source, found where it is not kept; `report` gets the notes of that."""
+    def places(self, path: Path, options: RenderOptions, report: Report, find: Callable[[Report], Places]) -> Places:
+        """The places of the face in a source, found where they are not kept; `report` gets the notes of that."""
 
-        def found() -> tuple[Place, list[str]]:
+        def found() -> tuple[Places, list[str]]:
             finding = Report(report.output)
             return find(finding), finding.notes
 
-        place, notes = _kept(self._places, _source_key(path, options), found)
+        places, notes = _kept(self._places, _source_key(path, options), found)
         report.notes.extend(notes)
-        return place
+        return places
 
     def state(self, path: Path, options: RenderOptions, encode: Callable[[], SourceState]) -> SourceState:
         """A source that is encoded, or was."""

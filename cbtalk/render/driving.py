@@ -53,6 +53,11 @@ def crop_view(crop: Crop, size: int) -> View:
     return lambda image, scene, time: square(image, crop, size)
 
 
+def whole_view(image: NDArray[np.uint8], scene: int, time: float) -> NDArray[np.uint8]:
+    """The view of whole frames."""
+    return image
+
+
 def at_most(frames: int | None, limit: int | None) -> int | None:
     """How many frames to expect, for a progress bar; None where neither number is known."""
     return min((number for number in (frames, limit) if number is not None), default=None)

@@ -6,9 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.render.cache import RenderCache
@@ -19,6 +16,7 @@ from cbtalk.render.motion_changes import cut, smoothed
 from cbtalk.render.motion_file import Motion, load_motion
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.report import Report
+from cbtalk.render.source_video import SourceFrame
 
 
 class Batch(NamedTuple):
@@ -29,7 +27,7 @@ class Batch(NamedTuple):
     frames: list[DrivingFrame]  # empty where the pictures are not needed
     keypoints: Keypoints | None
     duration: int | None  # ticks for which the last of them is shown if nothing follows
-    sources: Sequence[NDArray[np.uint8]] = ()  # (H, W, 3): where a video is the source, its image for each frame
+    sources: Sequence[SourceFrame] = ()  # where a video is the source, its image for each frame
 
     def first(self, count: int) -> "Batch":
         """The first frames of it."""

@@ -70,8 +70,8 @@ class Engine:
 
     @torch.inference_mode()
     def unmoved(self) -> NDArray[np.uint8]:
-        """The source as the model makes it, in the pose that it has: (S, S, 3) uint8."""
-        return to_frames(self.talker.animate_keypoints(self.state, self.state.keypoints))[0]
+        """The sources as the model makes them, in the pose that they have: (B, S, S, 3) uint8."""
+        return to_frames(self.talker.animate_keypoints(self.state, self.state.keypoints))
 
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:

@@ -14,6 +14,7 @@ from cbtalk.render.options import MOST_SIDE, RenderOptions
 from cbtalk.render.paste import Paste, colour_difference
 from cbtalk.render.report import Report
 from cbtalk.render.source import Source
+from cbtalk.render.source_video import SourceFrame
 
 Image8 = NDArray[np.uint8]
 
@@ -23,13 +24,15 @@ class Output:
     """Pictures of width x height pixels, and those that stand still around them, if any.
 
     finish: pictures of the model (B, S, S, 3) and the whole images of their sources, empty where a photo is the source,
-    to the pictures that are written.
+    to the pictures that are written. meet: called with the images of a source video and their parts that the model sees
+    (B, S, S, 3), when the engine has taken those and before their pictures are finished.
     """
 
     width: int
     height: int
-    finish: Callable[[Image8, Sequence[Image8]], Iterator[Image8]]
+    finish: Callable[[Image8, Sequence[SourceFrame]], Iterator[Image8]]
     surroundings: Surroundings | None = None
+    meet: Callable[[Sequence[SourceFrame], Image8], None] = lambda frames, pictures: None
 
 
 def output_of(source: Source, picture: Image8, engine: Engine, options: RenderOptions, report: Report) -> Output:
@@ -39,41 +42,65 @@ def output_of(source: Source, picture: Image8, engine: Engine, options: RenderOp
     """
     size = engine.talker.image_size
     if options.paste:
-        return _whole(source, picture, engine, options.output_size, report)
+        h, w = _whole_size(source, options.output_size, report)
+        return (
+            _whole_photo(source, picture, engine, h, w) if source.video is None else _whole_video(source, engine, h, w)
+        )
     if options.output_size is not None:
         side = options.output_size
-        return Output(side, side, lambda pictures, images: (_resized(picture, side, side) for picture in pictures))
-    return Output(3 * size if options.compare else size, size, lambda pictures, images: iter(pictures))
+        return Output(side, side, lambda pictures, frames: (_resized(picture, side, side) for picture in pictures))
+    return Output(3 * size if options.compare else size, size, lambda pictures, frames: iter(pictures))
 
 
-def _whole(source: Source, picture: Image8, engine: Engine, longer: int | None, report: Report) -> Output:
-    """The source with its square animated, at its own size or with a `longer` side."""
+def _whole_size(source: Source, longer: int | None, report: Report) -> tuple[int, int]:
+    """Height and width of the whole source, at its own size or with a `longer` side."""
     height, width = source.image.shape[:2]
     if longer is None and max(height, width) > MOST_SIDE:
         longer = MOST_SIDE
         report.notes.append(f"{source.path}: is {width} x {height} pixels; the output's longer side is {longer}")
     scale = 1.0 if longer is None else longer / max(height, width)
-    h, w = max(16, round(height * scale)), max(16, round(width * scale))
-    x, y, side, angle = source.square
-    colours = colour_difference(picture, engine.unmoved())
-    paste = Paste(h, w, Square(x * w / width, y * h / height, side * scale, angle), colours)
-    if source.video is not None:
+    return max(16, round(height * scale)), max(16, round(width * scale))
 
-        def each(pictures: Image8, images: Sequence[Image8]) -> Iterator[Image8]:
-            for picture, image in zip(pictures, images, strict=True):
-                result = np.array(_resized(image, h, w))
-                paste.box.of(result)[:] = paste(result, picture)
-                yield result
 
-        return Output(w, h, each)
+def _whole_photo(source: Source, picture: Image8, engine: Engine, h: int, w: int) -> Output:
+    """A photo with its square animated."""
+    paste = Paste(h, w, _scaled(source, 0, h, w), colour_difference(picture, engine.unmoved()[0]))
     photo = _resized(source.image, h, w)
     left, top, right, bottom = paste.box
     return Output(
         right - left,
         bottom - top,
-        lambda pictures, images: (paste(photo, picture) for picture in pictures),
+        lambda pictures, frames: (paste(photo, picture) for picture in pictures),
         Surroundings(photo, left, top),
     )
+
+
+def _whole_video(source: Source, engine: Engine, h: int, w: int) -> Output:
+    """A video with the square of each scene animated, in colours compared at the scene's first frame."""
+    pastes: dict[int, Paste] = {}
+
+    def meet(frames: Sequence[SourceFrame], pictures: Image8) -> None:
+        new = {frame.scene: index for index, frame in reversed(list(enumerate(frames))) if frame.scene not in pastes}
+        if new:
+            unmoved = engine.unmoved()
+            for scene, index in new.items():
+                colours = colour_difference(pictures[index], unmoved[index])
+                pastes[scene] = Paste(h, w, _scaled(source, scene, h, w), colours)
+
+    def finish(pictures: Image8, frames: Sequence[SourceFrame]) -> Iterator[Image8]:
+        for picture, frame in zip(pictures, frames, strict=True):
+            paste, result = pastes[frame.scene], np.array(_resized(frame.image, h, w))
+            paste.box.of(result)[:] = paste(result, picture)
+            yield result
+
+    return Output(w, h, finish, meet=meet)
+
+
+def _scaled(source: Source, scene: int, h: int, w: int) -> Square:
+    """The square of a scene in an output of h x w pixels."""
+    height, width = source.image.shape[:2]
+    x, y, side, angle = source.square(scene)
+    return Square(x * w / width, y * h / height, side * max(h, w) / max(height, width), angle)
 
 
 def _resized(image: Image8, height: int, width: int) -> Image8:

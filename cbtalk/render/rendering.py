@@ -22,11 +22,11 @@ from cbtalk.render.engine import Engine
 from cbtalk.render.extract import stack
 from cbtalk.render.motion_changes import looped
 from cbtalk.render.options import RenderOptions
-from cbtalk.render.output import output_of
+from cbtalk.render.output import Output, output_of
 from cbtalk.render.pipeline import run_pipeline
 from cbtalk.render.report import Report
 from cbtalk.render.source import Source
-from cbtalk.render.source_video import SourceVideo
+from cbtalk.render.source_video import SourceFrame, SourceVideo
 
 
 class Picture(NamedTuple):
@@ -35,7 +35,7 @@ class Picture(NamedTuple):
     images: NDArray[np.uint8]
     pts: list[int]
     duration: int | None  # as in Batch
-    sources: Sequence[NDArray[np.uint8]]  # as in Batch
+    sources: Sequence[SourceFrame]  # as in Batch
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Rendering:
             incoming = self.driving.batches()
             if self.source.video is not None:
                 incoming = _with_sources(incoming, self.source.video, timing.time_base)
-            run_pipeline(incoming, self._animate, encode)
+            run_pipeline(incoming, lambda batch: self._animate(batch, output), encode)
             if not self.engine.rendered_any:
                 raise WeightsError("no picture that the model made is finite: its weights are damaged")
 
@@ -112,12 +112,13 @@ class Rendering:
         carried = self.options.audio == "driving" and info is not None and info.has_audio
         return self.driving.path if carried and self.options.loop is None else None
 
-    def _animate(self, batch: Batch) -> Picture:
+    def _animate(self, batch: Batch, output: Output) -> Picture:
         keypoints = batch.keypoints
         picture = self.picture
         if batch.sources:
             picture = self.source.pictures(batch.sources, self.engine.talker.image_size)
             self.engine.take_sources(picture)
+            output.meet(batch.sources, picture)
         if keypoints is None:
             keypoints = self.engine.detect(stack(batch.frames))
             self.report.count(batch.frames)
@@ -136,7 +137,7 @@ def _with_sources(
     with closing(incoming):
         for batch in incoming:
             shown = (video.at(pts * time_base) for pts in batch.pts)
-            sources = [image for image in takewhile(lambda image: image is not None, shown) if image is not None]
+            sources = [frame for frame in takewhile(lambda frame: frame is not None, shown) if frame is not None]
             if sources:
                 yield batch.first(len(sources))._replace(sources=sources)
             elif first:

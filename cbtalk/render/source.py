@@ -15,7 +15,7 @@ from cbtalk.render.cache import RenderCache
 from cbtalk.render.framing import Place, picture_of, source_place, square_of
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.report import Report
-from cbtalk.render.source_video import SourceVideo, video_place
+from cbtalk.render.source_video import SourceFrame, SourceVideo, video_places
 
 # Of these the source is the first picture, as of every picture file with more than one.
 _ANIMATIONS = {".gif", ".apng"}
@@ -23,21 +23,27 @@ _ANIMATIONS = {".gif", ".apng"}
 
 @dataclass(frozen=True)
 class Source:
-    """A source: its image (H, W, 3) uint8, the first of a video's, and the place in it that is animated."""
+    """A source: its image (H, W, 3) uint8, the first of a video's, and the place in each scene that is animated."""
 
     path: Path
     image: NDArray[np.uint8]
-    place: Place
+    places: tuple[Place, ...]  # of each scene, or one for all
     video: SourceVideo | None  # None where it is a picture
 
-    @property
-    def square(self) -> Square:
-        """Where the place lies."""
-        return square_of(self.image, self.place)
+    def square(self, scene: int = 0) -> Square:
+        """Where the place of a scene lies."""
+        return square_of(self.image, self._place(scene))
 
-    def pictures(self, images: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    def pictures(self, frames: Sequence[SourceFrame], size: int) -> NDArray[np.uint8]:
         """What the model sees of whole images of the source: (B, size, size, 3)."""
-        return np.stack([picture_of(image, self.place, size) for image in images])
+        return np.stack([picture_of(frame.image, self._place(frame.scene), size) for frame in frames])
+
+    def first_picture(self, size: int) -> NDArray[np.uint8]:
+        """What the model sees of `image`: (size, size, 3)."""
+        return picture_of(self.image, self._place(0), size)
+
+    def _place(self, scene: int) -> Place:
+        return self.places[min(scene, len(self.places) - 1)]
 
 
 @contextmanager
@@ -49,13 +55,13 @@ def open_source(path: Path, options: RenderOptions, cache: RenderCache, report: 
     with ExitStack() as stack:
         if path.suffix.lower() not in VIDEO_SUFFIXES - _ANIMATIONS:
             image = read_image(path)
-            place = cache.place(path, options, report, lambda own: source_place(path, image, options, own))
-            yield Source(path, image, place, None)
+            places = cache.places(path, options, report, lambda own: (source_place(path, image, options, own),))
+            yield Source(path, image, places, None)
             return
         video = stack.enter_context(SourceVideo(path))
         report.file_warnings.extend(video.warnings)
-        place = cache.place(path, options, report, lambda own: video_place(path, options, own))
-        yield Source(path, video.first, place, video)
+        places = cache.places(path, options, report, lambda own: video_places(path, options, own))
+        yield Source(path, video.first, places, video)
         if video.undecoded:
             lost = f"{video.undecoded} of its frames could not be decoded; those before them are shown longer"
             report.file_warnings.append(f"{path}: {lost}")

@@ -1,23 +1,31 @@
-"""A source that is a video: its frames by their times, and the place in them that is animated."""
+"""A source that is a video: its frames by their times, and the places in them that are animated."""
 
 from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbtalk.errors import InputError
-from cbtalk.faces import fixed_square
+from cbtalk.media.scenes import SceneCuts
 from cbtalk.media.video_reader import BadFrame, Frame, open_video
-from cbtalk.render.framing import Place, faces_in, in_words
+from cbtalk.render.driving import read_driving, whole_view
+from cbtalk.render.framing import Place
 from cbtalk.render.options import RenderOptions
-from cbtalk.render.people import Looks, chosen
 from cbtalk.render.report import Report
+from cbtalk.render.scene_squares import Search, at_rest, scene_squares
 
-LOOK_SECONDS, MOST_LOOKS = 0.2, 64  # of `Looks`
+LOOK_SECONDS, MOST_LOOKS = 0.2, 64  # of `Looks`, in each scene
+
+
+class SourceFrame(NamedTuple):
+    """An image of a source (H, W, 3) uint8, and the number of its scene, counted from 0."""
+
+    image: NDArray[np.uint8]
+    scene: int
 
 
 class SourceVideo:
@@ -37,6 +45,7 @@ class SourceVideo:
             self._reader.close()
             raise InputError(f"{path}: no frame of the video can be decoded")
         self._now = self._next
+        self._cuts, self._scene = SceneCuts(), 0
 
     def __enter__(self) -> Self:
         """Return the video itself."""
@@ -53,12 +62,13 @@ class SourceVideo:
         """The first frame (H, W, 3); before others are asked for."""
         return self._now.image
 
-    def at(self, seconds: Fraction) -> NDArray[np.uint8] | None:
-        """What is shown at a time, no earlier than the last one asked for: (H, W, 3), None from the end on."""
+    def at(self, seconds: Fraction) -> SourceFrame | None:
+        """What is shown at a time, no earlier than the last one asked for; None from the end on."""
         while self._next is not None and self._next.pts * self._next.time_base <= seconds:
             self._now, self._next = self._next, next(self._frames, None)
+            self._scene += self._cuts(self._now.image)
         ended = self._next is None and seconds >= (self._now.pts + self._now.duration) * self._now.time_base
-        return None if ended else self._now.image
+        return None if ended else SourceFrame(self._now.image, self._scene)
 
     def _good(self) -> Generator[Frame, None, None]:
         for frame in self._reader:
@@ -68,28 +78,21 @@ class SourceVideo:
                 yield frame
 
 
-def video_place(path: Path, options: RenderOptions, report: Report) -> Place:
-    """The one place that is animated throughout a source video: the crop, or a square for the face of a person.
+def video_places(path: Path, options: RenderOptions, report: Report) -> tuple[Place, ...]:
+    """The places that are animated in the scenes of a source video: the crop, or the squares of a person's face.
 
-    Raises InputError where there is no face and no crop is given.
+    `report` and errors as of `scene_squares`.
     """
     if options.crop is not None:
-        return options.crop
-    people = _looks(path).people()
-    if not people:
-        raise InputError(f"{path}: no face is found in the video; give its square by --crop x,y,size, or --crop centre")
-    person = chosen(people, options.face)
-    if len(people) > 1:
-        words = in_words(options.face)
-        report.notes.append(f"{path}: {len(people)} people; animated is {words} (--face chooses another)")
-    return fixed_square(find.face for find in person)
-
-
-def _looks(path: Path) -> Looks:
-    """Faces of frames spread evenly over a video."""
-    looks = Looks(LOOK_SECONDS, MOST_LOOKS)
-    with open_video(path) as reader:
-        for frame in reader:
-            if isinstance(frame, Frame) and looks.due(time := float(frame.pts * frame.time_base)):
-                looks.add(time, faces_in(frame.image))
-    return looks
+        return (options.crop,)
+    search = Search(
+        options.face,
+        LOOK_SECONDS,
+        MOST_LOOKS,
+        at_rest,
+        use="animated",
+        option="--face",
+        instead="give its square by --crop x,y,size, or --crop centre",
+    )
+    squares = scene_squares(path, read_driving(path, whole_view), search, report)
+    return tuple(square.at(0.0) for square in squares)

@@ -63,7 +63,7 @@ def render_video(
         info = _info(driving, options)
         talker = cache.talker
         started = time.monotonic()
-        [picture] = opened.pictures([opened.image], talker.image_size)
+        picture = opened.first_picture(talker.image_size)
         if info is not None:
             report.file_warnings.extend(info.warnings)
         engine = Engine(

@@ -125,7 +125,7 @@ def test_a_long_scene_is_looked_at_a_bounded_number_of_times(monkeypatch: pytest
         looked.append(image[:1, :1])
         return []
 
-    monkeypatch.setattr("cbtalk.render.driving_view.faces_in", nobody)
+    monkeypatch.setattr("cbtalk.render.scene_squares.faces_in", nobody)
     path = write_video(tmp_path / "d.mp4", [np.full((32, 32, 3), 90, np.uint8)] * 1000)
     with pytest.raises(InputError, match="no face"):
         view_of(path)

@@ -240,3 +240,24 @@ def test_a_source_video_rests_where_the_driving_motion_is_not_finite(make_clip: 
     report = render_video(source, driving, tmp_path / "o.mp4", WHOLE_VIDEO, cache=shared)
     assert report.not_finite == 2 and report.frames == 4
     assert [middle(frame.image, CropBox(0, 0, 48)) for frame in frames_of(tmp_path / "o.mp4")][2:] == [40, 49]
+
+
+def test_each_scene_of_a_source_video_has_its_own_square(
+    given: list[NDArray[np.uint8]], make_clip: MakeClip, tmp_path: Path
+) -> None:
+    """The person is pasted back where each scene shows them, in the colours of that scene, also within a batch."""
+    photos = pytest.importorskip("tests.render.photos", reason="scikit-image is not installed")
+    left, right = (40, 40, 300), (560, 180, 240)
+    scenes = [photos.scene(left), photos.scene(right) // 2 + 60]
+    source = tmp_path / "source.mp4"
+    write_clip(source, [scenes[n >= 3] for n in range(6)], rate=25)
+    talker = FakeTalker()
+    shared = RenderCache(lambda: cast(Talker, talker))
+    options = RenderOptions(paste=True, driving=DrivingOptions(crop="centre", batch_size=4))
+    render_video(source, make_clip([5, 5, 25, 25, 5, 25]), tmp_path / "o.mp4", options, cache=shared)
+    shown = [frame.image for frame in frames_of(source)]
+    for number, (frame, before) in enumerate(zip(given, shown, strict=True)):
+        x, y, side = left if number < 3 else right
+        rows, columns = np.nonzero((frame != before).any(axis=2))
+        assert x <= columns.min() <= columns.max() < x + side + 40, number
+        assert max(0, y - 60) <= rows.min() <= rows.max() < y + side, number
