@@ -44,10 +44,10 @@ class Scene:
 
 
 @torch.inference_mode()
-def make_scene(preset: str, device: str) -> Scene:
+def make_scene(preset: str, device: str, dtype: torch.dtype = torch.float32) -> Scene:
     """Of a preset; the weights and pictures are the same in every run."""
     torch.manual_seed(0)
-    talker = load(preset, pretrained=False, device=device).requires_grad_(False)
+    talker = load(preset, pretrained=False, device=device, dtype=dtype).requires_grad_(False)
     source, *driving = (torch.rand(1 + max(BATCHES[device]), 3, talker.image_size, talker.image_size) * 2 - 1).split(1)
     source = source.to(device)
     return Scene(talker, source, torch.cat(driving).to(device), talker.encode_source(source), device, preset)

@@ -1,10 +1,14 @@
-"""The precision of float32 convolutions on a GPU."""
+"""The precision that models compute in, and that of float32 convolutions on a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+
+from cbtalk.errors import ConfigError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _cudnn: Any = torch.backends.cudnn  # whose settings are not typed
 
@@ -28,6 +32,25 @@ def float32_convolutions(precision: Literal["ieee", "tf32"] = "ieee") -> Iterato
         yield
     finally:
         _set(*before)
+
+
+def dtype_of(precision: str, device: str) -> torch.dtype:
+    """The dtype of a precision by its name in `PRECISIONS`, or that of "auto": half only where it was measured faster.
+
+    That is bfloat16 on processors with AMX; everything else, GPUs among it, computes in float32
+    (docs/decisions/precision.md).
+
+    Raises:
+        ConfigError: the GPU has no such numbers.
+    """
+    if precision == "auto":
+        faster = device == "cpu" and torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if faster else torch.float32
+    dtype = PRECISIONS[precision]
+    on_gpu = device == "cuda" and torch.cuda.is_available()  # not where a cluster's GPUs are meant
+    if dtype == torch.bfloat16 and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"--precision bf16: {torch.cuda.get_device_name()} has no bfloat16; take fp16 or fp32")
+    return dtype
 
 
 def _set(conv: str, rnn: str) -> None:

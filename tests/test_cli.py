@@ -96,6 +96,39 @@ def test_motion_then_render(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """The dtypes of the talkers that a command loads."""
+    dtypes = []
+
+    def load(weights: str, *, device: str, dtype: torch.dtype = torch.float32) -> Talker:
+        dtypes.append(dtype)
+        return cbtalk.load(weights, device=device, dtype=dtype)
+
+    for module in ("render.video", "evaluate.protocol"):
+        monkeypatch.setattr(f"cbtalk.{module}.load", load)
+    return dtypes
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_commands_take_a_precision(folder: Path, precision: str, dtype: torch.dtype, loaded: list[torch.dtype]) -> None:
+    assert main([*render(), "--precision", precision]) == 0
+    (folder / "clips").mkdir()
+    (folder / "driving.mp4").rename(folder / "clips" / "driving.mp4")
+    words = ["evaluate", "--data", "clips", "--weights", "tiny.safetensors", "-o", "figures.json"]
+    assert main([*words, "--precision", precision]) == 0
+    assert loaded == [dtype, dtype]
+    assert json.loads(Path("figures.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+
+
+def test_a_motion_file_is_the_same_in_every_precision(folder: Path) -> None:
+    make = ["motion", "-d", "driving.mp4", "--crop", "centre", "--weights", "tiny.safetensors", "-o"]
+    for precision in ("fp32", "bf16", "fp16"):
+        assert main([*make, f"{precision}.safetensors", "--precision", precision]) == 0
+    first, *others = (load_file(f"{precision}.safetensors") for precision in ("fp32", "bf16", "fp16"))
+    assert all(torch.equal(other[name], first[name]) for other in others for name in first)
+
+
 def test_motion_tells_about_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make = ["motion", "-d", "driving.mp4", "--crop", "centre", "-o", "m.safetensors", "--weights", "tiny.safetensors"]
     assert main([*make, "--quiet", "--start", "0.04"]) == 0
@@ -296,7 +329,14 @@ def test_what_is_left_of_a_video_is_rendered_with_a_warning(folder: Path, capsys
 
 
 def test_bad_usage_exits_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["render"], ["dance"], [*render(), "--motion", "sideways"], [*render(), "--no-such"]):
+    for arguments in (
+        [],
+        ["render"],
+        ["dance"],
+        [*render(), "--precision", "fp8"],
+        [*render(), "--motion", "sideways"],
+        [*render(), "--no-such"],
+    ):
         with pytest.raises(SystemExit) as exit:
             main(arguments)
         assert exit.value.code == 2

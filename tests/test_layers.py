@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "worker_process": set(),
     "atomic": {"errors"},
     "file_names": set(),
-    "precision": set(),
+    "precision": {"errors"},
     "ranges": set(),
     "allocator": set(),
     "_build_info": set(),

@@ -4,9 +4,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS
 from cbtalk.model.keypoints import KeypointDetector
-from cbtalk.precision import float32_convolutions
+from cbtalk.precision import dtype_of, float32_convolutions
 
 CUDNN: Any = torch.backends.cudnn
 
@@ -46,3 +47,26 @@ def test_the_keypoint_detector_is_compiled_whole() -> None:
     with torch.no_grad():
         compiled = torch.compile(detector, fullgraph=True, backend="eager")(image)
         torch.testing.assert_close(compiled.value, detector(image).value)
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_auto_is_half_precision_only_where_it_was_measured_faster(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert dtype_of("auto", "cpu") == (torch.bfloat16 if amx else torch.float32)
+    assert dtype_of("auto", "cuda") == torch.float32
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert dtype_of("auto", "cpu") == torch.float32
+
+
+def test_a_precision_that_the_gpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, there=there: there)
+        assert dtype_of("fp16", "cuda") == torch.float16 and dtype_of("bf16", "cpu") == torch.bfloat16
+        if there:
+            assert dtype_of("bf16", "cuda") == torch.bfloat16
+        else:
+            with pytest.raises(ConfigError, match="Old GPU has no bfloat16"):
+                dtype_of("bf16", "cuda")

@@ -18,6 +18,7 @@ from cbtalk.batch.report import check_report, table, write_report
 from cbtalk.batch.run import BatchOptions, Summary, run_batch
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.model.checkpoint import weights_file
+from cbtalk.precision import dtype_of
 
 _SHOWN = 10  # jobs of a plan
 
@@ -66,6 +67,7 @@ def _where(manifest: Path | None, fault: Fault) -> str:
 def options_of(
     weights: str,
     device: str,
+    precision: str,
     gpus: str | None,
     workers: int | None,
     threads: int | None,
@@ -88,7 +90,8 @@ def options_of(
     if retries < 0 or motion_cache_mb < 0:
         raise ConfigError("--retries and --motion-cache-mb must be 0 or more")
     each = threads or (1 if ray is not None else cores if numbers else max(1, cores // count))
-    return BatchOptions(weights, numbers, count, each, ray, retries, motion_cache_mb << 20)
+    dtype = dtype_of(precision, "cuda" if numbers else "cpu")
+    return BatchOptions(weights, dtype, numbers, count, each, ray, retries, motion_cache_mb << 20)
 
 
 def _gpus(gpus: str | None, device: str) -> tuple[int, ...]:
@@ -112,7 +115,7 @@ def show_plan(jobs: Sequence[Job], options: BatchOptions) -> int:
         print(f"and {len(jobs) - _SHOWN} more")
     frames = frames_of(jobs)
     torch.set_num_threads(options.threads)
-    each = frame_seconds(options.weights, "cuda" if options.gpus else "cpu")
+    each = frame_seconds(options.weights, "cuda" if options.gpus else "cpu", options.dtype)
     workers = len(options.gpus) or min(options.workers, len(jobs))
     print(
         f"{len(jobs)} jobs, {frames} frames; {each:.3f} seconds a frame, {workers} workers: "

@@ -35,9 +35,9 @@ def _frames(driving: Path) -> int:
 
 
 @torch.inference_mode()
-def frame_seconds(weights: str, device: str, batch_size: int = 4) -> float:
+def frame_seconds(weights: str, device: str, dtype: torch.dtype = torch.float32, batch_size: int = 4) -> float:
     """Seconds that the model takes for a frame: the best of a few batches of noise, after one to warm up."""
-    talker = load(weights, device=device)
+    talker = load(weights, device=device, dtype=dtype)
     size = talker.image_size
     pictures = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
     state = talker.encode_source(pictures[:1])

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Never
 
+import torch
 from tqdm import tqdm
 
 from cbtalk import __version__
@@ -32,13 +33,14 @@ _TICK = 0.2  # seconds between looks at what the user wants
 class BatchOptions:
     """Options of the work on a batch.
 
-    weights: a name or file for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of
+    weights, dtype: for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of
     each worker on the CPU. ray: address of a cluster of Ray whose actors are the workers, None for this machine.
     retries: times that a job is tried again after cbtalk or its worker crashed. motion_bytes: what kept motions may
     take on the disk.
     """
 
     weights: str = "mini"
+    dtype: torch.dtype = torch.float32
     gpus: tuple[int, ...] = ()
     workers: int = 1
     threads: int = 1
@@ -93,7 +95,7 @@ def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptio
         name = output_name(job, folder)
         inputs = [ledger.digest(path) for path in job.inputs]
         words = json.dumps(dict(job.words), sort_keys=True)
-        fingerprint = combined(__version__, weights, *inputs, words)
+        fingerprint = combined(__version__, weights, str(options.dtype), *inputs, words)
         entries.append((name, str(job.source), str(job.driving), words, fingerprint))
         by_name[name] = job
     waiting = [by_name[output] for output in ledger.plan(entries)]
@@ -161,6 +163,7 @@ class _Run:
             Setting(
                 self.folder.resolve(),
                 options.weights,
+                options.dtype,
                 options.gpus[number] if options.gpus else None,
                 options.threads,
                 self.folder.resolve() / MOTIONS,

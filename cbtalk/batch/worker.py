@@ -4,7 +4,6 @@ import contextlib
 import os
 import traceback
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,9 +14,7 @@ from cbtalk.allocator import keep_freed_memory
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import worker_lock
 from cbtalk.errors import CbtalkError, SystemFailure
-from cbtalk.model.checkpoint import load
-from cbtalk.render.cache import RenderCache
-from cbtalk.render.video import render_video
+from cbtalk.render.video import model_cache, render_video
 from cbtalk.worker_process import as_worker
 
 
@@ -25,12 +22,13 @@ from cbtalk.worker_process import as_worker
 class Setting:
     """Settings of a worker, told once.
 
-    folder: of the batch; weights: for `cbtalk.load`; gpu: the number of its GPU, None for the CPU; threads: of torch on
-    the CPU; motions: folder of motion files that are kept from job to job, and how many bytes they may take.
+    folder: of the batch; weights, dtype: for `cbtalk.load`; gpu: the number of its GPU, None for the CPU; threads: of
+    torch on the CPU; motions: folder of motion files that are kept from job to job, and how many bytes they may take.
     """
 
     folder: Path
     weights: str
+    dtype: torch.dtype
     gpu: int | None
     threads: int
     motions: Path
@@ -56,8 +54,8 @@ class Worker:
     def __init__(self, setting: Setting) -> None:
         torch.set_num_threads(setting.threads)
         keep_freed_memory()
-        make_talker = partial(load, setting.weights, device="cpu" if setting.gpu is None else "cuda")
-        self._cache = RenderCache(make_talker, setting.motions, setting.motion_bytes)
+        device = "cpu" if setting.gpu is None else "cuda"
+        self._cache = model_cache(setting.weights, device, setting.dtype, setting.motions, setting.motion_bytes)
 
     def ready(self) -> None:
         """Returns once the worker is there."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from cbtalk.cli.options import Device
+from cbtalk.cli.options import Device, Precision
 from cbtalk.errors import ConfigError
 
 
@@ -22,6 +22,7 @@ def batch(
     gpus: str | None = None,
     ray: str | None = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     retries: int = 2,
     motion_cache_mb: int = 1024,
     dry_run: bool = False,
@@ -45,6 +46,8 @@ def batch(
         gpus: Numbers of the GPUs to use, a worker each, or all; all without it.
         ray: Address of a cluster of Ray (auto: the one this machine belongs to), whose nodes share the folders.
         device: auto takes the GPUs if there are any.
+        precision: Numbers that the model computes with, but for the keypoints, in every job; auto takes bf16 where it
+            is faster on this machine, else fp32. What was rendered in another precision is rendered anew.
         retries: Times that a job is tried again after its worker crashed.
         motion_cache_mb: What motions of driving videos may take in the folder, MiB.
         dry_run: Check everything and show the plan and the time it should take.
@@ -64,6 +67,6 @@ def batch(
         if not equals:
             raise ConfigError(f"--set {word}: must be name=value")
         words[name] = value
-    options = command.options_of(weights, device, gpus, workers, threads, ray, retries, motion_cache_mb)
+    options = command.options_of(weights, device, precision, gpus, workers, threads, ray, retries, motion_cache_mb)
     jobs = command.jobs_of(manifest, sources, drivings, pairs, output, words, progress=not quiet)
     return command.show_plan(jobs, options) if dry_run else command.work(jobs, output, options, report, quiet=quiet)

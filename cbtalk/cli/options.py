@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Machine:
     """CPU threads for the model."""
     device: Device = "auto"
     """Where the model runs; auto takes the GPU if there is one."""
+    precision: Precision = "auto"
+    """Numbers that the model computes with, but for the keypoints; auto takes bf16 where it is faster, else fp32."""
     quiet: bool = False
     """No progress and no final line; warnings and errors only."""
 

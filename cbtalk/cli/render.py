@@ -32,13 +32,21 @@ def render(
         result: The pictures and the sound of the output.
         machine: The model and the machine.
     """
+    from cbtalk.precision import dtype_of
     from cbtalk.render import render_video
     from cbtalk.render.parse_options import parse_options
 
     options = parse_options({**vars(faces), **vars(movement), **vars(part), **vars(result)})
     device = use(machine.device, machine.threads)
     report = render_video(
-        source, driving, output, options, weights=machine.weights, device=device, progress=not machine.quiet
+        source,
+        driving,
+        output,
+        options,
+        weights=machine.weights,
+        device=device,
+        dtype=dtype_of(machine.precision, device),
+        progress=not machine.quiet,
     )
     tell(report, machine.quiet)
 
@@ -53,6 +61,8 @@ def motion(
     machine: OmitArgPrefixes[Machine] = Machine(),
 ) -> None:
     """Write the motion of a video to a motion file, which `cbtalk render` takes in place of the video.
+
+    Keypoints are computed in float32 whatever the precision: a motion file is the same in each.
 
     Args:
         driving: The video.

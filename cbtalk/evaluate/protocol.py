@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from cbtalk.atomic import atomic_path
@@ -43,6 +44,7 @@ def run(
     smooth: float = 0.0,
     batch_size: int = 8,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
     """Evaluates weights on a folder of clips; writes the figures as JSON and, beside it, as a Markdown table.
 
@@ -59,18 +61,19 @@ def run(
         every: LPIPS and the extractors see one of this many runs of three frames.
         smooth: time constant in seconds of the smoothing of the driving motion; 0: none.
         batch_size: frames at once.
+        dtype: of the talker, as for `cbtalk.load`; what half precision leaves not finite shows as such in the figures.
 
     Returns:
-        {"weights", "data", "size", "every", "smooth", "clips": {name: figures of `evaluate_clip`}, "mean": {subject:
-        figures}, "cross": {portrait: {clip: figures of `evaluate_portraits`}}, "cross_mean": {subject: figures},
-        "absent": {figure: why}}; means are those over clips, and over pairs of portrait and clip.
+        {"weights", "data", "dtype", "size", "every", "smooth", "clips": {name: figures of `evaluate_clip`}, "mean":
+        {subject: figures}, "cross": {portrait: {clip: figures of `evaluate_portraits`}}, "cross_mean": {subject:
+        figures}, "absent": {figure: why}}; means are those over clips, and over pairs of portrait and clip.
 
     Raises:
         InputError, WeightsError: clips, portraits, weights or models cannot be used.
         OutputError: an output cannot be written where it should be.
     """
     _check_outputs(output_json, sheet, videos)
-    talker = load(weights, device=device)
+    talker = load(weights, device=device, dtype=dtype)
     clips = find_clips(data)
     size = size or talker.image_size
     if size < SMALLEST_SIDE or every < 1 or batch_size < 1 or not 0 <= smooth <= SMOOTHEST:
@@ -94,6 +97,7 @@ def run(
     report = {
         "weights": str(weights),
         "data": str(data),
+        "dtype": str(dtype).removeprefix("torch."),
         "size": size,
         "every": every,
         "smooth": smooth,

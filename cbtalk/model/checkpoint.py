@@ -14,6 +14,7 @@ from cbtalk.atomic import atomic_path
 from cbtalk.errors import ConfigError, WeightsError
 from cbtalk.file_names import utf8_name
 from cbtalk.model.config import PRESETS, TalkerConfig
+from cbtalk.model.half import cast
 from cbtalk.model.talker import Talker
 
 FORMAT = "cbtalk-weights-1"
@@ -22,23 +23,30 @@ NAMED_IN_ERRORS = 5
 
 
 def load(
-    name_or_path: str | os.PathLike[str], *, pretrained: bool = True, device: str | torch.device = "cpu"
+    name_or_path: str | os.PathLike[str],
+    *,
+    pretrained: bool = True,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Talker:
     """A talker in evaluation mode.
 
     Args:
         name_or_path: a preset ("mini", "paper") or a weights file.
         pretrained: False gives a preset with fresh, untrained parameters.
+        dtype: torch.bfloat16 and torch.float16 give a talker for inference in half precision; the weights are cast
+            once. Keypoints, coordinates and pictures are float32 all the same.
 
     Raises:
+        ValueError: another dtype.
         WeightsError: no such preset or file, no bundled weights for the preset, or an unusable file.
     """
     preset = PRESETS.get(name_or_path) if isinstance(name_or_path, str) else None
     if not pretrained:
         if preset is None:
             raise WeightsError(f"{name_or_path}: is not a preset; untrained models exist for {', '.join(PRESETS)}")
-        return Talker(preset).eval().to(device)
-    return load_weights(weights_file(name_or_path)).to(device)
+        return cast(Talker(preset).eval(), dtype).to(device)
+    return cast(load_weights(weights_file(name_or_path)), dtype).to(device)
 
 
 def bundled() -> list[str]:

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from cbtalk import ranges
-from cbtalk.model.blocks import AntiAliasDownsample, NarrowConv2d, full_precision, without_autocast
+from cbtalk.model.blocks import (
+    AntiAliasDownsample,
+    Float32Conv2d,
+    NarrowConv2d,
+    cast_for,
+    full_precision,
+    without_autocast,
+)
 from cbtalk.model.config import KEYPOINT_KERNEL, TalkerConfig
 from cbtalk.model.hourglass import Hourglass
 from cbtalk.model.keypoints import KeypointDetector, Keypoints, coordinate_grid, gaussian_heatmaps, inverse_2x2
@@ -43,7 +50,7 @@ class DenseMotionNetwork(nn.Module):
         self.down = AntiAliasDownsample(3, config.motion_downsampling)
         self.hourglass = Hourglass(4 * motions, config.dense_expansion, config.hourglass_blocks, config.hourglass_max)
         features = self.hourglass.out_channels
-        self.mask = nn.Conv2d(features, motions, KEYPOINT_KERNEL, padding=KEYPOINT_KERNEL // 2)
+        self.mask = Float32Conv2d(features, motions, KEYPOINT_KERNEL, padding=KEYPOINT_KERNEL // 2)
         self.occlusion = NarrowConv2d(features, 1, KEYPOINT_KERNEL)
 
     @ranges.ranged("dense_motion")
@@ -61,7 +68,7 @@ class DenseMotionNetwork(nn.Module):
             deformed = flow_warp(full_precision(small_source), flows, align_corners=False)
             deformed = deformed.reshape(batch, -1, 3, size, size)  # (B, K + 1, 3, h, h)
             stacked = torch.cat([difference.unsqueeze(2), deformed], dim=2).flatten(1, 2)
-        features = self.hourglass(stacked.contiguous(memory_format=torch.channels_last))
+        features = self.hourglass(cast_for(self.hourglass, stacked).contiguous(memory_format=torch.channels_last))
         logits, occlusion = full_precision(self.mask(features)), full_precision(self.occlusion(features))
         with without_autocast(small_source):
             mask = torch.softmax(logits, dim=1)

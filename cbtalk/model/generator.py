@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from cbtalk import ranges
 from cbtalk.model.appearance_compensation import AppearanceCompensation
-from cbtalk.model.blocks import AttentionBlock, Conv3x3, Downsample, GroupNorm, ResBlock, Upsample, resize
+from cbtalk.model.blocks import (
+    AttentionBlock,
+    Conv3x3,
+    Downsample,
+    GroupNorm,
+    ResBlock,
+    ToPicture,
+    Upsample,
+    cast_for,
+    resize,
+)
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
@@ -51,7 +61,7 @@ class Encoder(nn.Module):
     @ranges.ranged("encode_source")
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> (B, C, s, s) for each scale, coarsest (the latent) first."""
-        return self._features(image, len(self.blocks) - 1)
+        return self._features(cast_for(self.blocks[0], image), len(self.blocks) - 1)
 
     def appearance_targets(self, image: Tensor) -> tuple[Tensor, ...]:
         """Like `forward`, but the latent is the feature after the first attention block: what codes learn from."""
@@ -89,7 +99,7 @@ class Generator(nn.Module):
                 width = out_width
                 if scale == 0:
                     blocks.append(AttentionBlock(width, groups))
-        blocks += [GroupNorm(groups, width), Conv3x3(width, 3)]
+        blocks += [GroupNorm(groups, width), ToPicture(width, 3)]
         ends.append(len(blocks))
         self.blocks = nn.ModuleList(blocks)
         self.stages = [range(a, b) for a, b in pairwise([0, *ends])]
@@ -108,9 +118,14 @@ class Generator(nn.Module):
         return x
 
     @property
+    def to_picture(self) -> nn.Module:
+        """The convolution that makes the picture."""
+        return self.blocks[-1]
+
+    @property
     def last_weight(self) -> Tensor:
-        """Weight of the convolution that makes the picture."""
-        return self.blocks[-1].get_parameter("weight")
+        """Its weight."""
+        return self.to_picture.get_parameter("weight")
 
 
 class TwoConvolutions(nn.ModuleDict):
@@ -133,10 +148,10 @@ class FeatureModulation(nn.Module):
         self.scale = TwoConvolutions(channels)
         self.shift = TwoConvolutions(channels)
 
-    def forward(self, compensated: Tensor, x: Tensor) -> Tensor:
-        """Both (B, C, s, s) -> (B, C, s, s)."""
+    def forward(self, compensated: Tensor, x: Tensor, total: Tensor) -> Tensor:
+        """All (B, C, s, s) -> (B, C, s, s); `total` is x in the dtype in which the sums are taken."""
         encoded = self.encode_enc(torch.cat([compensated, x], dim=1))
-        return torch.addcmul(self.shift(encoded, residual=x), x, self.scale(encoded))
+        return torch.addcmul(self.shift(encoded, residual=total), total, self.scale(encoded))
 
 
 class Synthesis(NamedTuple):
@@ -198,7 +213,9 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
     def fuse(self, index: int, compensated: Tensor, x: Tensor) -> Tensor:
         """The compensated feature joins the generator's `x`, both (B, C, s, s)."""
         scale = str(self.config.scales[index])
-        return self.fuse_ms_dict[scale](compensated, residual=self.fuse_convs_dict[scale](compensated, x))
+        # In half precision, what is rounded here at the finest scale is the largest part of the picture's error.
+        total = cast_for(self.generator.to_picture, x) if index == len(self.config.scales) - 1 else x
+        return self.fuse_ms_dict[scale](compensated, residual=self.fuse_convs_dict[scale](compensated, x, total))
 
     def add_heatmaps(self, index: int, x: Tensor, heatmaps: Tensor) -> Tensor:
         """The driving keypoints' heat maps (B, K, h, h) join `x` (B, C, s, s), where the configuration says so.
@@ -208,7 +225,8 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         scale = self.config.scales[index]
         if not self.config.driving_heatmaps or scale > self.config.motion_size:
             return x
-        return x + self.heatmap_enc[str(scale)](resize(heatmaps, scale))
+        encode = self.heatmap_enc[str(scale)]
+        return x + encode(cast_for(encode, resize(heatmaps, scale)))
 
 
 def _silent(convolution: nn.Conv2d) -> nn.Conv2d:

@@ -13,6 +13,7 @@ from cbtalk.model.blocks import (
     NarrowConv2d,
     ResBlock,
     Upsample,
+    cast_for,
     full_precision,
     resize,
     to_image,
@@ -115,7 +116,8 @@ class MotionCompensation(nn.Module):
 
     def encode_heatmaps(self, heatmaps: Tensor) -> Tensor:
         """Driving heat maps (B, K, h, h) -> (B, D, latent, latent), the same for every scale."""
-        return F.relu(self.driving_kp_enc(resize(heatmaps, self.config.latent_size)))
+        resized = resize(heatmaps, self.config.latent_size)
+        return F.relu(self.driving_kp_enc(cast_for(self.driving_kp_enc, resized)))
 
     def project_motion_codes(self) -> list[ProjectedCodes]:
         """The whole motion codebook as each layer sees it."""
@@ -140,9 +142,10 @@ class MotionCompensation(nn.Module):
         """
         warped = WarpedFeature(feature, deformation)
         flow = pixel_flow(deformation)
-        embedding = self.motion_emb(flow.detach())
+        seen = cast_for(self.BasicMotionEncoder, flow)
+        embedding = self.motion_emb(seen.detach())
         code = self._attend_motion(index, self._motion_query(index, warped, heatmaps, embedding), codes)
-        motion = self.BasicMotionEncoder(flow, resize(code, self.config.motion_size))
+        motion = self.BasicMotionEncoder(seen, resize(code, self.config.motion_size))
         context = warped.resized(self.config.motion_size, lambda pixels: F.relu(self.to_context[index](pixels)))
         residual = full_precision(self.refine(motion, context))
         step = residual[:, :2].permute(0, 2, 3, 1) / self.config.pixels_per_unit

@@ -19,7 +19,7 @@ class SourceState(NamedTuple):
     """Everything that depends on the source picture alone; made by `Talker.encode_source`."""
 
     keypoints: Keypoints  # (B, K)
-    features: tuple[Tensor, ...]  # (B, C, s, s) for each scale, coarsest first
+    features: tuple[Tensor, ...]  # (B, C, s, s) for each scale, coarsest first, in the talker's dtype
     small: Tensor  # (B, 3, h, h): the source as dense motion sees it
 
 

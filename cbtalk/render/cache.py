@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,11 +27,19 @@ class RenderCache:
     """Sources in memory and motions in files, so that what several renders need is worked out once.
 
     motions: a folder for motion files, named by the content of video, model and options, of which the longest unused
-    are removed when they take more than `motion_bytes`. None: no motions are kept.
+    are removed when they take more than `motion_bytes`. None: no motions are kept. make_float32: makes the same model
+    in float32, where `make_talker` makes it in half precision.
     """
 
-    def __init__(self, make_talker: Callable[[], Talker], motions: Path | None = None, motion_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        make_talker: Callable[[], Talker],
+        motions: Path | None = None,
+        motion_bytes: int = 0,
+        make_float32: Callable[[], Talker] | None = None,
+    ) -> None:
         self._make_talker = make_talker
+        self.in_float32 = None if make_float32 is None else cache(make_float32)
         self._motions, self._motion_bytes = motions, motion_bytes
         self._places: OrderedDict[object, tuple[Places, list[str]]] = OrderedDict()
         self._states: OrderedDict[object, SourceState] = OrderedDict()

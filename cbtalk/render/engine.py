@@ -10,24 +10,22 @@ from torch import Tensor
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_bytes, to_frames, to_pictures
+from cbtalk.model.pictures import to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import SourceState, Talker
 from cbtalk.model.transfers import download, upload
+from cbtalk.render.animation import Repetition, animate, encode_source
 
 
 class Rendered(NamedTuple):
-    """A batch of finished pictures: images (B, S, S, 3) uint8 RGB; `held` of them repeat what came before."""
+    """A batch of finished pictures: images (B, S, S, 3) uint8 RGB; `held` of them repeat what came before.
+
+    repeated: how many were computed again in float32.
+    """
 
     images: NDArray[np.uint8]
     held: int
-
-
-@torch.inference_mode()
-def encode_source(talker: Talker, sources: NDArray[np.uint8]) -> SourceState:
-    """Everything that depends on source pictures (B, S, S, 3) uint8 alone."""
-    device = next(talker.parameters()).device
-    return talker.encode_source(to_pictures(upload(torch.from_numpy(sources), device)))
+    repeated: int
 
 
 class Engine:
@@ -35,7 +33,8 @@ class Engine:
 
     source: (S, S, 3) uint8 RGB, S the talker's image size; state: of `encode_source`, where it is known. Relative
     motion is measured from the keypoints of the first frame rendered of each scene that are finite, unless `start_from`
-    names others, and multiplied by `strength`.
+    names others, and multiplied by `strength`. A batch with a picture that is not finite is animated once more by
+    `in_float32`, where that is given.
     """
 
     def __init__(
@@ -47,15 +46,18 @@ class Engine:
         relative: bool = True,
         adapt_scale: bool = False,
         strength: float = 1.0,
+        in_float32: Repetition | None = None,
     ) -> None:
         self.talker = talker
         self.relative = relative
         self.adapt_scale, self.strength = adapt_scale, strength
         self.rendered_any = False
         self._initial: dict[int, Keypoints] = {}  # of each scene
+        self._in_float32 = in_float32
         self._device = next(talker.parameters()).device
         self._last_image = source
-        self.state = state or encode_source(talker, source[None])
+        self._sources = source[None]
+        self.state = state or encode_source(talker, self._sources)
         self._last_keypoints = self.state.keypoints
         if not is_finite(self._last_keypoints).all():
             raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
@@ -66,12 +68,16 @@ class Engine:
 
     def take_sources(self, sources: NDArray[np.uint8]) -> None:
         """Let these pictures (B, S, S, 3) uint8 be the sources of the next B frames, each of its own."""
+        self._sources = sources
         self.state = encode_source(self.talker, sources)
 
     @torch.inference_mode()
     def unmoved(self) -> NDArray[np.uint8]:
         """The sources as the model makes them, in the pose that they have: (B, S, S, 3) uint8."""
-        return to_frames(self.talker.animate_keypoints(self.state, self.state.keypoints))
+        keypoints = self.state.keypoints
+        frames, finite = download(*animate(self.talker, self.state, keypoints))
+        frames, _ = self._again(keypoints, finite) or (frames, finite)
+        return frames.numpy()
 
     @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
@@ -89,9 +95,9 @@ class Engine:
         placed = self._place(driving, scenes or [0] * len(driving.value))
         keypoints, held_motion = hold_last(self._last_keypoints, placed)
         self._last_keypoints = Keypoints(*(part[-1:] for part in keypoints))
-        prediction = self.talker.animate_keypoints(self.state, keypoints)  # (B, 3, S, S)
-        finite = prediction.isfinite().flatten(1).all(dim=1)  # (B,)
-        frames, finite, held_motion = download(to_bytes(prediction), finite, held_motion)
+        frames, finite, held_motion = download(*animate(self.talker, self.state, keypoints), held_motion)
+        again = self._again(keypoints, finite)
+        frames, finite = again or (frames, finite)
         images = frames.numpy()
         for index in range(len(images)):
             if finite[index]:
@@ -100,7 +106,13 @@ class Engine:
                 images[index] = self._last_image
         held = held_motion | ~finite
         self.rendered_any = self.rendered_any or not bool(held.all())
-        return Rendered(images, int(held.sum()))
+        return Rendered(images, int(held.sum()), repeated=len(images) if again else 0)
+
+    def _again(self, keypoints: Keypoints, finite: Tensor) -> list[Tensor] | None:
+        """A batch's pictures and which are finite, in float32; None where all were, or float32 is what they were in."""
+        if self._in_float32 is None or finite.all():
+            return None
+        return download(*self._in_float32.animate(self._sources, keypoints))
 
     def _place(self, driving: Keypoints, scenes: Sequence[int]) -> Keypoints:
         """Driving keypoints as they are, or moved to where the source has its own."""

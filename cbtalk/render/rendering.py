@@ -122,8 +122,9 @@ class Rendering:
         if keypoints is None:
             keypoints = self.engine.detect(stack(batch.frames))
             self.report.count(batch.frames)
-        images, held = self.engine.render(keypoints, batch.scenes)
+        images, held, repeated = self.engine.render(keypoints, batch.scenes)
         self.report.not_finite += held
+        self.report.repeated += repeated
         if self.options.compare:
             images = side_by_side(picture, stack(batch.frames), images)
         return Picture(images, batch.pts, batch.duration, batch.sources)

@@ -18,6 +18,7 @@ class Report:
     undecoded: frames that could not be decoded, the first of them being first_undecoded.
     not_finite: frames whose motion or picture was not finite. cuts: how often a new scene begins in the driving video,
     the first times at first_cuts (seconds). notes: what was chosen where there was a choice.
+    repeated: frames of batches that were computed again in float32, as half precision left a picture not finite.
     file_warnings: what is wrong with the driving video as a file.
     """
 
@@ -27,6 +28,7 @@ class Report:
     undecoded: int = 0
     first_undecoded: DrivingFrame | None = None
     not_finite: int = 0
+    repeated: int = 0
     cuts: int = 0
     first_cuts: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -70,6 +72,8 @@ class Report:
             first = f"the first at {float(frame.pts * frame.time_base):.2f} s {frame.held}"
             held = f"{_frames(self.undecoded)} of the driving video could not be decoded ({first})"
             lines.append(f"{held}; the last good motion is held")
+        if self.repeated:
+            lines.append(f"{_frames(self.repeated)} computed again in float32: half precision left some not finite")
         if self.not_finite:
             lines.append(f"{_frames(self.not_finite)} came out not finite; the last good one is repeated")
         return lines

@@ -4,6 +4,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from cbtalk.errors import InputError
 from cbtalk.media.audio_track import check_sound
 from cbtalk.media.encoder import check_encoder
@@ -11,12 +13,13 @@ from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS
 from cbtalk.model.checkpoint import load
 from cbtalk.precision import float32_convolutions
+from cbtalk.render.animation import Repetition, encode_source
 from cbtalk.render.cache import RenderCache
 from cbtalk.render.destination import check_destination
 from cbtalk.render.driving import video_info
 from cbtalk.render.driving_side import DrivingSide
 from cbtalk.render.driving_view import driving_view
-from cbtalk.render.engine import Engine, encode_source
+from cbtalk.render.engine import Engine
 from cbtalk.render.extract import extract_motion
 from cbtalk.render.motion_changes import smoothed
 from cbtalk.render.motion_file import save_motion
@@ -38,6 +41,7 @@ def render_video(
     *,
     weights: str | Path = "mini",
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
     progress: bool = False,
     cache: RenderCache | None = None,
 ) -> Report:
@@ -46,8 +50,9 @@ def render_video(
     `source` is a picture, or a video of which every frame is animated at its own time; the output ends with the
     shorter of the two videos. Memory does not depend on the length of the videos, but for the driving's keypoints where
     the motion must be known as a whole: for its best frame, smoothed, or as a loop. The driving video's time stamps and
-    sound are kept. `weights` is a name or file for `cbtalk.load`; `cache`, where given, has the model, and what it
-    keeps is not worked out again. Progress goes to standard error where that is a terminal.
+    sound are kept. `weights` is a name or file for `cbtalk.load`, `dtype` is what it takes; `cache`, where given, has
+    the model, and what it keeps is not worked out again. A batch that half precision leaves not finite is computed
+    again in float32. Progress goes to standard error where that is a terminal.
 
     Raises InputError, WeightsError, OutputError or SystemFailure; `output` is then as it was before.
     """
@@ -58,7 +63,7 @@ def render_video(
         check_sound(sound)
     check_encoder(options.encoder)
     report = Report(output)
-    cache = cache or RenderCache(partial(load, weights, device=device))
+    cache = cache or model_cache(weights, device, dtype)
     with open_source(source, options, cache, report) as opened:
         info = _info(driving, options)
         talker = cache.talker
@@ -73,11 +78,22 @@ def render_video(
             relative=options.motion == "relative",
             adapt_scale=options.adapt_scale,
             strength=options.strength,
+            in_float32=None if cache.in_float32 is None else Repetition(cache.in_float32),
         )
         side = DrivingSide(driving, info, options, cache, report, progress)
         Rendering(engine, opened, picture, side, options, report, progress).run()
     report.seconds = time.monotonic() - started
     return report
+
+
+def model_cache(
+    weights: str | Path, device: str, dtype: torch.dtype, motions: Path | None = None, motion_bytes: int = 0
+) -> RenderCache:
+    """A cache of renders with the model of `cbtalk.load(weights)`; the rest as in `RenderCache`."""
+    in_float32 = partial(load, weights, device=device)
+    if dtype == torch.float32:
+        return RenderCache(in_float32, motions, motion_bytes)
+    return RenderCache(partial(load, weights, device=device, dtype=dtype), motions, motion_bytes, in_float32)
 
 
 def _info(driving: Path, options: RenderOptions) -> VideoInfo | None:

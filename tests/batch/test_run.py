@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from cbtalk.batch import BatchOptions, Summary, read_ledger, run_batch
 from cbtalk.batch.job import Job
@@ -22,8 +24,8 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cbtalk.batch.pool.serve", stand_in.serve)
 
 
-def run(folder: Path, jobs: list[Job], **options: int) -> Summary:
-    return run_batch(jobs, folder / "out", BatchOptions(**options))  # type: ignore[arg-type]
+def run(folder: Path, jobs: list[Job], **options: Any) -> Summary:
+    return run_batch(jobs, folder / "out", BatchOptions(**options))
 
 
 def calls(folder: Path) -> list[str]:
@@ -47,6 +49,13 @@ def test_every_job_is_done_once(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_text("another picture")
     assert run(tmp_path, jobs).done == 1
     assert (tmp_path / "out" / "b0.mp4").read_text().startswith("another picture")
+
+
+def test_another_precision_is_rendered_anew(tmp_path: Path) -> None:
+    jobs = [stand_in.job(tmp_path, name) for name in ("a", "b")]
+    assert run(tmp_path, jobs).done == 2
+    assert run(tmp_path, jobs, dtype=torch.bfloat16).done == 2
+    assert run(tmp_path, jobs, dtype=torch.bfloat16).already_done == 2
 
 
 def test_jobs_that_fail_stop_no_other(tmp_path: Path) -> None:
