@@ -58,7 +58,7 @@ def render_video(
     report = Report(output)
     cache = cache or RenderCache(partial(load, weights, device=device))
     with open_source(source, options, cache, report) as opened:
-        info = _info(driving, options)
+        info = driving_info(driving, options)
         talker = cache.talker
         started = time.monotonic()
         [picture] = opened.pictures([opened.image], talker.image_size)
@@ -78,7 +78,7 @@ def render_video(
     return report
 
 
-def _info(driving: Path, options: RenderOptions) -> VideoInfo | None:
+def driving_info(driving: Path, options: RenderOptions) -> VideoInfo | None:
     """Of a driving video; None for a motion file. Raises InputError for options that one has nothing for."""
     if driving.suffix.lower() not in MOTION_SUFFIXES:
         return video_info(driving, options.driving.span)
