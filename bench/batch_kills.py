@@ -56,8 +56,9 @@ def _killed_again_and_again(args: argparse.Namespace, manifest: Path, folder: Pa
             process.wait(args.least + draw.random() * args.spread)
         except subprocess.TimeoutExpired:
             met += 1
-        os.killpg(process.pid, signal.SIGKILL) if kill % 2 and process.poll() is None else process.kill()
-        process.wait()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL) if kill % 2 and process.poll() is None else process.kill()
+            process.wait()
         entries = read_ledger(folder) if (folder / NAME).exists() else []
         now = {entry.output: entry.changed for entry in entries if entry.state == "done"}
         lost = [output for output, when in done.items() if now.get(output) != when]
