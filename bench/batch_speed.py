@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +31,15 @@ CENTRED = {"crop": "centre", "driving_crop": "centre"}  # the synthetic pictures
 Record = dict[str, Any]
 
 
-def model_alone(workers: int, seconds: float = 6.0) -> float:
-    """Frames a second of so many processes at once, cores divided, that animate batches of four and do nothing else."""
+class Floor(NamedTuple):
+    """What the model alone takes: frames a second of all processes, and seconds of CPU time a frame."""
+
+    rate: float
+    cpu: float
+
+
+def model_alone(workers: int, seconds: float = 6.0) -> Floor:
+    """Of so many processes at once, cores divided, that animate batches of four and do nothing else."""
     context = get_context("spawn")
     pipes = [context.Pipe() for _ in range(workers)]
     for _, theirs in pipes:
@@ -39,7 +47,8 @@ def model_alone(workers: int, seconds: float = 6.0) -> float:
     for words in ("warm", "go"):
         for ours, _ in pipes:
             ours.recv() if words == "warm" else ours.send(words)
-    return sum(ours.recv() for ours, _ in pipes)
+    found = [ours.recv() for ours, _ in pipes]
+    return Floor(sum(rate for rate, _ in found), sum(cpu for _, cpu in found) / workers)
 
 
 @torch.inference_mode()
@@ -52,22 +61,24 @@ def _animate(connection: Connection, workers: int, seconds: float) -> None:
     talker.animate(state, pictures)
     connection.send("warm")
     connection.recv()
-    frames, begin = 0, time.perf_counter()
+    frames, begin, cpu = 0, time.perf_counter(), time.process_time()
     while (taken := time.perf_counter() - begin) < seconds:
         talker.animate(state, pictures)
         frames += BATCH
-    connection.send(frames / taken)
+    connection.send((frames / taken, (time.process_time() - cpu) / frames))
 
 
 def timed_batch(manifest: Path, folder: Path, *more: str) -> Record:
-    """Seconds and frames of a batch, the seconds before its first job, and frames a second from then on."""
-    wall, begin = time.time(), time.perf_counter()
+    """Seconds, CPU time and frames of a batch, the seconds before its first job, and frames a second from then on."""
+    wall, begin, before = time.time(), time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command(manifest, folder, *more), check=True)
-    seconds = time.perf_counter() - begin
+    seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     entries = read_ledger(folder)
     frames = sum(entry.frames or 0 for entry in entries)
     first, last = min(map(_begun, entries)), max(entry.changed for entry in entries)
-    return {"seconds": seconds, "frames": frames, "start": first - wall, "running": frames / (last - first)}
+    start, running = first - wall, frames / (last - first)
+    return {"seconds": seconds, "cpu": cpu, "frames": frames, "start": start, "running": running}
 
 
 def _begun(entry: Entry) -> float:
@@ -89,7 +100,7 @@ def measure_batch(workers: Sequence[int], jobs: int) -> Record:
                 record = timed_batch(manifest, folder, f"--workers={number}", "--set", *asked, *words)
                 what = f"{len(lines)} of {FRAMES} frames" if manifest is short else f"1 of {jobs * FRAMES} frames"
                 rows.append({"precision": precision, "jobs": what, "workers": number, **record})
-                rows[-1]["floor"] = model_alone(number)
+                rows[-1]["floor"] = model_alone(number).rate
         found, _ = read_manifest(short, scratch / "shares", CENTRED)
         shares = stage_shares(found[:4], WEIGHTS, 1, scratch)
     return {"weights": WEIGHTS, "rows": rows, "shares": shares}
@@ -111,8 +122,8 @@ def _synthetic(scratch: Path, jobs: int) -> tuple[list[Path], list[Path]]:
 
 def speed(args: argparse.Namespace, scratch: Path) -> bool:
     """Wall time of a batch of real short jobs, against the model alone for its frames, and single commands."""
-    frames = (FRAMES, FRAMES)
-    clips = short_clips(args.clips, scratch, -(-args.jobs // PORTRAITS), frames, args.every, args.seed)
+    lengths = (FRAMES, FRAMES)
+    clips = short_clips(args.clips, scratch, -(-args.jobs // PORTRAITS), lengths, args.every, args.seed)
     sources = portraits(args.portraits, clips, scratch, PORTRAITS)
     manifest, lines = write_jobs(scratch / "jobs.csv", sources, clips, args.jobs)
     good = True
@@ -120,12 +131,14 @@ def speed(args: argparse.Namespace, scratch: Path) -> bool:
         before = model_alone(workers)
         record = timed_batch(manifest, scratch / f"out{workers}", f"--workers={workers}")
         after = model_alone(workers)
-        floor = record["frames"] / ((before + after) / 2)
-        ratio = record["seconds"] / floor
+        frames = record["frames"]
+        alone, cpu = 2 * frames / (before.rate + after.rate), frames * (before.cpu + after.cpu) / 2
+        ratio = record["seconds"] / alone
         print(
             f"{workers} workers: {record['seconds']:.1f} s, {record['start']:.1f} s of them before the first job; "
-            f"the model alone {floor:.1f} s ({before:.2f} frames a second before, {after:.2f} after); "
-            f"ratio {ratio:.3f}",
+            f"the model alone {alone:.1f} s ({before.rate:.2f} frames a second before, {after.rate:.2f} after); "
+            f"ratio {ratio:.3f}; CPU time {record['cpu']:.1f} s, the model's {cpu:.1f} s, "
+            f"ratio {record['cpu'] / cpu:.3f}",
             flush=True,
         )
         good = good and ratio <= 1.10
