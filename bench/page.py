@@ -43,6 +43,28 @@ def _body(results: Record) -> Iterator[str]:
         yield from _table(["op", "a call"], [(name, words.duration(cost)) for name, cost in results["calls"].items()])
     if "model" in results:
         yield from _model(results["model"], results["training"])
+    if "batch" in results:
+        yield from _batch(results["batch"])
+
+
+def _batch(batch: Record) -> Iterator[str]:
+    yield f"<h2>Batches of {batch['weights']}</h2><p>Frames a second, of the whole command and from its first job on,"
+    yield "beside the model alone in as many processes.</p>"
+    yield from _table(
+        ["jobs", "precision", "workers", "in all", "from the first job on", "the model alone"],
+        [
+            (
+                row["jobs"],
+                row["precision"],
+                str(row["workers"]),
+                f"{row['frames'] / row['seconds']:.2f}",
+                f"{row['running']:.2f}",
+                f"{row['floor']:.2f}",
+            )
+            for row in batch["rows"]
+        ],
+    )
+    yield f"<p>Of a worker's time, with one thread: {words.shares(batch['shares'])}.</p>"
 
 
 def _ceilings(ceilings: Record) -> Iterator[str]:

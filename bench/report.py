@@ -50,6 +50,8 @@ def show(results: Record) -> None:
         console.print(model_table(results["model"]))
         console.print(stage_table(results["model"]))
         console.print(training_line(results["training"]))
+    if "batch" in results:
+        console.print(batch_table(results["batch"]))
     console.print(f"{results['seconds']:.0f} s in all")
 
 
@@ -112,6 +114,25 @@ def stage_table(model: Record) -> Table:
         share, operations = f"{row['share']:.0%}", f"{row['operations'] / 1e9:.2f}"
         rate, seconds = f"{1 / row['seconds']:.1f}", words.duration(row["seconds"])
         table.add_row(row["stage"], str(row["batch"]), seconds, rate, operations, share, words.size(row["peak"]))
+    return table
+
+
+def batch_table(batch: Record) -> Table:
+    """A row a batch: frames a second, and the share of what the model alone does with as many processes."""
+    columns = ("precision", "workers", "in all", "before the first job", "frames a second", "then", "the model alone")
+    table = _table("jobs", *columns, "then, of it")
+    for row in batch["rows"]:
+        rates = row["frames"] / row["seconds"], row["running"], row["floor"]
+        table.add_row(
+            row["jobs"],
+            row["precision"],
+            str(row["workers"]),
+            words.duration(row["seconds"]),
+            words.duration(row["start"]),
+            *(f"{rate:.2f}" for rate in rates),
+            f"{row['running'] / row['floor']:.0%}",
+        )
+    table.caption = f"of a worker's time, one thread: {words.shares(batch['shares'])}"
     return table
 
 

@@ -1,10 +1,12 @@
 """How fast every op and the whole model are here, how far from what the machine can do, and against their peers.
 
-python bench/run.py [--op flow_warp] [--peer faiss] [--json FILE] [--html FILE] ...
+python bench/run.py [--op flow_warp | --model mini | --batch] [--peer faiss] [--json FILE] [--html FILE] ...
 
 Without arguments: the ops at the paper's shapes, the paper's model stage by stage and a training step, within two
-minutes. The order is fixed: the machine, its ceilings, a gate that every op must pass, warm-up, times. An op whose
-result is wrong prints FAIL and no time. torch.compile takes minutes to compile: ask for it with --peer torch.compile.
+minutes. With --batch, in three minutes: `cbtalk batch` with 1, 2 and 4 workers, short jobs and a long one, in each
+precision, beside the model alone. The order is fixed: the machine, its ceilings, a gate that every op must pass,
+warm-up, times. An op whose result is wrong prints FAIL and no time. torch.compile takes minutes to compile: ask for it
+with --peer torch.compile.
 """
 
 import argparse
@@ -23,6 +25,7 @@ if __name__ == "__main__":
 import torch
 
 from bench import compare, machine, report
+from bench.batch_speed import measure_batch
 from bench.calls import measure_calls
 from bench.case import Setting
 from bench.cases import OPS, cases
@@ -37,6 +40,7 @@ from cbtalk.atomic import atomic_path
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CASE_SECONDS, MODEL_SECONDS = 0.9, 10.0
+BATCH_WORKERS, BATCH_JOBS = (1, 2, 4), 8
 
 Results = dict[str, Any]
 
@@ -66,7 +70,7 @@ def main() -> int:
 def _measure(arguments: argparse.Namespace, results: Results) -> None:
     device, pace = arguments.device, 0.2 if arguments.quick else 1.0
     ceilings = measure_ceilings(device, 5 * pace)
-    everything = arguments.op is None and arguments.model is None
+    everything = arguments.op is None and arguments.model is None and not arguments.batch
     prepared: list[Prepared] = []
     if arguments.op or everything:
         setting = Setting(device, DTYPES[arguments.dtype], sweep=arguments.shape == "sweep")
@@ -87,6 +91,9 @@ def _measure(arguments: argparse.Namespace, results: Results) -> None:
         add_share(results["training"], ceilings)
     for one, record in zip(prepared, results.get("ops", []), strict=True):
         add_floor(record, one.case, ceilings)
+    if arguments.batch:
+        report.progress("batches")
+        results["batch"] = measure_batch(BATCH_WORKERS, round(BATCH_JOBS * max(0.5, pace)))
     results["ceilings"] = asdict(ceilings)
     if arguments.profile is not None:
         write_trace(arguments.profile, prepared, scene, device)
@@ -115,6 +122,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--op", choices=OPS, action="append", help="only this op; may be repeated")
     add("--model", choices=["paper", "mini"], help="the whole model and a training step instead of the ops")
+    add("--batch", action="store_true", help="batches of short jobs and of a long one instead of the ops")
     add("--backend", default="auto", help="the backend of our side of the ops")
     add("--peer", action="append", help="only peers with this in their name; may be repeated")
     add("--dtype", choices=list(DTYPES), default="float32", help="of the ops")

@@ -45,6 +45,11 @@ def calls(seconds: Record) -> str:
     return ", ".join(f"{name} {duration(cost)}" for name, cost in seconds.items())
 
 
+def shares(record: Record) -> str:
+    """The share of each stage."""
+    return ", ".join(f"{name} {share:.1%}" for name, share in record.items())
+
+
 def training(record: Record) -> str:
     """Which step was measured."""
     return f"{record['config']}, batch {record['batch']}, {record['precision']}"

@@ -71,11 +71,15 @@ def why_not_cuda(*tensors: Tensor) -> str | None:
     return _why_not_gpu(tensors[0].device.index) if tensors else None
 
 
-@torch.compiler.assume_constant_result  # what a device is cannot be traced
 def _why_not_gpu(index: int | None) -> str | None:
     """Why the kernels of the library do not run on the GPU of that index, or None."""
     archs = "" if _cuda_library is None else _cuda_library.cbtalk_cuda_archs().decode()
     return why_not_capability(torch.cuda.get_device_capability(index), archs)
+
+
+# What a device is cannot be traced. This is all that torch.compiler.assume_constant_result does, but for an import of
+# the compiler, which takes as long as that of torch.
+_why_not_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

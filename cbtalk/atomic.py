@@ -15,10 +15,10 @@ from types import FrameType
 from cbtalk.errors import OutputError, SystemFailure
 
 SUFFIX = ".cbtalk-part"
-_LONGEST_NAME = 255  # bytes, of a file name on the usual file systems
+LONGEST_NAME = 255  # bytes, of a file name on the usual file systems
 
 # The machine's fault (exit code 1); every other refusal is about the place that the user chose.
-_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 _ENDING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]  # Windows has no SIGHUP
 
@@ -65,7 +65,7 @@ def _translated_errors(path: Path, *, only_machine: bool = False) -> Iterator[No
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        if error.errno in _MACHINE:
+        if error.errno in MACHINE_FAULTS:
             raise SystemFailure(f"{path}: cannot be written: {reason}; free space or choose another disk") from error
         if only_machine:
             raise
@@ -91,7 +91,7 @@ def _writable_target(path: Path) -> Path:
 
 def _create(target: Path) -> Path:
     mark = f".{secrets.token_hex(4)}{SUFFIX}"
-    stem = os.fsencode(target.name)[: _LONGEST_NAME - len(mark) - 1]
+    stem = os.fsencode(target.name)[: LONGEST_NAME - len(mark) - 1]
     temporary = target.with_name(f".{stem.decode(errors='ignore')}{mark}")
     before = target.stat() if target.exists() else None
     mode = 0o666 if before is None else 0o600  # nobody sees more of the new file than of the old one

@@ -1,6 +1,7 @@
 """File names of any bytes."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,3 +27,11 @@ def printable(text: str) -> str:
 def is_utf8(path: Path) -> bool:
     """Whether the name consists of characters; Python keeps other bytes of it as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def real_path(path: Path) -> Path:
+    """A path with its links followed, as far as they lead; never an error, not for loops nor for impossible names."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a null byte, or half a character
+        return path.absolute()

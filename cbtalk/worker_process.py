@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -37,13 +37,15 @@ def as_worker() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to unwind
 
 
-def end_worker(process: BaseProcess) -> None:
-    """End a process; the job that it is at is wound up."""
-    if process.is_alive():
+def end_workers(processes: Sequence[BaseProcess]) -> None:
+    """End processes; the jobs that they are at are wound up."""
+    for process in processes:
         process.terminate()
-    process.join(_SECONDS_TO_END)
-    process.kill()
-    process.join()
+    until = time.monotonic() + _SECONDS_TO_END
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+        process.kill()
+        process.join()
 
 
 def death_in_words(exit_code: int | None) -> str:

@@ -1,81 +1,118 @@
 """Faults of the files of a batch, found before any work begins."""
 
+import os
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
+from cbtalk.atomic import LONGEST_NAME
 from cbtalk.batch.job import Job
 from cbtalk.batch.manifest import Fault
 from cbtalk.errors import CbtalkError, InputError
+from cbtalk.file_names import real_path
 from cbtalk.media.audio_track import check_sound
-from cbtalk.media.files import check_readable
-from cbtalk.media.kinds import VIDEO_SUFFIXES
+from cbtalk.media.crop import Crop, CropBox, check_fits
+from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import open_video
-from cbtalk.render.motion_file import frames_in
-from cbtalk.render.video import MOTION_SUFFIXES
-from cbtalk.render.video import VIDEO_SUFFIXES as OUTPUT_SUFFIXES
+from cbtalk.model.checkpoint import load
+from cbtalk.render.motion_changes import cut
+from cbtalk.render.motion_file import load_motion
+from cbtalk.render.options import RenderOptions
+from cbtalk.render.source import is_video
+from cbtalk.render.video import VIDEO_SUFFIXES, driving_info
 
 
-def faults_of(jobs: Iterable[Job], *, progress: bool = False) -> list[Fault]:
+def faults_of(jobs: Iterable[Job], weights: str = "mini", *, progress: bool = False) -> list[Fault]:
     """Everything that keeps jobs from being done: files missing or of no known kind, outputs that collide.
 
-    Headers are read, not whole files: damage behind them shows when the job runs.
+    Pictures and motion files are read, of videos the headers: damage behind them shows when the job runs. weights: a
+    name or file for `cbtalk.load`, whose motion files are fit.
     """
     jobs = list(jobs)
-    problem = cache(_problem)
-    inputs = {path.resolve() for job in jobs for path in job.inputs}
-    outputs: dict[Path, Job] = {}
+    problem, motion_of = cache(_problem), cache(lambda: load(weights).motion_fingerprint())
+    outputs = _Outputs(jobs)
     faults = []
     for job in tqdm(jobs, desc="checking", unit="job", disable=None if progress else True):
-        found = [problem(_check_source, job.source), problem(_check_driving, job.driving)]
+        found = [
+            problem(_check_source, job.source, job.options.crop),
+            problem(_check_driving, job.driving, job.options, motion_of),
+        ]
         found += [problem(check_sound, path) for path in job.inputs[2:]]
-        found.append(_wrong_output(job, inputs, outputs.setdefault(job.output.resolve(), job)))
+        found.append(outputs.problem_of(job))
         faults += [Fault(job.line, text) for text in found if text is not None]
     return faults
 
 
-def _problem(check: Callable[[Path], None], path: Path) -> str | None:
+def _problem(check: Callable[..., None], *arguments: Any) -> str | None:
     try:
-        check(path)
+        check(*arguments)
     except CbtalkError as failure:
         return str(failure)
     return None
 
 
-def _check_source(path: Path) -> None:
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        _check_video(path)
-        return
-    check_readable(path, "picture")
-    try:
-        Image.open(path).close()
-    except Exception as failure:  # Pillow's readers raise nearly anything on damaged files
-        raise InputError(f"{path}: is not a picture of a known kind; convert it to PNG or JPEG") from failure
-
-
-def _check_driving(path: Path) -> None:
-    if path.suffix.lower() in MOTION_SUFFIXES:
-        frames_in(path)
+def _check_source(path: Path, crop: Crop | None) -> None:
+    if is_video(path):
+        with open_video(path) as reader:
+            width, height = reader.info.width, reader.info.height
     else:
-        _check_video(path)
+        height, width = read_image(path).shape[:2]
+    if isinstance(crop, CropBox):
+        check_fits(crop, width, height)
 
 
-def _check_video(path: Path) -> None:
-    with open_video(path):
-        pass
+def _check_driving(path: Path, options: RenderOptions, motion_of: Callable[[], str]) -> None:
+    info, driving = driving_info(path, options), options.driving
+    if info is None:
+        cut(path, load_motion(path, fingerprint=motion_of(), num_keypoints=None), driving.span)
+        return
+    if info.duration == 0:
+        raise InputError(f"{path}: cannot start at {driving.start:.2f} s: the video ends before")
+    if isinstance(driving.crop, CropBox):
+        check_fits(driving.crop, info.width, info.height)
 
 
-def _wrong_output(job: Job, inputs: set[Path], first: Job) -> str | None:
-    if first is not job:
-        where = f"line {first.line}" if first.line is not None else f"{first.source.name} by {first.driving.name}"
-        return f"{job.output.name}: the same output as {where}"
-    if job.output.suffix.lower() not in OUTPUT_SUFFIXES:
-        return f"{job.output.name}: the output's name must end in {' or '.join(OUTPUT_SUFFIXES)}"
-    if job.output.resolve() in inputs:
-        return f"{job.output}: the output is an input of this batch"
-    if job.output.is_dir():
-        return f"{job.output}: the output is a folder"
-    return None
+class _Outputs:
+    """The outputs of jobs, which may be neither inputs nor the same, and need folders that can be made."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._inputs = {real_path(path) for job in jobs for path in job.inputs}
+        self._first: dict[Path, Job] = {}  # job of each output
+        for job in jobs:
+            self._first.setdefault(real_path(job.output), job)
+
+    def problem_of(self, job: Job) -> str | None:
+        """What is wrong with the output of a job, in one line."""
+        output, name = real_path(job.output), job.output.name
+        first = self._first[output]
+        if first is not job:
+            return f"{name}: the same output as {_where(first)}"
+        if output.suffix.lower() not in VIDEO_SUFFIXES:
+            return f"{name}: the output's name must end in {' or '.join(VIDEO_SUFFIXES)}"
+        if output in self._inputs:
+            return f"{job.output}: the output is an input of this batch"
+        if not _is_name(output):
+            return f"{str(output)!r}: is no name of a file"
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in output.parts):
+            return f"{name[:40]}...: the output's name is longer than {LONGEST_NAME} bytes"
+        if output.is_dir():
+            return f"{job.output}: the output is a folder"
+        for folder in output.parents:
+            if folder in self._first or folder.is_file():
+                what = f"the output of {_where(self._first[folder])}" if folder in self._first else "a file"
+                return f"{job.output}: its folder {folder.name} is {what}"
+        return None
+
+
+def _is_name(path: Path) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half a character, which JSON can say
+        return False
+
+
+def _where(job: Job) -> str:
+    return f"line {job.line}" if job.line is not None else f"{job.source.name} by {job.driving.name}"

@@ -11,13 +11,14 @@ import torch
 from cbtalk.batch.check import faults_of
 from cbtalk.batch.estimate import frame_seconds, frames_of
 from cbtalk.batch.job import Job
-from cbtalk.batch.ledger import NAME, read_ledger
+from cbtalk.batch.ledger import NAME, is_at_work, read_ledger
 from cbtalk.batch.manifest import Fault, pairs, read_manifest
 from cbtalk.batch.ray_pool import cluster_workers
 from cbtalk.batch.report import check_report, table, write_report
-from cbtalk.batch.run import BatchOptions, Summary, run_batch
+from cbtalk.batch.run import BatchOptions, Summary, output_name, run_batch
 from cbtalk.errors import ConfigError, InputError
-from cbtalk.model.checkpoint import weights_file
+from cbtalk.file_names import printable
+from cbtalk.model.checkpoint import read_notes, weights_file
 from cbtalk.precision import dtype_of
 
 _SHOWN = 10  # jobs of a plan
@@ -27,6 +28,9 @@ def show_status(ledger: Path, report: Path | None) -> int:
     """Prints the state of a batch, and writes it to a report."""
     entries = read_ledger(ledger)
     print(table(entries))
+    folder = ledger if ledger.is_dir() else ledger.parent
+    if not is_at_work(folder) and any(entry.state in ("running", "waiting") for entry in entries):
+        print("no batch is at work here: what runs was stopped; the command that began it goes on")
     if report is not None:
         write_report(report, entries)
     return 0
@@ -39,6 +43,7 @@ def jobs_of(
     pairing: Literal["all", "zip"],
     folder: Path,
     words: dict[str, str],
+    weights: str,
     *,
     progress: bool,
 ) -> list[Job]:
@@ -51,7 +56,7 @@ def jobs_of(
         if sources is None or drivings is None:
             raise InputError("--sources and --drivings go together")
         jobs, faults = pairs(sources, drivings, folder, pairing, words), []
-    faults = sorted(faults + faults_of(jobs, progress=progress), key=lambda fault: fault.line or 0)
+    faults = sorted(faults + faults_of(jobs, weights, progress=progress), key=lambda fault: fault.line or 0)
     for fault in faults:
         print(f"error: {_where(manifest, fault)}{' '.join(fault.text.split())}", file=sys.stderr)
     if faults:
@@ -76,7 +81,7 @@ def options_of(
     motion_cache_mb: int,
 ) -> BatchOptions:
     """The options of a batch; by default a worker for every GPU, or one for each core, of this machine or a cluster."""
-    weights_file(weights)
+    read_notes(weights_file(weights))
     cores = len(os.sched_getaffinity(0))
     if ray is None:
         numbers, count = _gpus(gpus, device), workers or max(1, cores // (threads or 1))
@@ -89,13 +94,14 @@ def options_of(
             raise ConfigError(f"{name} {value}: must be 1 or more")
     if retries < 0 or motion_cache_mb < 0:
         raise ConfigError("--retries and --motion-cache-mb must be 0 or more")
-    each = threads or (1 if ray is not None else cores if numbers else max(1, cores // count))
     dtype = dtype_of(precision, "cuda" if numbers else "cpu")
-    return BatchOptions(weights, dtype, numbers, count, each, ray, retries, motion_cache_mb << 20)
+    return BatchOptions(weights, dtype, numbers, count, threads, ray, retries, motion_cache_mb << 20)
 
 
 def _gpus(gpus: str | None, device: str) -> tuple[int, ...]:
     there = torch.cuda.device_count() if device != "cpu" else 0
+    if device == "cuda" and there == 0:
+        raise ConfigError("--device cuda: torch sees no GPU here; `cbtalk doctor` shows its build")
     if gpus is None or gpus == "all":
         return tuple(range(there))
     if not all(part.strip().isdecimal() for part in gpus.split(",")):
@@ -106,22 +112,35 @@ def _gpus(gpus: str | None, device: str) -> tuple[int, ...]:
     return numbers
 
 
-def show_plan(jobs: Sequence[Job], options: BatchOptions) -> int:
+def show_plan(jobs: Sequence[Job], folder: Path, options: BatchOptions) -> int:
     """Prints what a batch would do, and how long it should take."""
-    for job in jobs[:_SHOWN]:
+    done = _done(folder)
+    left = [job for job in jobs if printable(output_name(job, folder)) not in done]
+    for job in left[:_SHOWN]:
         words = "".join(f" {name}={value}" for name, value in job.words)
         print(f"{job.output}: {job.source} by {job.driving}{words}")
-    if len(jobs) > _SHOWN:
-        print(f"and {len(jobs) - _SHOWN} more")
-    frames = frames_of(jobs)
-    torch.set_num_threads(options.threads)
+    if len(left) > _SHOWN:
+        print(f"and {len(left) - _SHOWN} more")
+    before = f"; {len(jobs) - len(left)} more are done, if nothing has changed since" if len(left) < len(jobs) else ""
+    workers = options.workers_for(len(left))
+    if workers == 0:
+        print(f"0 jobs{before}")
+        return 0
+    frames = frames_of(left)
+    torch.set_num_threads(options.threads_of(workers))
     each = frame_seconds(options.weights, "cuda" if options.gpus else "cpu", options.dtype)
-    workers = len(options.gpus) or min(options.workers, len(jobs))
     print(
-        f"{len(jobs)} jobs, {frames} frames; {each:.3f} seconds a frame, {workers} workers: "
-        f"about {_duration(frames * each / workers)}, if none is done yet"
+        f"{len(left)} jobs, {frames} frames; {each:.3f} seconds a frame, {workers} workers: "
+        f"about {_duration(frames * each / workers)}{before}"
     )
     return 0
+
+
+def _done(folder: Path) -> set[str]:
+    """Outputs that the ledger of a folder, if there is one, knows as done and that are there."""
+    if not (folder / NAME).exists():
+        return set()
+    return {e.output for e in read_ledger(folder) if e.state == "done" and (folder / e.output).exists()}
 
 
 def _duration(seconds: float) -> str:
@@ -136,6 +155,8 @@ def work(jobs: Sequence[Job], folder: Path, options: BatchOptions, report: Path 
     summary = run_batch(jobs, folder, options, progress=not quiet)
     for error in summary.errors:
         print(f"error: {error}", file=sys.stderr)
+    if summary.stopped is not None:
+        print(f"error: {summary.stopped}; the same command goes on where it stopped", file=sys.stderr)
     if report is not None:
         write_report(report, read_ledger(folder))
     if not quiet:
@@ -144,8 +165,6 @@ def work(jobs: Sequence[Job], folder: Path, options: BatchOptions, report: Path 
 
 
 def _exit_code(summary: Summary) -> int:
-    if summary.stopped is not None:
-        print(f"error: {summary.stopped}; the same command goes on where it stopped", file=sys.stderr)
     if summary.signal is not None:
         return 128 + summary.signal
     return 1 if summary.failed or summary.stopped is not None else 0

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from cbtalk.batch.job import Job
-from cbtalk.media.video_reader import open_video
+from cbtalk.media.span import Span
 from cbtalk.model.checkpoint import load
-from cbtalk.render.motion_file import frames_in
+from cbtalk.render.driving import video_info
+from cbtalk.render.motion_changes import cut
+from cbtalk.render.motion_file import load_motion
 from cbtalk.render.video import MOTION_SUFFIXES
 
 _ROUNDS = 3
@@ -21,17 +23,16 @@ def frames_of(jobs: Iterable[Job]) -> int:
     known = cache(_frames)
     total = 0
     for job in jobs:
-        frames, limit = known(job.driving), job.options.driving.max_frames
+        frames, limit = known(job.driving, job.options.driving.span), job.options.driving.max_frames
         total += frames if limit is None else min(frames, limit)
     return total
 
 
-def _frames(driving: Path) -> int:
+def _frames(driving: Path, span: Span) -> int:
     if driving.suffix.lower() in MOTION_SUFFIXES:
-        return frames_in(driving)
-    with open_video(driving) as reader:
-        info = reader.info
-        return info.frames or round(float((info.duration or 0) * info.average_rate))
+        return cut(driving, load_motion(driving, fingerprint=None, num_keypoints=None), span).frames
+    info = video_info(driving, span)
+    return info.frames or round(float((info.duration or 0) * info.average_rate))
 
 
 @torch.inference_mode()

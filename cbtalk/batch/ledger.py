@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cbtalk.atomic import left_over
+from cbtalk.atomic import MACHINE_FAULTS, left_over
 from cbtalk.digest import digest_of
 from cbtalk.errors import InputError, OutputError, SystemFailure
 from cbtalk.file_names import printable
 
 NAME = "batch.sqlite3"
+_LOCK = ".batch.lock"
 State = Literal["waiting", "running", "done", "failed"]
 STATES: tuple[State, ...] = ("waiting", "running", "done", "failed")
 
@@ -31,7 +32,8 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INT
 class Entry(NamedTuple):
     """A job as the ledger knows it, names printable.
 
-    output: below the batch's folder; options: JSON; bytes: of the finished output.
+    output: below the batch's folder; options: JSON; attempts: how often it was begun since its inputs, options or
+    weights last changed; bytes: of the finished output.
     """
 
     output: str
@@ -67,21 +69,29 @@ class Ledger:
         """Enters jobs (output, source, driving, options, fingerprint) and says which outputs are still to be made.
 
         Done stays what has the same fingerprint and its output in place, of the size that it had. A job that was
-        running when its batch was stopped waits again, and one that failed is tried again.
+        running when its batch was stopped waits again, and one that failed is tried again: both after all others, for
+        they may be what stopped it.
         """
-        wanted = list(entries)
+        left: dict[str, int] = {}  # output -> attempts before
         with self._transaction():
-            for output, source, driving, options, fingerprint in wanted:
+            for output, source, driving, options, fingerprint in entries:
                 known = self.entry(output)
-                if known is not None and known.fingerprint == fingerprint and self._finished(output, known):
+                same = known is not None and known.fingerprint == fingerprint
+                if known is not None and same and self._finished(output, known):
                     continue
+                left[output] = known.attempts if known is not None and same and known.state != "done" else 0
                 self._base.execute(
-                    "INSERT OR REPLACE INTO jobs (output, source, driving, options, fingerprint, state, changed) "
-                    "VALUES (?, ?, ?, ?, ?, 'waiting', ?)",
-                    (printable(output), printable(source), printable(driving), options, fingerprint, time.time()),
+                    "INSERT OR REPLACE INTO jobs (output, source, driving, options, fingerprint, state, attempts, "
+                    "changed) VALUES (?, ?, ?, ?, ?, 'waiting', ?, ?)",
+                    (
+                        *map(printable, (output, source, driving)),
+                        options,
+                        fingerprint,
+                        left[output],
+                        time.time(),
+                    ),
                 )
-        found = {output: self.entry(output) for output, *_ in wanted}
-        return [output for output, entry in found.items() if entry is not None and entry.state != "done"]
+        return sorted(left, key=lambda output: left[output] > 0)
 
     def entry(self, output: str) -> Entry | None:
         """The job of an output."""
@@ -97,9 +107,8 @@ class Ledger:
         """A worker has the job now."""
         self._change(output, "state = 'running', attempts = attempts + 1, error = NULL")
 
-    def done(self, output: str, *, frames: int, seconds: float, warnings: list[str]) -> None:
-        """The output is in its place."""
-        size = (self.folder / output).stat().st_size
+    def done(self, output: str, frames: int, seconds: float, size: int, warnings: list[str]) -> None:
+        """The output is in its place, of so many bytes."""
         values = (frames, seconds, json.dumps(warnings) if warnings else None, size)
         self._change(output, "state = 'done', frames = ?, seconds = ?, warnings = ?, bytes = ?, error = NULL", values)
 
@@ -157,13 +166,15 @@ class Ledger:
 def open_ledger(folder: Path) -> Iterator[Ledger]:
     """The ledger of a folder, for one batch at a time: a second is refused, workers left by a dead one are awaited.
 
-    Raises OutputError where another batch is at work in the folder, or where no ledger can be made there.
+    Raises OutputError where another batch is at work in the folder, or where no ledger can be made there, and
+    SystemFailure where the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".batch.lock", os.O_CREAT | os.O_RDWR, 0o666)
+        lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as failure:
-        raise OutputError(f"{folder}: is no folder that can be written ({failure.strerror})") from failure
+        kind = SystemFailure if failure.errno in MACHINE_FAULTS else OutputError
+        raise kind(f"{folder}: is no folder that can be written ({failure.strerror})") from failure
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,13 +184,28 @@ def open_ledger(folder: Path) -> Iterator[Ledger]:
             try:
                 ledger = Ledger(folder)
             except sqlite3.Error as failure:
-                raise OutputError(f"{folder / NAME}: is no ledger that can be used ({failure})") from failure
+                full = failure.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+                kind = SystemFailure if full else OutputError
+                raise kind(f"{folder / NAME}: is no ledger that can be used ({failure})") from failure
         try:
             yield ledger
         finally:
             ledger.close()
     finally:
         os.close(lock)
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a batch is at work in a folder now."""
+    with suppress(FileNotFoundError):
+        lock = os.open(folder / _LOCK, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+    return False
 
 
 def read_ledger(path: Path) -> list[Entry]:

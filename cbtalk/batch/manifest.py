@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from cbtalk.batch.job import Job
 from cbtalk.errors import CbtalkError, InputError
+from cbtalk.file_names import real_path
 from cbtalk.media.files import check_readable
 from cbtalk.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from cbtalk.render.parse_options import parse_options
@@ -143,6 +144,6 @@ def _job(row: Row, base: Path, folder: Path, defaults: Mapping[str, str]) -> Job
         words["audio"] = str(base / words["audio"].strip())
     named = words.pop("output", "").strip() or _name(source, driving)
     output = folder / named
-    if folder.resolve() not in output.resolve().parents:
+    if real_path(folder) not in real_path(output).parents:
         raise InputError(f"{named}: the output must lie in the folder of the batch")
     return Job(source, driving, output, tuple(sorted(words.items())), parse_options(words), row.line)

@@ -7,18 +7,21 @@ from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from cbtalk.batch.choice import next_job
 from cbtalk.batch.job import Job
 from cbtalk.batch.worker import Outcome, Setting, serve
-from cbtalk.worker_process import death_in_words, end_worker, start_worker
+from cbtalk.errors import CbtalkError, SystemFailure
+from cbtalk.worker_process import death_in_words, end_workers, start_worker
 
-_SOON = 100  # jobs among which a worker may choose
+FAILED_STARTS = 3  # of workers, one after another, that end a batch
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     process: BaseProcess
     connection: Connection
     setting: Setting
+    ready: bool = False
     job: Job | None = None
     source: Path | None = None  # of its last job
 
@@ -27,12 +30,13 @@ class Pool:
     """Processes with one setting each; `give` hands out jobs, `outcomes` says how they ended."""
 
     def __init__(self, settings: Sequence[Setting]) -> None:
+        self._failed_starts = 0
         self._workers = [self._start(setting) for setting in settings]
 
     @property
     def idle(self) -> int:
-        """Workers without a job."""
-        return sum(worker.job is None for worker in self._workers)
+        """Workers that wait for a job."""
+        return sum(worker.ready and worker.job is None for worker in self._workers)
 
     def jobs(self) -> list[Job]:
         """The jobs that workers are at."""
@@ -40,33 +44,41 @@ class Pool:
 
     def give(self, waiting: list[Job]) -> Job:
         """Takes a job off `waiting` for an idle worker."""
-        worker = next(worker for worker in self._workers if worker.job is None)
-        job = next_job(waiting, worker.source)
+        worker = next(worker for worker in self._workers if worker.ready and worker.job is None)
+        job = next_job(waiting, worker.source, self.jobs())
         worker.job, worker.source = job, job.source
         with suppress(OSError):  # it has died, which `outcomes` will say
             worker.connection.send(job)
         return job
 
     def outcomes(self, seconds: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that end within some seconds; a worker that died is replaced, and its job has crashed."""
-        waiting = {worker.connection: worker for worker in self._workers if worker.job is not None}
+        """The jobs that end within some seconds.
+
+        A worker that died is replaced, and its job has crashed; so is one whose job crashed, for nobody knows what that
+        left in its memory or on its GPU. Raises the CbtalkError for which a worker cannot be started.
+        """
+        waiting = {worker.connection: worker for worker in self._workers if worker.job is not None or not worker.ready}
         found = []
         for connection in wait(list(waiting), timeout=seconds):
             worker = waiting[connection]  # type: ignore[index]
             job, worker.job = worker.job, None
-            assert job is not None
             try:
-                found.append((job, worker.connection.recv()))
+                answer = worker.connection.recv()
             except (EOFError, OSError):
-                found.append((job, Outcome("crashed", self._replace(worker))))
+                answer = Outcome("crashed", f"its worker process died ({self._death(worker)})")
+            if job is None:
+                self._started(worker, answer)
+                continue
+            if answer.kind == "crashed":
+                self._replace(worker)
+            found.append((job, answer))
         return found
 
     def close(self) -> None:
         """End the workers; jobs that they are at are wound up."""
         for worker in self._workers:
             worker.connection.close()
-        for worker in self._workers:
-            end_worker(worker.process)
+        end_workers([worker.process for worker in self._workers])
 
     def _start(self, setting: Setting) -> _Worker:
         ours, theirs = Pipe()
@@ -74,17 +86,23 @@ class Pool:
         theirs.close()
         return _Worker(process, ours, setting)
 
-    def _replace(self, worker: _Worker) -> str:
-        """Start a new process in the place of a dead one; says how that one died."""
+    def _started(self, worker: _Worker, answer: CbtalkError | Outcome | None) -> None:
+        """Note that a worker is there; one that died on the way is replaced, unless many did."""
+        if isinstance(answer, CbtalkError):
+            raise answer
+        worker.ready = answer is None
+        self._failed_starts = 0 if answer is None else self._failed_starts + 1
+        if answer is not None and self._failed_starts == FAILED_STARTS:
+            raise SystemFailure(f"no worker can be started: {answer.error}")
+        if answer is not None:
+            self._replace(worker)
+
+    def _death(self, worker: _Worker) -> str:
         worker.process.join()
+        return death_in_words(worker.process.exitcode)
+
+    def _replace(self, worker: _Worker) -> None:
+        """Start a new process in the place of one."""
         worker.connection.close()
-        death = death_in_words(worker.process.exitcode)
-        new = self._start(worker.setting)
-        worker.process, worker.connection = new.process, new.connection
-        return f"its worker process died ({death})"
-
-
-def next_job(waiting: list[Job], source: Path | None) -> Job:
-    """Takes a job off `waiting` for a worker that had `source` last: of the same source, where there is one soon."""
-    place = next((i for i, job in enumerate(waiting[:_SOON]) if job.source == source), 0)
-    return waiting.pop(place)
+        end_workers([worker.process])
+        self._workers[self._workers.index(worker)] = self._start(worker.setting)

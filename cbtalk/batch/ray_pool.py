@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cbtalk.batch.choice import next_job
 from cbtalk.batch.job import Job
-from cbtalk.batch.pool import next_job
+from cbtalk.batch.pool import FAILED_STARTS
 from cbtalk.batch.worker import Outcome, Setting, Worker
-from cbtalk.errors import ConfigError
+from cbtalk.errors import ConfigError, SystemFailure
 
 _PATIENCE = 10.0  # seconds for a cluster to answer
 
 
-@dataclass
+@dataclass(eq=False)
 class _Actor:
     handle: Any
     setting: Setting
-    started: Any  # a reference that is there once the actor has found a place
+    answer: Any  # the reference of its outcome; at first of nothing, once it has found a place and is ready
+    ready: bool = False
     job: Job | None = None
-    answer: Any = None  # the reference of its outcome
     source: Path | None = None  # of its last job
 
 
@@ -34,12 +35,13 @@ class RayPool:
 
     def __init__(self, address: str, settings: Sequence[Setting]) -> None:
         self._ray = _connected(address)
+        self._failed_starts = 0
         self._actors = [self._start(setting) for setting in settings]
 
     @property
     def idle(self) -> int:
-        """Actors without a job that have found a place in the cluster."""
-        return len(self._idle())
+        """Actors that have found a place in the cluster and wait for a job."""
+        return sum(actor.ready and actor.job is None for actor in self._actors)
 
     def jobs(self) -> list[Job]:
         """The jobs that actors are at."""
@@ -47,15 +49,15 @@ class RayPool:
 
     def give(self, waiting: list[Job]) -> Job:
         """Takes a job off `waiting` for an idle actor."""
-        actor = self._idle()[0]
-        job = next_job(waiting, actor.source)
+        actor = next(actor for actor in self._actors if actor.ready and actor.job is None)
+        job = next_job(waiting, actor.source, self.jobs())
         actor.job, actor.source = job, job.source
         actor.answer = actor.handle.render.remote(job)
         return job
 
     def outcomes(self, seconds: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that end within some seconds; an actor that died is replaced, and its job has crashed."""
-        waiting = {actor.answer: actor for actor in self._actors if actor.job is not None}
+        """The jobs that end within some seconds; actors are replaced as the processes of `Pool.outcomes` are."""
+        waiting = {actor.answer: actor for actor in self._actors if actor.job is not None or not actor.ready}
         if not waiting:
             time.sleep(seconds)
             return []
@@ -64,12 +66,16 @@ class RayPool:
         for answer in ready:
             actor = waiting[answer]
             job, actor.job = actor.job, None
-            assert job is not None
             try:
-                found.append((job, self._ray.get(answer)))
+                outcome = self._ray.get(answer)
             except self._ray.exceptions.RayError as failure:
-                self._actors[self._actors.index(actor)] = self._start(actor.setting)
-                found.append((job, Outcome("crashed", f"the worker was lost: {str(failure).splitlines()[0]}")))
+                outcome = Outcome("crashed", f"the worker was lost: {_reason(failure)}")
+            if job is None:
+                self._started(actor, outcome)
+                continue
+            if outcome.kind == "crashed":
+                self._replace(actor)
+            found.append((job, outcome))
         return found
 
     def close(self) -> None:
@@ -83,12 +89,25 @@ class RayPool:
         handle = self._ray.remote(Worker).options(**wanted).remote(setting)
         return _Actor(handle, setting, handle.ready.remote())
 
-    def _idle(self) -> list[_Actor]:
-        free = {actor.started: actor for actor in self._actors if actor.job is None}
-        if not free:
-            return []
-        ready, _ = self._ray.wait(list(free), num_returns=len(free), timeout=0)
-        return [free[started] for started in ready]
+    def _started(self, actor: _Actor, outcome: Outcome | None) -> None:
+        """Note that an actor is there; one that died on the way is replaced, unless many did."""
+        actor.ready = outcome is None
+        self._failed_starts = 0 if outcome is None else self._failed_starts + 1
+        if outcome is not None and self._failed_starts == FAILED_STARTS:
+            raise SystemFailure(f"no worker can be started: {outcome.error}")
+        if outcome is not None:
+            self._replace(actor)
+
+    def _replace(self, actor: _Actor) -> None:
+        """Start a new actor in the place of one."""
+        self._ray.kill(actor.handle)
+        self._actors[self._actors.index(actor)] = self._start(actor.setting)
+
+
+def _reason(failure: Exception) -> str:
+    """One line of what Ray says: an exception in the actor is the last one, other reasons are the first."""
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    return lines[-1] if getattr(failure, "actor_init_failed", False) else lines[0]
 
 
 def cluster_workers(address: str, threads: int) -> tuple[int, bool]:

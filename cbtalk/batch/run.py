@@ -1,9 +1,11 @@
 """A batch from its manifest to the last video: planned, given to workers, entered in the ledger."""
 
 import json
+import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from cbtalk.batch.pool import Pool
 from cbtalk.batch.ray_pool import RayPool
 from cbtalk.batch.worker import Outcome, Setting
 from cbtalk.digest import combined
-from cbtalk.errors import SystemFailure
+from cbtalk.errors import InputError, SystemFailure
 from cbtalk.file_names import printable
 from cbtalk.model.checkpoint import weights_file
 
@@ -33,20 +35,30 @@ _TICK = 0.2  # seconds between looks at what the user wants
 class BatchOptions:
     """Options of the work on a batch.
 
-    weights, dtype: for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of
-    each worker on the CPU. ray: address of a cluster of Ray whose actors are the workers, None for this machine.
-    retries: times that a job is tried again after cbtalk or its worker crashed. motion_bytes: what kept motions may
-    take on the disk.
+    weights, dtype: for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of each
+    worker on the CPU; None: this machine's cores divided among them, on a cluster one. ray: address of a cluster of Ray
+    whose actors are the workers, None for this machine. retries: times that a job is tried again after cbtalk or its
+    worker crashed. motion_bytes: what kept motions may take on the disk.
     """
 
     weights: str = "mini"
     dtype: torch.dtype = torch.float32
     gpus: tuple[int, ...] = ()
     workers: int = 1
-    threads: int = 1
+    threads: int | None = None
     ray: str | None = None
     retries: int = 2
     motion_bytes: int = 1 << 30
+
+    def workers_for(self, jobs: int) -> int:
+        """Workers that so many jobs keep busy."""
+        return min(len(self.gpus) or self.workers, jobs)
+
+    def threads_of(self, workers: int) -> int:
+        """Threads of each of so many workers."""
+        if self.threads is not None:
+            return self.threads
+        return 1 if self.ray is not None else max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 @dataclass
@@ -75,31 +87,36 @@ def run_batch(jobs: Sequence[Job], folder: Path, options: BatchOptions, *, progr
 
     The first interruption (SIGINT, SIGTERM) lets the running jobs finish, the second ends them.
 
-    Raises OutputError where another batch is at work in the folder, SystemFailure where the ledger cannot be written.
+    Raises OutputError where another batch is at work in the folder, SystemFailure where no ledger can be made, and
+    WeightsError for weights that cannot be used.
     """
-    with open_ledger(folder) as ledger, _Interruptions() as interruptions:
+    with open_ledger(folder) as ledger:
         summary = Summary()
         sweep((job.output for job in jobs), folder / MOTIONS)
-        waiting = _plan(jobs, ledger, folder, options)
+        waiting = _plan(jobs, ledger, folder, options, progress)
         summary.already_done = len(jobs) - len(waiting)
         if waiting:
-            _Run(ledger, folder, options, summary, interruptions, waiting).run(progress)
+            with _Interruptions() as interruptions:
+                _Run(ledger, folder, options, summary, interruptions, waiting).run(progress)
     return summary
 
 
-def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptions) -> list[Job]:
-    """The jobs to be done, those of one source side by side."""
+def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptions, progress: bool) -> list[Job]:
+    """The jobs to be done, those of one source side by side, those that were begun before at the end."""
     weights = ledger.digest(weights_file(options.weights))
     entries, by_name = [], {}
-    for job in jobs:
+    ordered = sorted(jobs, key=lambda job: (str(job.source), str(job.driving), str(job.output)))
+    for job in tqdm(ordered, desc="fingerprints", unit="job", disable=None if progress else True):
         name = output_name(job, folder)
-        inputs = [ledger.digest(path) for path in job.inputs]
+        try:
+            inputs = [ledger.digest(path) for path in job.inputs]
+        except OSError as failure:
+            raise InputError(f"{failure.filename}: cannot be read: {failure.strerror}") from failure
         words = json.dumps(dict(job.words), sort_keys=True)
         fingerprint = combined(__version__, weights, str(options.dtype), *inputs, words)
         entries.append((name, str(job.source), str(job.driving), words, fingerprint))
         by_name[name] = job
-    waiting = [by_name[output] for output in ledger.plan(entries)]
-    return sorted(waiting, key=lambda job: (str(job.source), str(job.driving), str(job.output)))
+    return [by_name[output] for output in ledger.plan(entries)]
 
 
 def output_name(job: Job, folder: Path) -> str:
@@ -121,6 +138,7 @@ class _Run:
     ) -> None:
         self.ledger, self.folder, self.options = ledger, folder, options
         self.summary, self.interruptions, self.waiting = summary, interruptions, waiting
+        self.crashes: Counter[str] = Counter()  # of each output's job
 
     def run(self, progress: bool) -> None:
         """Until no job is left, or the batch is stopped."""
@@ -135,6 +153,8 @@ class _Run:
                     self._hand_out(pool)
                     for job, outcome in pool.outcomes(_TICK):
                         self._enter(job, outcome, bar)
+        except SystemFailure as failure:
+            self.summary.stopped = self.summary.stopped or str(failure)
         finally:
             unfinished = pool.jobs()
             pool.close()
@@ -158,14 +178,14 @@ class _Run:
 
     def _settings(self) -> list[Setting]:
         options = self.options
-        count = len(options.gpus) or min(options.workers, len(self.waiting))
+        count = options.workers_for(len(self.waiting))
         return [
             Setting(
                 self.folder.resolve(),
                 options.weights,
                 options.dtype,
                 options.gpus[number] if options.gpus else None,
-                options.threads,
+                options.threads_of(count),
                 self.folder.resolve() / MOTIONS,
                 options.motion_bytes,
             )
@@ -181,7 +201,7 @@ class _Run:
         """Write down how a job ended."""
         name = output_name(job, self.folder)
         if outcome.kind == "done":
-            self.ledger.done(name, frames=outcome.frames, seconds=outcome.seconds, warnings=list(outcome.warnings))
+            self.ledger.done(name, outcome.frames, outcome.seconds, outcome.bytes, list(outcome.warnings))
             self.summary.done += 1
             self.summary.frames += outcome.frames
             bar.update()
@@ -191,8 +211,8 @@ class _Run:
             self.summary.stopped = outcome.error
             self.ledger.put_back(name)
             return
-        entry = self.ledger.entry(name)
-        again = outcome.kind == "crashed" and entry is not None and entry.attempts <= self.options.retries
+        self.crashes[name] += 1
+        again = outcome.kind == "crashed" and self.crashes[name] <= self.options.retries
         self.ledger.failed(name, outcome.error, again=again)
         if again:
             self.waiting.append(job)

@@ -14,6 +14,7 @@ from cbtalk.allocator import keep_freed_memory
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import worker_lock
 from cbtalk.errors import CbtalkError, SystemFailure
+from cbtalk.render.cache import RenderCache
 from cbtalk.render.video import model_cache, render_video
 from cbtalk.worker_process import as_worker
 
@@ -45,6 +46,7 @@ class Outcome(NamedTuple):
     error: str | None = None
     frames: int = 0
     seconds: float = 0.0
+    bytes: int = 0  # of the output
     warnings: tuple[str, ...] = ()
 
 
@@ -52,10 +54,12 @@ class Worker:
     """Renders jobs with one model, and keeps what the next one can use."""
 
     def __init__(self, setting: Setting) -> None:
+        """Raises WeightsError for weights that cannot be used, SystemFailure for a machine that cannot be used."""
+        # A job without its batch would be begun again by the next one: so a lock tells that there is a worker.
+        self._lock = worker_lock(setting.folder)
         torch.set_num_threads(setting.threads)
         keep_freed_memory()
-        device = "cpu" if setting.gpu is None else "cuda"
-        self._cache = model_cache(setting.weights, device, setting.dtype, setting.motions, setting.motion_bytes)
+        self._cache = _model_cache(setting)
 
     def ready(self) -> None:
         """Returns once the worker is there."""
@@ -65,6 +69,7 @@ class Worker:
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             report = render_video(job.source, job.driving, job.output, job.options, cache=self._cache)
+            size = job.output.stat().st_size
         except SystemFailure as failure:
             return Outcome("machine", _one_line(failure))
         except CbtalkError as failure:
@@ -72,20 +77,35 @@ class Worker:
         except Exception as failure:
             traceback.print_exc()
             return Outcome("crashed", f"internal: {type(failure).__name__}: {_one_line(failure)}")
-        return Outcome("done", None, report.frames, report.seconds, tuple(report.warnings))
+        return Outcome("done", None, report.frames, report.seconds, size, tuple(report.warnings))
 
 
 def serve(connection: Connection, setting: Setting) -> None:
     """Answers every job that comes through `connection` with an Outcome, until the other side closes it.
 
-    A job without its batch would be begun again by the next one: so a lock tells that there is a worker.
+    The first answer says that the worker is there: None, or the CbtalkError for which it cannot be.
     """
     with as_worker(), contextlib.suppress(EOFError, BrokenPipeError):
-        _lock = worker_lock(setting.folder)  # held until the process ends
         os.environ["CUDA_VISIBLE_DEVICES"] = "" if setting.gpu is None else str(setting.gpu)
-        worker = Worker(setting)
+        try:
+            worker = Worker(setting)
+        except CbtalkError as failure:
+            connection.send(failure)
+            return
+        connection.send(None)
         while True:
             connection.send(worker.render(connection.recv()))
+
+
+def _model_cache(setting: Setting) -> RenderCache:
+    """The cache of a worker's renders, with the model loaded."""
+    device = "cpu" if setting.gpu is None else "cuda"
+    cache = model_cache(setting.weights, device, setting.dtype, setting.motions, setting.motion_bytes)
+    try:
+        cache.talker  # noqa: B018 - loads it
+    except RuntimeError as failure:  # of CUDA
+        raise SystemFailure(f"a worker cannot be started: {_one_line(failure)}") from failure
+    return cache
 
 
 def _one_line(failure: Exception) -> str:

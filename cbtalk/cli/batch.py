@@ -42,7 +42,7 @@ def batch(
         defaults: Options for all jobs that do not have their own: name=value ...
         weights: A bundled model's name or a weights file.
         workers: Processes on the CPU; one for each core without it.
-        threads: CPU threads of each worker.
+        threads: CPU threads of each worker; the cores divided among the workers without it.
         gpus: Numbers of the GPUs to use, a worker each, or all; all without it.
         ray: Address of a cluster of Ray (auto: the one this machine belongs to), whose nodes share the folders.
         device: auto takes the GPUs if there are any.
@@ -68,5 +68,7 @@ def batch(
             raise ConfigError(f"--set {word}: must be name=value")
         words[name] = value
     options = command.options_of(weights, device, precision, gpus, workers, threads, ray, retries, motion_cache_mb)
-    jobs = command.jobs_of(manifest, sources, drivings, pairs, output, words, progress=not quiet)
-    return command.show_plan(jobs, options) if dry_run else command.work(jobs, output, options, report, quiet=quiet)
+    jobs = command.jobs_of(manifest, sources, drivings, pairs, output, words, weights, progress=not quiet)
+    if dry_run:
+        return command.show_plan(jobs, output, options)
+    return command.work(jobs, output, options, report, quiet=quiet)

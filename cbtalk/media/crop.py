@@ -42,6 +42,12 @@ def parse_crop(text: str) -> Crop:
     return CropBox(int(numbers[1]), int(numbers[2]), int(numbers[3]))
 
 
+def check_fits(box: CropBox, width: int, height: int) -> None:
+    """Raise InputError where a box has nothing in common with a picture, or more than twice its longer side."""
+    if not (-box.size < box.x < width and -box.size < box.y < height and 0 < box.size <= 2 * max(width, height)):
+        raise InputError(f"crop {box.x},{box.y},{box.size}: does not fit the picture of {width} x {height} pixels")
+
+
 def crop_resize(image: NDArray[np.uint8], box: CropBox, size: int) -> NDArray[np.uint8]:
     """Cut `box` out of an image (H, W, 3) uint8 and resize it with antialiasing (bicubic) to (size, size, 3) uint8.
 
@@ -49,8 +55,7 @@ def crop_resize(image: NDArray[np.uint8], box: CropBox, size: int) -> NDArray[np
     has nothing in common with the picture, or more than twice the picture's longer side.
     """
     height, width = image.shape[:2]
-    if not (-box.size < box.x < width and -box.size < box.y < height and 0 < box.size <= 2 * max(width, height)):
-        raise InputError(f"crop {box.x},{box.y},{box.size}: does not fit the picture of {width} x {height} pixels")
+    check_fits(box, width, height)
     if box.x >= 0 and box.y >= 0 and box.x + box.size <= width and box.y + box.size <= height:
         square = image[box.y : box.y + box.size, box.x : box.x + box.size]
     else:

@@ -16,6 +16,7 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from cbtalk import ranges
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import OutputError
 from cbtalk.media.audio_track import AudioTrack
@@ -98,6 +99,7 @@ class VideoWriter:
         self._file.__enter__()
         return self
 
+    @ranges.ranged("encode")
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

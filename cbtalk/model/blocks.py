@@ -196,8 +196,9 @@ class AntiAliasDownsample(nn.Module):
         super().__init__()
         sigma = (factor - 1) / 2
         radius = round(4 * sigma)
-        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-        line = torch.exp(-(offsets**2) / (2 * sigma**2)) if sigma else torch.ones(1)
+        # Numbers also where the parameters have no memory yet: there, arithmetic would import torch's compiler.
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device="cpu")
+        line = torch.exp(-(offsets**2) / (2 * sigma**2)) if sigma else torch.ones_like(offsets)
         kernel = line[:, None] * line[None, :]
         kernel = kernel / kernel.sum()
         self.weight: Tensor

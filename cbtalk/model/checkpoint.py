@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import ConfigError, WeightsError
@@ -122,8 +124,20 @@ def read_notes(path: str | os.PathLike[str]) -> dict[str, str]:
 
 def without_storage(config: TalkerConfig) -> Talker:
     """A talker whose parameters have names and shapes but no memory yet."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialized():
         return Talker(config).eval()
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` does: of tensors without memory it imports the compiler, for seconds."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
 
 
 def with_tensors(talker: Talker, tensors: Mapping[str, Tensor], path: Path) -> Talker:

@@ -53,7 +53,7 @@ class KeypointDetector(nn.Module):
         self.kp = nn.Conv2d(features, config.keypoints, KEYPOINT_KERNEL)
         self.jacobian = nn.Conv2d(features, 4 * config.keypoints, KEYPOINT_KERNEL)
         nn.init.zeros_(self.jacobian.weight)
-        self.jacobian.bias = nn.Parameter(torch.eye(2).flatten().repeat(config.keypoints))
+        self.jacobian.bias = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 1.0] * config.keypoints))
 
     @ranges.ranged("keypoints")
     @float32_convolutions()

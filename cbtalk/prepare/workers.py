@@ -10,7 +10,7 @@ import torch
 
 from cbtalk.prepare.messages import Aborted, Done, Failed, Message, Progress
 from cbtalk.prepare.work import Job, work
-from cbtalk.worker_process import as_worker, death_in_words, end_worker, start_worker
+from cbtalk.worker_process import as_worker, death_in_words, end_workers, start_worker
 
 _SECONDS_OF_PROGRESS = 0.5  # between two messages of progress
 
@@ -77,7 +77,7 @@ class _Worker:
     def end(self) -> None:
         """End it; a job that it is at is wound up."""
         self.pipe.close()
-        end_worker(self._process)
+        end_workers([self._process])
 
 
 def _serve(pipe: connection.Connection, threads: int) -> None:

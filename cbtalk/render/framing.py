@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cbtalk import ranges
 from cbtalk.errors import InputError
 from cbtalk.faces import Face, Square, choose, cut, find_faces, frame
 from cbtalk.media.crop import Crop, center_square
@@ -46,6 +47,7 @@ def square_of(image: NDArray[np.uint8], place: Place) -> Square:
     return Square(x + side / 2, y + side / 2, side)
 
 
+@ranges.ranged("faces")
 def faces_in(image: NDArray[np.uint8]) -> list[Face]:
     """The faces of an image (H, W, 3), the best score first."""
     return find_faces(torch.from_numpy(image).permute(2, 0, 1))

@@ -126,16 +126,6 @@ def load_motion(path: Path, *, fingerprint: str | None, num_keypoints: int | Non
     )
 
 
-def frames_in(path: Path) -> int:
-    """Frames that a motion file says it has; InputError where it is none."""
-    check_readable(path, "motion file")
-    try:
-        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
-            return int((file.metadata() or {})["frames"])
-    except (SafetensorError, OSError, KeyError, ValueError) as failure:
-        raise InputError(f"{path}: not a motion file; write one with `cbtalk motion`") from failure
-
-
 def _check_header(path: Path, metadata: dict[str, str], fingerprint: str | None) -> None:
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: not a motion file; write one with `cbtalk motion`")

@@ -46,6 +46,11 @@ class Source:
         return self.places[min(scene, len(self.places) - 1)]
 
 
+def is_video(path: Path) -> bool:
+    """Whether the name of a source says that it is a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES - _ANIMATIONS
+
+
 @contextmanager
 def open_source(path: Path, options: RenderOptions, cache: RenderCache, report: Report) -> Iterator[Source]:
     """The source in a file, a video where its name says so. `report` notes what was chosen and what is wrong with it.
@@ -53,7 +58,7 @@ def open_source(path: Path, options: RenderOptions, cache: RenderCache, report: 
     Raises InputError where it cannot be read, or has no face and no crop is given.
     """
     with ExitStack() as stack:
-        if path.suffix.lower() not in VIDEO_SUFFIXES - _ANIMATIONS:
+        if not is_video(path):
             image = read_image(path)
             places = cache.places(path, options, report, lambda own: (source_place(path, image, options, own),))
             yield Source(path, image, places, None)

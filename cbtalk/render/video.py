@@ -65,7 +65,7 @@ def render_video(
     report = Report(output)
     cache = cache or model_cache(weights, device, dtype)
     with open_source(source, options, cache, report) as opened:
-        info = _info(driving, options)
+        info = driving_info(driving, options)
         talker = cache.talker
         started = time.monotonic()
         picture = opened.first_picture(talker.image_size)
@@ -96,7 +96,7 @@ def model_cache(
     return RenderCache(partial(load, weights, device=device, dtype=dtype), motions, motion_bytes, in_float32)
 
 
-def _info(driving: Path, options: RenderOptions) -> VideoInfo | None:
+def driving_info(driving: Path, options: RenderOptions) -> VideoInfo | None:
     """Of a driving video; None for a motion file. Raises InputError for options that one has nothing for."""
     if driving.suffix.lower() not in MOTION_SUFFIXES:
         return video_info(driving, options.driving.span)

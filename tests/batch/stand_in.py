@@ -29,15 +29,36 @@ class Worker(worker.Worker):
         super().__init__(setting)
 
 
+def serve_dying(connection: Connection, setting: Setting) -> None:
+    """A worker that is killed before it is ready, but for the first of a batch."""
+    try:
+        (setting.folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        os.kill(os.getpid(), signal.SIGKILL)
+    serve(connection, setting)
+
+
+poisoned = False
+
+
+def _poison() -> None:
+    global poisoned
+    poisoned = True
+    raise ZeroDivisionError("the process is spoilt")
+
+
 def render(source: Path, driving: Path, output: Path, options: RenderOptions, *, cache: object) -> Report:
     """Writes a file, and a line to the log of calls beside it, unless the source's name says otherwise."""
     with (output.parent / "calls").open("a", errors="surrogateescape") as log:
         log.write(f"{output.name}\n")
     attempts = (output.parent / "calls").read_text(errors="surrogateescape").split().count(output.name)
+    if poisoned:
+        raise ZeroDivisionError("in a spoilt process")
     acts: dict[str, Callable[[], None]] = {
         "wrong": lambda: _raise(InputError(f"{source}: is\nwrong")),
         "full": lambda: _raise(SystemFailure("no room")),
         "bug": lambda: _raise(ZeroDivisionError("oh")),
+        "poison": _poison,
         "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "once": lambda: os.kill(os.getpid(), signal.SIGKILL) if attempts == 1 else None,
         "slow": lambda: time.sleep(1.0),

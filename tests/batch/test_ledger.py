@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cbtalk.batch.ledger import NAME, Ledger, open_ledger, read_ledger, sweep, worker_lock
+from cbtalk.batch.ledger import NAME, Ledger, is_at_work, open_ledger, read_ledger, sweep, worker_lock
 from cbtalk.errors import InputError, OutputError, SystemFailure
 
 JOB = ("a.mp4", "a.png", "clip.mp4", "{}", "one")
@@ -15,7 +15,7 @@ JOB = ("a.mp4", "a.png", "clip.mp4", "{}", "one")
 def finish(ledger: Ledger, output: str = "a.mp4") -> None:
     (ledger.folder / output).write_text("video")
     ledger.started(output)
-    ledger.done(output, frames=2, seconds=0.5, warnings=[])
+    ledger.done(output, 2, 0.5, 5, [])
 
 
 def left_to_do(folder: Path, *jobs: tuple[str, str, str, str, str]) -> list[str]:
@@ -48,14 +48,16 @@ def test_changed_inputs_and_lost_outputs_are_rendered_anew(tmp_path: Path) -> No
 
 
 def test_running_and_failed_jobs_wait_again(tmp_path: Path) -> None:
-    other = ("b.mp4", *JOB[1:])
+    other, third = ("b.mp4", *JOB[1:]), ("c.mp4", *JOB[1:])
     with open_ledger(tmp_path) as ledger:
-        ledger.plan([JOB, other])
+        ledger.plan([JOB, other, third])
         ledger.started("a.mp4")
         ledger.started("b.mp4")
         ledger.failed("b.mp4", "broken", again=False)
-    assert left_to_do(tmp_path, JOB, other) == ["a.mp4", "b.mp4"]
-    assert {(entry.state, entry.attempts) for entry in read_ledger(tmp_path)} == {("waiting", 0)}
+    # What may have stopped the batch comes last.
+    assert left_to_do(tmp_path, JOB, other, third) == ["c.mp4", "a.mp4", "b.mp4"]
+    assert [(entry.state, entry.attempts) for entry in read_ledger(tmp_path)] == [("waiting", n) for n in (1, 1, 0)]
+    assert left_to_do(tmp_path, (*JOB[:4], "two"), other, third) == ["a.mp4", "c.mp4", "b.mp4"]
 
 
 def test_a_second_batch_is_refused(tmp_path: Path) -> None:
@@ -63,6 +65,13 @@ def test_a_second_batch_is_refused(tmp_path: Path) -> None:
         pass
     with open_ledger(tmp_path):
         pass
+
+
+def test_a_batch_at_work_is_seen(tmp_path: Path) -> None:
+    assert not is_at_work(tmp_path)
+    with open_ledger(tmp_path):
+        assert is_at_work(tmp_path)
+    assert not is_at_work(tmp_path)
 
 
 def hold(folder: Path, connection: Connection) -> None:

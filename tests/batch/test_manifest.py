@@ -1,22 +1,34 @@
 """Manifests say what is to be rendered, and all that is wrong with them in one answer."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from cbtalk.batch import Fault, faults_of, pairs, read_manifest
+from cbtalk.batch.estimate import frames_of
 from cbtalk.errors import InputError
 from cbtalk.media.crop import CropBox
+from cbtalk.model.checkpoint import load
+from cbtalk.model.keypoints import Keypoints
+from cbtalk.render.motion_file import Motion, save_motion
 from tests.media.synthetic import numbered, write_clip
 
 
 def write_picture(path: Path) -> None:
     Image.fromarray(np.full((40, 40, 3), 80, np.uint8)).save(path)
+
+
+def still_motion() -> Motion:
+    return Motion(
+        Keypoints(torch.zeros(3, 20, 2), torch.zeros(3, 20, 2, 2)), torch.arange(3), Fraction(1, 25), Fraction(25)
+    )
 
 
 @pytest.fixture
@@ -70,8 +82,16 @@ def test_every_fault_of_a_csv_in_one_answer(files: Path) -> None:
     (files / "empty.png").touch()
     (files / "text.png").write_text("no picture")
     (files / "text.mp4").write_text("no video")
+    (files / "cut.png").write_bytes((files / "a.png").read_bytes()[:60])
+    (files / "text.safetensors").write_text("no motion")
+    save_motion(files / "other.safetensors", still_motion(), fingerprint="of another model")
+    save_motion(files / "own.safetensors", still_motion(), fingerprint=load("mini").motion_fingerprint())
+    (files / "out" / "folder.mp4").mkdir(parents=True)
+    (files / "out" / "file").touch()
+    (files / "private.png").symlink_to(files / "private.png")  # no permission stops root
+    columns = "source,driving,output,crop,motion,max_frames,best_frame"
     rows = [
-        "source,driving,output,crop,motion,max_frames,best_frame",
+        f"{columns},driving_crop,start,audio,compare,strength,krop",
         "a.png,clip.mp4,same.mp4,,,,",
         "a.png,clip.mp4,same.mp4,,,,",
         "nobody.png,clip.mp4,3.mp4,,,,",
@@ -86,8 +106,27 @@ def test_every_fault_of_a_csv_in_one_answer(files: Path) -> None:
         "a.png,clip.mp4,12.mp4,,absolute,,true",
         "a.png,clip.mp4,../13.mp4,,,,",
         ",clip.mp4,14.mp4,,,,",
-        "a.png,clip.mp4,15.mp4,,,,,,,",
+        "a.png,clip.mp4,15.mp4,,,,,,,,,,,,,",
         "a.png,clip.mp4,16.mp4,,,,perhaps",
+        "cut.png,clip.mp4,17.mp4",
+        'a.png,clip.mp4,18.mp4,"40,0,20"',
+        'a.png,clip.mp4,19.mp4,,,,,"0,0,2000"',
+        "a.png,clip.mp4,20.mp4,,,,,,60",
+        "a.png,clip.mp4,21.mp4,,,,,,-1",
+        "a.png,clip.mp4,22.mp4,,,,,,,nothing.wav",
+        "a.png,text.safetensors,23.mp4",
+        "a.png,other.safetensors,24.mp4",
+        "a.png,own.safetensors,25.mp4,,,,,,60",
+        "a.png,own.safetensors,26.mp4,,,,,,,,true",
+        "a.png,clip.mp4,27.mp4,,,,,,,,,9",
+        "a.png,clip.mp4,28.mp4,,,,,,,,,,centre",
+        "a.png,clip.mp4,folder.mp4",
+        "a.png,clip.mp4,file/30.mp4",
+        "a.png,clip.mp4,same.mp4/31.mp4",
+        "private.png,clip.mp4,32.mp4",
+        "a.png,.,33.mp4",
+        "a.png,own.safetensors,34.mp4",
+        "a.png,,35.mp4",
     ]
     jobs, faults = read_manifest(manifest(files, "\n".join(rows)), files / "out", {})
     found: dict[int | None, list[str]] = {}
@@ -107,8 +146,26 @@ def test_every_fault_of_a_csv_in_one_answer(files: Path) -> None:
         13: "belong to relative motion",
         14: "must lie in the folder",
         15: "no source",
-        16: "10 cells in 7 columns",
+        16: "16 cells in 13 columns",
         17: "true or false",
+        18: "cut.png: is damaged",
+        19: "crop 40,0,20: does not fit the picture of 40 x 40",
+        20: "crop 0,0,2000: does not fit",
+        21: "cannot start at 60.00 s",
+        22: "start -1.0: must be 0",
+        23: "nothing.wav: no such file",
+        24: "text.safetensors: not a readable motion file",
+        25: "other.safetensors: this motion is of another model",
+        26: "own.safetensors: cannot start at 60.00 s",
+        27: "a motion file has no pictures",
+        28: "strength 9.0: must be 0 to 2",
+        29: "krop: no such option",
+        30: "the output is a folder",
+        31: "its folder file is a file",
+        32: "its folder same.mp4 is the output of line 2",
+        33: "private.png: cannot be opened",
+        34: "is a folder",
+        36: "no driving",
     }
     assert found.keys() == expected.keys()
     for line, words in expected.items():
@@ -119,9 +176,17 @@ def test_every_fault_of_a_csv_in_one_answer(files: Path) -> None:
 def test_every_fault_of_json_lines(files: Path) -> None:
     lines = ['{"source": "a.png", "driving": "clip.mp4"}', "{", "[1]", '{"source": ["a"], "driving": "clip.mp4"}']
     lines.append('{"source": "a.png", "driving": "clip.mp4", "output": "b.mp4", "krop": "centre"}')
+    lines.append('{"source": "a.png\\u0000", "driving": "clip.mp4", "output": "c.mp4"}')
+    lines.append('{"source": "a.png", "driving": "clip.mp4", "output": "c\\u0000.mp4"}')
+    lines.append('{"source": "a.png", "driving": "clip.mp4", "output": "\\ud800.mp4"}')
+    lines.append(json.dumps({"source": "a.png", "driving": "clip.mp4", "output": "n" * 300 + ".mp4"}))
     jobs, faults = read_manifest(manifest(files, "\n".join(lines), "jobs.jsonl"), files, {})
-    assert len(jobs) == 1 and [fault.line for fault in faults] == [2, 3, 4, 5]
+    assert len(jobs) == 5 and [fault.line for fault in faults] == [2, 3, 4, 5]
     assert "krop: no such option" in faults[-1].text
+    found = faults_of(jobs)
+    assert [fault.line for fault in found] == [6, 7, 8, 9]
+    expected = ("is not a file name", "is no name of a file", "is no name of a file", "longer than 255 bytes")
+    assert all(words in fault.text for fault, words in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +237,14 @@ def test_pairs(files: Path) -> None:
         pairs(sources, drivings, files / "out", "zip", {})
     with pytest.raises(InputError, match="no pictures in it"):
         pairs(drivings, sources, files / "out", "all", {})
+
+
+def test_frames_of_a_batch_are_those_of_the_parts_that_are_taken(files: Path) -> None:
+    save_motion(files / "own.safetensors", still_motion(), fingerprint="any")
+    text = "source,driving,output,max_frames,start\na.png,clip.mp4,1.mp4,,\na.png,clip.mp4,2.mp4,2,\n"
+    text += "a.png,clip.mp4,3.mp4,,0.08\na.png,own.safetensors,4.mp4,,0.04\n"
+    jobs, faults = read_manifest(manifest(files, text), files / "out", {})
+    assert faults == [] and [frames_of([job]) for job in jobs] == [3, 2, 1, 2]
 
 
 def test_a_fault_without_a_line_has_none() -> None:

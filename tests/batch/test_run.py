@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 import torch
 
 from cbtalk.batch import BatchOptions, Summary, read_ledger, run_batch
+from cbtalk.batch.choice import next_job
 from cbtalk.batch.job import Job
 from cbtalk.batch.report import table
+from cbtalk.errors import WeightsError
+from cbtalk.model.checkpoint import weights_file
 from tests.batch import stand_in
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +77,56 @@ def test_jobs_that_fail_stop_no_other(tmp_path: Path) -> None:
     assert f"line 2: wrong2.mp4: {tmp_path}/wrong.png: is wrong" in text
     assert "line 3: killed3.mp4: its worker process died (SIGKILL" in text
     assert "line 4: bug4.mp4: internal: ZeroDivisionError: oh" in text
+
+
+def test_a_process_in_which_a_job_crashed_gets_no_other(tmp_path: Path) -> None:
+    jobs = [stand_in.job(tmp_path, name) for name in ("poison", "z")]
+    summary = run(tmp_path, jobs, retries=1)
+    assert (summary.done, summary.failed) == (1, 1)
+    assert states(tmp_path) == {"poison0.mp4": ("failed", 2), "z0.mp4": ("done", 1)}
+
+
+def test_workers_that_cannot_be_started_end_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [stand_in.job(tmp_path, name) for name in ("a", "killed", "z")]
+    monkeypatch.setattr("cbtalk.batch.pool.serve", stand_in.serve_dying)
+    summary = run(tmp_path, jobs)
+    assert summary.stopped == "no worker can be started: its worker process died (SIGKILL, perhaps out of memory)"
+    assert (summary.done, summary.failed) == (1, 0)
+    assert {state for state, _ in states(tmp_path).values()} == {"done", "waiting"}
+
+
+def test_weights_that_cannot_be_loaded_fail_no_job(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(weights_file("mini").read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match="is damaged"):
+        run_batch([stand_in.job(tmp_path, "a")], tmp_path / "out", BatchOptions(str(weights)))
+    assert states(tmp_path) == {"a0.mp4": ("waiting", 0)}
+
+
+def test_motions_and_sources_are_worked_out_by_one_worker_where_that_is_possible(tmp_path: Path) -> None:
+    waiting = [job for name in "ab" for job in jobs_by_clips(tmp_path, name, 3)]
+    order, running = [], list[Job]()
+    for _ in range(2):
+        running.append(next_job(waiting, None, running))
+    order += running
+    order.append(next_job(waiting, order[0].source, running[1:]))
+    assert [job.output.name for job in order] == ["a0.mp4", "a1.mp4", "a2.mp4"]
+    assert next_job(waiting, order[2].source, [order[2]]).output.name == "b0.mp4"
+    assert [job.output.name for job in waiting] == ["b1.mp4", "b2.mp4"]
+    assert next_job(waiting, tmp_path / "b.png", [order[1], order[2]]).output.name == "b1.mp4"  # all are busy
+
+
+def jobs_by_clips(folder: Path, name: str, clips: int) -> list[Job]:
+    return [replace(stand_in.job(folder, name, n), driving=folder / f"{n}.mp4") for n in range(clips)]
+
+
+def test_threads_are_divided_among_the_workers_that_have_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    options = BatchOptions(workers=8)
+    assert [(n := options.workers_for(jobs), options.threads_of(n)) for jobs in (1, 3, 9)] == [(1, 8), (3, 2), (8, 1)]
+    assert BatchOptions(workers=8, threads=1).threads_of(1) == 1
+    assert BatchOptions(gpus=(0, 1)).threads_of(2) == 4
+    assert BatchOptions(workers=8, ray="auto").threads_of(2) == 1
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:

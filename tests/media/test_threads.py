@@ -32,5 +32,5 @@ def test_the_videos_of_a_worker_are_those_of_a_process_with_more_threads(tmp_pat
         frames.append([frame.image for frame in read(clip)])
         write(tmp_path / f"{count}.mp4", noisy(12))
         files.append((tmp_path / f"{count}.mp4").read_bytes())
-    np.testing.assert_array_equal(*frames)
+    np.testing.assert_array_equal(frames[0], frames[1])
     assert len(frames[0]) == 12 and files[0] == files[1]

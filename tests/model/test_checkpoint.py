@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,11 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path: Path) -> None:
 
 def test_untrained_presets_load() -> None:
     assert cbtalk.load("mini", pretrained=False).image_size == 256
+
+
+def test_loading_a_model_does_not_import_the_compiler_of_torch() -> None:
+    """It would take as long as torch itself, in every command and every worker."""
+    script = (
+        "import sys, cbtalk; cbtalk.load('mini'); print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
