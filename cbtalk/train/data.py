@@ -196,7 +196,7 @@ def read_clips(root: Path, config: TrainConfig) -> list[tuple[Clip, np.memmap]]:
     """
     cache = config.data.cache or config.run.output / "frames"
     used = []
-    for clip in tqdm(find_clips(root), desc=f"reading {root}", unit="clip", leave=False):
+    for clip in tqdm(find_clips(root, [config.run.output, cache]), desc=f"reading {root}", unit="clip", leave=False):
         try:
             frames = decode_clip(clip, config.model.image_size, cache)
         except InputError as error:

@@ -1,6 +1,7 @@
 """Runs that are interrupted, that meet a full disk, dead processes or losses that are not finite."""
 
 import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -50,8 +51,14 @@ def saved(output: Path) -> list[int]:
     return [int(path.stem.removeprefix("step_")) for path in checkpoints(output / "checkpoints")]
 
 
-def send(number: int) -> None:
-    os.kill(os.getpid(), number)
+def send(number: int, times: int = 1) -> None:
+    for _ in range(times):
+        os.kill(os.getpid(), number)
+
+
+def kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -91,7 +98,7 @@ def test_a_third_signal_ends_at_once_and_leaves_the_former_checkpoint(
     config = make_config()
     run(config, max_steps=1)
     monkeypatch.setattr(stop, "_SAME_SECONDS", 0.0)
-    monkeypatch.setattr(torch, "save", lambda *_: [send(signal.SIGINT), send(signal.SIGINT)])
+    monkeypatch.setattr(torch, "save", lambda *_: send(signal.SIGINT, times=2))
     at_step(1, lambda: send(signal.SIGINT))
     assert main(["train", str(config)]) == 130
     assert saved(tmp_path / "run") == [1] and not list((tmp_path / "run").rglob("*.cbtalk-part"))
@@ -99,7 +106,7 @@ def test_a_third_signal_ends_at_once_and_leaves_the_former_checkpoint(
 
 
 def test_one_press_that_arrives_twice_is_one_request(make_config: MakeConfig, at_step: Any) -> None:
-    at_step(1, lambda: [send(signal.SIGTERM) for _ in range(4)])
+    at_step(1, lambda: send(signal.SIGTERM, times=4))
     with pytest.raises(Interruption):
         run(make_config())
 
@@ -189,10 +196,8 @@ def test_a_failing_tensorboard_is_left_out(
 def test_a_reading_process_that_dies_is_replaced(
     make_config: MakeConfig, tmp_path: Path, at_step: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import multiprocessing
-
     whole = run(make_config("whole", data={"workers": 1}), max_steps=8)
-    at_step(2, lambda: [send_to.kill() for send_to in multiprocessing.active_children()])
+    at_step(2, kill_children)
     with caplog.at_level(logging.WARNING):
         killed = run(make_config("killed", data={"workers": 1}), max_steps=8)
     assert "a process that reads frames died" in caplog.text
