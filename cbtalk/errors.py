@@ -33,6 +33,14 @@ class BackendError(CbtalkError):
     """A backend asked for by name that cannot run here; the message is the reason."""
 
 
+class Interruption(CbtalkError):
+    """A training run that a signal ended, saved so that it can go on."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 class TrainingError(CbtalkError):
     """A training run that cannot go on: its losses stay not finite."""
 

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,7 @@ import tyro
 from cbtalk import __version__
 from cbtalk.cli.batch import batch
 from cbtalk.cli.render import crop, motion, render
-from cbtalk.cli.train import convert, evaluate, prepare, train
+from cbtalk.cli.train import convert, evaluate, prepare, split_settings, train
 from cbtalk.errors import CbtalkError
 
 DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""
@@ -74,9 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        commands = dict(COMMANDS)
+        if arguments[:1] == ["train"]:
+            arguments, settings = split_settings(arguments)
+            commands["train"] = partial(train, settings=settings)
         with _raised_signals():
             result: int | None = tyro.extras.subcommand_cli_from_dict(
-                COMMANDS, prog="cbtalk", description=DESCRIPTION, args=arguments
+                commands, prog="cbtalk", description=DESCRIPTION, args=arguments
             )
         return result or 0
     except (Exception, Interrupted) as failure:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Fixed, Positional, Suppress, arg
 
 from cbtalk.allocator import keep_freed_memory
 from cbtalk.cli.machine import use
@@ -81,8 +81,12 @@ def train(
     output: Annotated[Path | None, arg(aliases=["-o"])] = None,
     data_root: Path | None = None,
     shard_mb: int | None = None,
+    settings: Suppress[Fixed[tuple[str, ...]]] = (),
 ) -> None:
     """Train a model; a run that was stopped goes on where it was.
+
+    Every setting of the configuration can be given as well: --run.steps 1000 --optimizer.learning-rate 1e-4.
+    One interruption lets the step in hand finish and saves; the exit code is then 128 and the signal's number.
 
     Args:
         config: The configuration file, for example configs/mini.yaml.
@@ -92,12 +96,15 @@ def train(
         output: Folder for weights, checkpoints and logs, in place of the configuration's.
         data_root: Folder of clips, in place of the configuration's.
         shard_mb: Write checkpoints in files of at most this many MiB each.
+        settings: Settings of the configuration, as `split_settings` finds them.
     """
+    from cbtalk.model.checkpoint import read_notes
     from cbtalk.train import run
+    from cbtalk.train.config import load_config
 
     keep_freed_memory()
     weights = run(
-        config,
+        load_config(config, settings),
         resume=resume,
         max_steps=max_steps,
         max_seconds=max_seconds,
@@ -105,7 +112,21 @@ def train(
         data_root=data_root,
         shard_mb=shard_mb,
     )
-    print(f"{weights}: trained weights")
+    notes = read_notes(weights)
+    done = "trained weights" if notes["steps"] == notes["of"] else "weights after {steps} of {of} steps".format(**notes)
+    print(f"{weights}: {done}")
+
+
+def split_settings(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Takes settings of a configuration, --section.name and their values, out of the arguments of `train`."""
+    own: list[str] = []
+    settings: list[str] = []
+    into = own
+    for argument in arguments:
+        if argument.startswith("--"):
+            into = settings if "." in argument.partition("=")[0] else own
+        into.append(argument)
+    return own, tuple(settings)
 
 
 def evaluate(

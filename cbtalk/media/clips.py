@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -34,15 +34,25 @@ class Clip:
 
 
 def identity_of(name: str) -> str:
-    """The text before the first ``__`` or ``#`` of a clip's name; a name with neither is an identity of its own."""
-    return re.split(r"__|#", name, maxsplit=1)[0]
+    """Whose clip it is, by its path below the root.
+
+    The text before the first ``__`` or ``#`` of the clip's own name; without either, the folder that is named as
+    VoxCeleb's people are (id10270/video/00001.mp4); else the clip's own name: an identity of its own.
+    """
+    *folders, own = name.split("/")
+    if mark := re.search(r"__|#", own):
+        return own[: mark.start()]
+    return next((folder for folder in folders if re.fullmatch(r"id\d+", folder)), own)
 
 
-def find_clips(root: Path) -> list[Clip]:
+def find_clips(root: Path, without: Collection[Path] = ()) -> list[Clip]:
     """All clips below ``root`` in the order of their names: each video file, and each folder of pictures.
 
     Video files are those of the kinds that `render` reads. Pictures beside videos, or in ``root`` beside the folders of
-    clips, are posters.
+    clips, are posters: they are left out with a notice. Links are followed, and each folder is entered once.
+
+    Args:
+        without: folders that are not entered.
 
     Raises:
         InputError: ``root`` is no folder, or holds no clip.
@@ -50,20 +60,37 @@ def find_clips(root: Path) -> list[Clip]:
     if not root.is_dir():
         raise InputError(f"{root}: not a folder of clips")
     paths: list[Path] = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    for folder, files in _folders(root, without):
         suffixes = {name: Path(name).suffix.lower() for name in files if not name.startswith(".")}
-        here = Path(folder)
-        videos = [here / name for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
-        has_pictures = any(suffix in IMAGE_SUFFIXES for suffix in suffixes.values())
-        paths += videos or ([here] if has_pictures else [])
-    if len(paths) > 1:
-        paths = [path for path in paths if path != root]
+        videos = [folder / name for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
+        pictures = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes.values())
+        if videos and pictures:
+            logger.warning("left out: %d pictures beside the videos of %s", pictures, folder)
+        paths += videos or ([folder] if pictures else [])
+    if len(paths) > 1 and root in paths:
+        paths.remove(root)
+        logger.warning("left out: pictures beside the clips of %s", root)
     if not paths:
         raise InputError(f"{root}: no video file and no folder of frames in it")
     names = [root.resolve().name if path == root else path.relative_to(root).as_posix() for path in paths]
-    clips = [Clip(name, path, identity_of(Path(name).name)) for name, path in zip(names, paths, strict=True)]
+    clips = [Clip(name, path, identity_of(name)) for name, path in zip(names, paths, strict=True)]
     return sorted(clips, key=lambda clip: clip.name)
+
+
+def _folders(root: Path, without: Collection[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder from ``root`` down, once, and the names of its files; links to folders come after the folders."""
+    seen = {path.resolve() for path in without}
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        if (real := folder.resolve()) in seen:
+            continue
+        seen.add(real)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        inside = [folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        waiting = [path for path in inside if path.is_symlink()] + waiting
+        waiting += [path for path in reversed(inside) if not path.is_symlink()]
+        yield folder, [entry.name for entry in entries if entry.is_file()]
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
@@ -92,7 +119,7 @@ def clip_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
 def _pictures(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
     """As `clip_frames`, None for a frame that cannot be decoded; what is wrong with a video is logged."""
     if clip.path.is_dir():
-        yield from (square(read_image(path), size) for path in frame_files(clip))
+        yield from (_picture(path, size) for path in frame_files(clip))
         return
     with open_video(clip.path) as reader:
         for warning in reader.info.warnings:
@@ -103,6 +130,14 @@ def _pictures(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
             yield square(frame.image, size) if isinstance(frame, Frame) else None
         if bad:
             logger.warning("%s: %d of its frames cannot be decoded", clip.path, bad)
+
+
+def _picture(path: Path, size: int) -> np.ndarray | None:
+    try:
+        return square(read_image(path), size)
+    except InputError as error:
+        logger.warning("frame left out: %s", error)
+        return None
 
 
 def clip_rate(clip: Clip) -> Fraction:
@@ -136,7 +171,7 @@ def decode_clip(clip: Clip, size: int, cache: Path) -> np.memmap:
         InputError: the clip cannot be read, or has no frame.
     """
     path = cache / cache_name(clip, size)
-    if not path.exists():
+    if not _is_whole(path):
         frames = [image for image in _pictures(clip, size) if image is not None]
         if not frames:
             raise InputError(f"{clip.path}: no frame in it")
@@ -144,6 +179,18 @@ def decode_clip(clip: Clip, size: int, cache: Path) -> np.memmap:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, np.stack(frames))
     return np.load(path, mmap_mode="c")  # private to this process: torch takes writable arrays only
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a cached clip is there and can be mapped; a damaged one is told of, and written anew."""
+    try:
+        np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        return False
+    except (ValueError, EOFError, OSError) as error:
+        logger.warning("%s: decoded frames are damaged and made anew (%s)", path, error)
+        return False
+    return True
 
 
 def mean_change(frames: np.ndarray) -> float:

@@ -1,14 +1,17 @@
 """The training configuration: a YAML file, section by section; the defaults are the paper's (spec section 4)."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import tyro
 import yaml
 
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS, TalkerConfig
+from cbtalk.train.config_ranges import check_ranges
 from cbtalk.train.face_points import POINTS
 
 Precision = Literal["fp32", "bf16"]
@@ -143,11 +146,11 @@ class RunConfig:
     precision: Precision = "fp32"
     device: str = "auto"
     threads: int | None = None  # of the CPU; default: torch's own choice
-    log_every: int = 50
+    log_every: int = 50  # steps, as the two below; 0: never
     sample_every: int = 1000
-    checkpoint_every: int = 2500
+    checkpoint_every: int = 2500  # and at the end of the run
     checkpoint_seconds: float | None = None  # also whenever this much time has passed
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = 3  # the newest; -1: all
     max_bad_steps: int = 10  # non-finite steps in a row before the run gives up
 
 
@@ -168,20 +171,28 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def load_config(path: Path) -> TrainConfig:
+def load_config(path: Path, settings: Sequence[str] = ()) -> TrainConfig:
     """Reads a YAML training configuration; relative paths in it are relative to the working directory.
 
+    Args:
+        settings: changes to it, as on the command line: `--run.steps`, `10`, ...
+
     Raises:
-        ConfigError: the file is absent or no YAML table, a key is unknown, or a value has the wrong type.
+        ConfigError: the file is absent or no YAML table, a key is unknown, or a value has the wrong type or is out of
+            its range.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     try:
-        return parse_config({} if values is None else values)
+        config = parse_config({} if values is None else values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if settings:
+        config = tyro.cli(TrainConfig, prog="cbtalk train CONFIG", default=config, args=settings)
+        check_config(config)
+    return config
 
 
 def parse_config(values: Any) -> TrainConfig:
@@ -193,19 +204,23 @@ def parse_config(values: Any) -> TrainConfig:
     for name, section in values.items():
         parsed[name] = _model(section) if name == "model" else _section(types[name], section, name)
     config = TrainConfig(**parsed)
+    check_config(config)
+    return config
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raises ConfigError for numbers out of their ranges, and settings that contradict each other."""
+    check_ranges(config)
     if config.run.batch_size % config.run.micro_batches:
         raise ConfigError(
             f"run.batch_size {config.run.batch_size} is not a multiple of run.micro_batches {config.run.micro_batches}"
         )
     if config.guidance.steps and not config.loss.guidance:
         raise ConfigError("guidance.steps needs loss.guidance: the keypoint detector has nothing else to learn from")
-    if config.guidance.batches < 1:
-        raise ConfigError(f"guidance.batches is {config.guidance.batches}; it must be 1 or more")
     if config.guidance.model is None and (users := face_users(config)):
         raise ConfigError(f"{', '.join(users)} needs guidance.model, MediaPipe's face mesh")
     if config.loss.guidance and config.model.keypoints < len(POINTS):
         raise ConfigError(f"loss.guidance needs model.keypoints of {len(POINTS)} or more")
-    return config
 
 
 def face_users(config: TrainConfig) -> list[str]:

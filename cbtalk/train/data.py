@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cbtalk.errors import InputError
+from cbtalk.errors import InputError, TrainingError
 from cbtalk.media.clips import Clip, decode_clip, find_clips, mean_change
 from cbtalk.model.pictures import to_pictures
 from cbtalk.train.augment import augment, draw, move_points
@@ -24,6 +24,7 @@ from cbtalk.train.pairs import Pair, PairSampler, frame_numbers
 logger = logging.getLogger(__name__)
 
 AUGMENT_STREAM = 0
+RESTARTS = 3
 PREFETCHED = 4  # batches a worker prepares ahead
 LAST_BATCH = 1 << 62
 
@@ -86,20 +87,32 @@ class StreamedFrames:
         self.next = -1
 
     def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
-        """As `Frames.read`."""
-        if number != self.next:
-            self.stream = iter(
-                DataLoader(
-                    self.batches,
-                    batch_size=None,
-                    sampler=range(number, LAST_BATCH),
-                    num_workers=self.workers,
-                    prefetch_factor=PREFETCHED,
-                    pin_memory=self.device.type == "cuda",
-                )
-            )
-        self.next = number + 1
-        return next(self.stream).to(self.device, non_blocking=True)
+        """As `Frames.read`. A process that dies is replaced; raises TrainingError where they die again and again."""
+        for _ in range(RESTARTS):
+            if number != self.next:
+                self.stream = self._from(number)
+            try:
+                frames = next(self.stream)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                logger.warning("a process that reads frames died; new ones are started (%s)", error)
+                self.next = -1
+                continue
+            self.next = number + 1
+            return frames.to(self.device, non_blocking=True)
+        raise TrainingError(f"processes that read frames died {RESTARTS} times in a row; fewer data.workers need less")
+
+    def _from(self, number: int) -> Iterator[Tensor]:
+        loader = DataLoader(
+            self.batches,
+            batch_size=None,
+            sampler=range(number, LAST_BATCH),
+            num_workers=self.workers,
+            prefetch_factor=PREFETCHED,
+            pin_memory=self.device.type == "cuda",
+        )
+        return iter(loader)
 
 
 class _FileBatches(Dataset[Tensor]):
@@ -183,7 +196,7 @@ def read_clips(root: Path, config: TrainConfig) -> list[tuple[Clip, np.memmap]]:
     """
     cache = config.data.cache or config.run.output / "frames"
     used = []
-    for clip in tqdm(find_clips(root), desc=f"reading {root}", unit="clip", leave=False):
+    for clip in tqdm(find_clips(root, [config.run.output, cache]), desc=f"reading {root}", unit="clip", leave=False):
         try:
             frames = decode_clip(clip, config.model.image_size, cache)
         except InputError as error:

@@ -1,7 +1,9 @@
 """Where a run's figures go: CSV files, TensorBoard where it is installed, and pictures."""
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from cbtalk.atomic import atomic_path
 from cbtalk.model.pictures import to_frames
+
+logger = logging.getLogger(__name__)
 
 
 class CsvLog:
@@ -40,8 +44,10 @@ class CsvLog:
             self._write_all()
             self.in_step = True
         else:
+            self.in_step = False  # unless the row is written whole: a disk can be full
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns, restval="").writerow(row)
+            self.in_step = True
 
     def _write_all(self) -> None:
         with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
@@ -71,12 +77,18 @@ class RunLog:
     def close(self) -> None:
         """Flushes what TensorBoard still holds."""
         if self.board is not None:
-            self.board.close()
+            with suppress(Exception):  # what it has not written by now is in the CSV files
+                self.board.close()
 
     def _write_board(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
-        if self.board is not None:
+        if self.board is None:
+            return
+        try:
             for name, value in figures.items():
                 self.board.add_scalar(f"{kind}/{name}", value, step)
+        except Exception as error:  # of a library that is there for convenience
+            logger.warning("TensorBoard failed and is left out from step %d on: %s", step, error)
+            self.board = None
 
 
 def _tensorboard(folder: Path, resumed_step: int) -> Any:

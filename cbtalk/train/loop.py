@@ -4,41 +4,43 @@ import logging
 import math
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
+from typing import Never
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from cbtalk.errors import ConfigError
+from cbtalk.errors import ConfigError, Interruption, SystemFailure
 from cbtalk.media.clips import Clip
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.precision import float32_convolutions
 from cbtalk.train import preview
 from cbtalk.train.config import TrainConfig, face_users, load_config
+from cbtalk.train.config_text import changes, to_plain, write_config
 from cbtalk.train.data import hold_back, pair_loader, read_clips
-from cbtalk.train.figures import StepFigures, check, means
+from cbtalk.train.figures import StepFigures, StepRow, check, means
 from cbtalk.train.landmarks import find_landmarks
 from cbtalk.train.logs import RunLog
 from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints, load_checkpoint, save_checkpoint
+from cbtalk.train.stop import StopRequest
 from cbtalk.train.trainer import Trainer, learning_rate
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS_NAME, BEST_NAME = "weights.safetensors", "best.safetensors"  # the newest, those of least validation error
+CONFIG_NAME = "config.yaml"  # of the run as it is, with all defaults
 SHOWN = ("total", "pixel", "perceptual")
+READ_EVERY = 50  # steps: the figures of so many are read, and checked, at once
 
 
 @float32_convolutions()
 def run(
-    config: Path,
+    config: Path | TrainConfig,
     *,
     resume: bool = True,
     max_steps: int | None = None,
@@ -47,10 +49,10 @@ def run(
     data_root: Path | None = None,
     shard_mb: int | None = None,
 ) -> Path:
-    """Trains a talker; SIGINT and SIGTERM end it after the step in hand, with a checkpoint.
+    """Trains a talker; SIGINT, SIGTERM and SIGHUP end it after the step in hand, with a checkpoint.
 
     Args:
-        config: YAML file (see `TrainConfig`).
+        config: a configuration, or a YAML file of one.
         resume: go on from the newest checkpoint in the output folder; False refuses a folder that has one.
         max_steps: stop after this many steps in all, ahead of `run.steps`.
         max_seconds: stop after this much time.
@@ -64,10 +66,11 @@ def run(
     Raises:
         ConfigError, InputError, WeightsError: an argument, the configuration, the clips or a checkpoint cannot be used.
         TrainingError: too many steps in a row had losses or gradients that are not finite.
+        Interruption: a signal ended the run; it is saved and can go on.
     """
     if shard_mb is not None and shard_mb < 1:
         raise ConfigError(f"--shard-mb {shard_mb}: must be 1 or more")
-    settings = load_config(config)
+    settings = load_config(config) if isinstance(config, Path) else config
     if output is not None:
         settings = replace(settings, run=replace(settings.run, output=output))
     if data_root is not None:
@@ -84,8 +87,11 @@ def run(
     training = hold_back(read_clips(settings.data.root, settings), settings)
     trainer = Trainer(settings, pair_loader(training, settings, device), device)
     if newest:
-        trainer.load_state(load_checkpoint(newest[0]))
+        state = load_checkpoint(newest[0])
+        trainer.load_state(state)
         tqdm.write(f"resuming from {newest[0]}", file=sys.stderr)
+        for change in changes(state.get("config", {}), to_plain(settings)):
+            tqdm.write(f"  changed since: {change}", file=sys.stderr)
     elif init is not None:
         tqdm.write(trainer.start_from(init), file=sys.stderr)
     watched = training if settings.data.validation is None else read_clips(settings.data.validation, settings)
@@ -113,6 +119,7 @@ class Loop:
         self.preview = shown
         self.saved_at = time.monotonic()
         self.figures = StepFigures()
+        self.rows: list[StepRow] = []  # read, not yet logged
         self.logged_at = time.monotonic()
 
     def run(self, *, max_steps: int | None, max_seconds: float | None) -> Path:
@@ -120,23 +127,20 @@ class Loop:
         trainer, settings = self.trainer, self.settings
         last = settings.steps if max_steps is None else min(max_steps, settings.steps)
         deadline = None if max_seconds is None else time.monotonic() + max_seconds
+        write_config(self.output / CONFIG_NAME, trainer.config)
         log = RunLog(self.output, resumed_step=trainer.step)
         progress = tqdm(total=last, initial=trainer.step, unit="step", smoothing=0.05)
-        with stop_requested() as stopped, progress:
-            while trainer.step < last and not stopped.is_set() and (deadline is None or time.monotonic() < deadline):
-                figures = trainer.train_step()
-                self.figures.add(trainer.step, figures)
-                progress.update()
-                if trainer.step % settings.log_every == 0:
-                    progress.set_postfix_str(self._log(log))
-                if trainer.step % settings.sample_every == 0:
-                    self._show(log)
-                if self._checkpoint_due():
-                    self.save()
-        if self.figures.steps:
-            self._log(log)
-        log.close()
-        self.save()
+        with StopRequest() as stop, progress:
+            while trainer.step < last and stop.number is None and (deadline is None or time.monotonic() < deadline):
+                self._step(log, progress)
+            self._read()
+            if self.rows:
+                self._log(log)
+            log.close()
+            self.save()
+        if stop.number is not None and trainer.step < last:
+            name, saved = signal.Signals(stop.number).name, f"saved in {self.output}; the same command goes on"
+            raise Interruption(f"{name} after step {trainer.step} of {settings.steps}, {saved}", stop.number)
         return self.output / WEIGHTS_NAME
 
     def save(self) -> None:
@@ -144,21 +148,55 @@ class Loop:
         trainer, folder = self.trainer, self.output / "checkpoints"
         keep = self.settings.keep_checkpoints
         save_checkpoint(folder, trainer.step, trainer.state(), keep=keep, shard_mb=self.shard_mb)
-        save_weights(self.output / WEIGHTS_NAME, trainer.average, notes={"steps": str(trainer.step)})
+        save_weights(self.output / WEIGHTS_NAME, trainer.average, notes=self._notes())
         self.saved_at = time.monotonic()
+
+    def _step(self, log: RunLog, progress: "tqdm[Never]") -> None:
+        """One step, and what is due after it; a disk that is full costs what it cannot take, not the run."""
+        trainer, settings = self.trainer, self.settings
+        try:
+            figures = trainer.train_step()
+        except Exception:
+            if trainer.whole:
+                self.save()
+            raise
+        self.figures.add(trainer.step, figures)
+        progress.update()
+        try:
+            if _due(trainer.step, settings.log_every):
+                progress.set_postfix_str(self._log(log))
+            elif _due(trainer.step, READ_EVERY):
+                self._read()
+            if _due(trainer.step, settings.sample_every):
+                self._show(log)
+            if self._checkpoint_due():
+                self._read()  # a run that has diverged ends before it takes the place of what was good
+                if not int(trainer.bad_steps):
+                    self.save()
+        except (SystemFailure, OSError) as failure:
+            logger.warning("step %d: %s; training goes on", trainer.step, failure)
 
     def _checkpoint_due(self) -> bool:
         seconds = self.settings.checkpoint_seconds
         overdue = seconds is not None and time.monotonic() - self.saved_at > seconds
-        return overdue or self.trainer.step % self.settings.checkpoint_every == 0
+        return overdue or _due(self.trainer.step, self.settings.checkpoint_every)
 
-    def _log(self, log: RunLog) -> str:
-        """Writes the means since the last row; returns the speed and a few of them for the progress bar."""
+    def _notes(self) -> dict[str, str]:
+        return {"steps": str(self.trainer.step), "of": str(self.settings.steps)}
+
+    def _read(self) -> None:
+        """Takes in the figures of the steps since the last reading; TrainingError where too many are not finite."""
         rows = self.figures.read()
         for row in rows:
             if row.bad_steps:
                 logger.warning("step %d skipped: not finite: %s", row.step, row.guilty)
         check(rows, self.settings.max_bad_steps)
+        self.rows += rows if self.settings.log_every else []
+
+    def _log(self, log: RunLog) -> str:
+        """Writes the means since the last row; returns the speed and a few of them for the progress bar."""
+        self._read()
+        rows, self.rows = self.rows, []
         figures = means(rows)
         figures["learning_rate"] = learning_rate(self.trainer.config, self.trainer.step - 1)
         now, parts = time.monotonic(), self.trainer.timer.read()
@@ -174,7 +212,7 @@ class Loop:
         step = self.trainer.step
         figures = self.preview.show(self.trainer.average, self.output / "samples" / f"{step:08d}.png")
         if _error(figures) < min(map(_error, log.validation.rows), default=math.inf):
-            save_weights(self.output / BEST_NAME, self.trainer.average, notes={"steps": str(step)})
+            save_weights(self.output / BEST_NAME, self.trainer.average, notes=self._notes())
         log.write_validation(step, figures)
         tqdm.write(
             f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()), file=sys.stderr
@@ -186,27 +224,9 @@ def _error(figures: Mapping[str, float | str]) -> float:
     return float(figures["l1"]) + float(figures.get("expression") or 0.0)
 
 
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second signal ends the program as it otherwise would."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {int(number): signal.getsignal(number) for number in signals}
-
-    def request(number: int, frame: FrameType | None) -> None:
-        event.set()
-        signal.signal(number, before[number])
-
-    for number in signals:
-        signal.signal(number, request)
-    try:
-        yield event
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])
+def _due(step: int, every: int) -> bool:
+    """Whether something is to be done after a step that is done every so many steps; 0: never."""
+    return every > 0 and step % every == 0
 
 
 def _device(name: str) -> torch.device:

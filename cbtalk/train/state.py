@@ -26,7 +26,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int, shard_mb: int | None = None) -> Path:
-    """Writes the state after `step` steps, then removes all but the `keep` newest checkpoints.
+    """Writes the state after `step` steps, then removes all but the `keep` newest checkpoints; -1 keeps all.
 
     Args:
         shard_mb: cut the file into pieces of at most this many MiB. Their index, `step_<n>.json`, is written last:
@@ -37,11 +37,11 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     if shard_mb is None:
         path = folder / f"{name}.pt"
         with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+            _save(state, temporary)
     else:
         path = folder / f"{name}.json"
         _write_pieces(path, state, shard_mb * MEGABYTE)
-    for old in checkpoints(folder)[:-keep]:
+    for old in checkpoints(folder)[:-keep] if keep > 0 else ():
         old.unlink()
     _remove_loose_pieces(folder)
     return path
@@ -56,6 +56,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path}: damaged training checkpoint ({error}); remove it to resume from an older one"
         ) from error
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # of a full disk, which torch reports as a wrong position
+            raise error.__context__ from None
+        raise
 
 
 def _write_pieces(index: Path, state: dict[str, Any], size: int) -> None:

@@ -14,6 +14,7 @@ from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.talker import Talker
 from cbtalk.train.adversarial import discriminator_losses
 from cbtalk.train.config import OptimizerConfig, TrainConfig
+from cbtalk.train.config_text import to_plain
 from cbtalk.train.data import PairLoader, joined
 from cbtalk.train.draws import batch_generator, to_device
 from cbtalk.train.equivariance import ThinPlate
@@ -68,6 +69,7 @@ class Trainer:
         self.objective = Objective(config, perceptual)
         self.timer = PartTimer(device)
         self.step = 0
+        self.whole = True  # False while a step changes the networks: what is saved then would be half of it
         self.bad_steps = torch.zeros((), dtype=torch.int64, device=device)  # in a row
 
     def train_step(self) -> dict[str, Tensor]:
@@ -82,7 +84,13 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        figures = self._detector_backward() if self.detector_alone else self._backward()
+        try:
+            figures = self._detector_backward() if self.detector_alone else self._backward()
+        except BaseException:
+            for buffer, before in zip(buffers, saved, strict=True):
+                buffer.copy_(before)
+            raise
+        self.whole = False
         with self.timer.part("optimizer"):
             trained = self._trained()
             norms = {f"grad_norm_{name}": self._gradient_norm(self.networks[name]) for name in trained}
@@ -95,6 +103,7 @@ class Trainer:
             self._update_average(bad)
             self.bad_steps = torch.where(bad, self.bad_steps + 1, 0)
         self.step += 1
+        self.whole = True
         return {**figures, **norms, "bad_steps": self.bad_steps}
 
     @property
@@ -202,6 +211,7 @@ class Trainer:
         return {
             "step": self.step,
             "model": self.config.model.to_dict(),
+            "config": to_plain(self.config),
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "average": self.average.state_dict(),
@@ -214,10 +224,18 @@ class Trainer:
             raise ConfigError("the checkpoint belongs to a model of other sizes; choose another output folder")
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
+            _load_optimizer(self.optimizers[name], state["optimizers"][name])
         self.average.load_state_dict(state["average"])
         self.step = state["step"]
         self.bad_steps = state["bad_steps"].to(self.device)
+
+
+def _load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
+    """Takes over the moments; the settings stay those of the configuration."""
+    settings = [{**group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update({name: own[name] for name in ("betas", "eps")})
 
 
 def _adam(network: nn.Module, config: OptimizerConfig) -> torch.optim.Adam:

@@ -91,3 +91,48 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     write_clip(tmp_path / "a" / name, [numbered(i) for i in range(3)])
     (clip,) = find_clips(tmp_path / "a")
     assert clip.name == name and len(decode_clip(clip, 32, tmp_path / "cache")) == 3
+
+
+def test_links_that_lead_back_are_entered_once(tmp_path: Path) -> None:
+    write_frames(tmp_path / "data" / "b", ["a.png", "b.png"])
+    write_frames(tmp_path / "elsewhere", ["a.png"])
+    for name, target in {"self": ".", "again": "..", "a_link": "b", "outside": "../elsewhere"}.items():
+        (tmp_path / "data" / name).symlink_to(target)
+    assert [clip.name for clip in find_clips(tmp_path / "data")] == ["b", "outside"]
+
+
+def test_what_a_run_writes_is_no_clip(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", ["a.png", "b.png"])
+    write_frames(tmp_path / "run" / "samples", ["1.png", "2.png"])
+    assert [clip.name for clip in find_clips(tmp_path, [tmp_path / "run"])] == ["a"]
+
+
+def test_people_of_voxceleb_are_known_by_their_folder(tmp_path: Path) -> None:
+    for name in ("id00012/abc/00001.mp4", "id00015/abc/00001.mp4", "id00015/xyz/00001.mp4", "films/abc/00001.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        write_clip(tmp_path / name, [numbered(1)])
+    assert [clip.identity for clip in find_clips(tmp_path)] == ["00001.mp4", "id00012", "id00015", "id00015"]
+
+
+def test_a_damaged_picture_costs_its_frame_and_not_the_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_frames(tmp_path / "a", ["1.png", "2.png", "3.png"])
+    (tmp_path / "a" / "2.png").write_bytes(b"no picture")
+    (clip,) = find_clips(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        frames = decode_clip(clip, 48, tmp_path / "cache")
+    assert [number_of(frame) for frame in frames] == [0, 2]
+    assert "frame left out: " in caplog.text and "2.png" in caplog.text
+
+
+@pytest.mark.parametrize("left", [0, 7, 500])
+def test_decoded_frames_that_are_cut_off_are_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+) -> None:
+    write_frames(tmp_path / "a", ["1.png", "2.png"])
+    (clip,) = find_clips(tmp_path)
+    whole = np.array(decode_clip(clip, 48, tmp_path / "cache"))
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:left])
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(decode_clip(clip, 48, tmp_path / "cache"), whole)
+    assert file.name in caplog.text and "made anew" in caplog.text

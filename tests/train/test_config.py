@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from cbtalk.cli.train import split_settings
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS
 from cbtalk.train.config import AugmentConfig, TrainConfig, load_config, parse_config
+from cbtalk.train.config_ranges import RANGES
+from cbtalk.train.config_text import write_config
 from cbtalk.train.loop import WEIGHTS_NAME
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -81,3 +84,49 @@ def test_numbers_that_yaml_reads_as_text() -> None:
 def test_preset_with_changes() -> None:
     model = parse_config({"model": {"preset": "mini", "image_size": 128}}).model
     assert model.image_size == 128 and model.nf == PRESETS["mini"].nf
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("optimizer: {clip_norm: 0}", r"optimizer.clip_norm is 0.0; it must be more than 0"),
+        ("optimizer: {eps: 0}", r"optimizer.eps is 0.0; it must be more than 0"),
+        ("optimizer: {betas: [0.9, 1.0]}", r"optimizer.betas is \[0.9, 1.0\]; it must be from 0 to below 1"),
+        ("optimizer: {learning_rate: .nan}", r"optimizer.learning_rate is nan; it must be 0 or more"),
+        ("loss: {pixel: -1}", r"loss.pixel is -1.0; it must be 0 or more"),
+        ("run: {micro_batches: 0}", r"run.micro_batches is 0; it must be 1 or more"),
+        ("run: {keep_checkpoints: 0}", r"run.keep_checkpoints is 0; it must be 1 or more, or -1 for all"),
+        ("run: {log_every: -1}", r"run.log_every is -1; it must be 0 or more"),
+        ("data: {far_pairs: 1.5}", r"data.far_pairs is 1.5; it must be from 0 to 1"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_with_the_range(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        load_config(path)
+
+
+def test_every_range_is_that_of_a_setting() -> None:
+    settings = {f"{section}.{name}" for section, part in vars(TrainConfig()).items() for name in vars(part)}
+    assert set(RANGES) <= settings
+
+
+def test_settings_of_the_command_line_are_taken_over_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("run: {steps: 5, batch_size: 4}\nmodel: mini")
+    words = ["--run.steps", "10", "--optimizer.learning-rate=1e-3", "--perceptual.scales", "1", "2", "--max-steps", "3"]
+    own, settings = split_settings(["train", str(path), *words])
+    assert own == ["train", str(path), "--max-steps", "3"]
+    config = load_config(path, settings)
+    assert (config.run.steps, config.run.batch_size, config.perceptual.scales) == (10, 4, (1, 2))
+    assert config.optimizer.learning_rate == 1e-3 and config.model == PRESETS["mini"]
+    with pytest.raises(ConfigError, match=r"optimizer.eps is 0.0"):
+        load_config(path, ["--optimizer.eps", "0"])
+
+
+def test_a_configuration_is_the_same_when_it_is_read_again(tmp_path: Path) -> None:
+    for file in sorted(CONFIGS.glob("*.yaml")):
+        config = load_config(file)
+        write_config(tmp_path / "config.yaml", config)
+        assert load_config(tmp_path / "config.yaml") == config

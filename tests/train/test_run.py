@@ -1,7 +1,5 @@
 import csv
 import logging
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,24 +221,6 @@ def test_bad_steps_in_a_row_end_the_run(make_config: MakeConfig, monkeypatch: py
     monkeypatch.setattr("cbtalk.train.losses.keypoint_distance", lambda points: points.sum() * float("nan"))
     with pytest.raises(TrainingError, match=r"3 steps in a row.*keypoint_distance.*learning_rate"):
         run(make_config(run={"max_bad_steps": 3}), max_steps=10)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_a_checkpoint(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    step = Trainer.train_step
-
-    def train_step(self: Trainer) -> dict[str, Tensor]:
-        if self.step == 1:
-            os.kill(os.getpid(), number)
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "train_step", train_step)
-    before = signal.getsignal(number)
-    run(make_config(), max_steps=50)
-    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step_00000002.pt"]
-    assert signal.getsignal(number) is before
 
 
 def test_time_limit(make_config: MakeConfig, tmp_path: Path) -> None:
