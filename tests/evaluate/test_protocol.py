@@ -258,10 +258,9 @@ def test_nothing_is_written_when_it_fails(
     tmp_path: Path, make_clip: MakeClip, weights: str, extractors: Extractors, portrait: Path
 ) -> None:
     data = make_clip("clip", [50, 60, 70])
-    Image.new("RGB", (64, 64)).save(data / "clip" / "9.png")
-    (data / "clip" / "9.png").write_bytes(b"no picture")
+    (data / "a.mp4").write_bytes(b"no video")
     outputs = {"sheet": tmp_path / "sheet.png", "videos": tmp_path / "videos"}
-    with pytest.raises(InputError, match=r"9\.png"):
+    with pytest.raises(InputError, match=r"a\.mp4"):
         protocol.run(weights, data, tmp_path / "figures.json", extractors=extractors, **outputs)  # type: ignore[arg-type]
     assert list((tmp_path / "videos").iterdir()) == []
     assert not (tmp_path / "figures.json").exists() and not (tmp_path / "sheet.png").exists()
