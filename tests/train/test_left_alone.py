@@ -25,11 +25,13 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture(autouse=True)
-def hangups_end_the_process() -> Iterator[None]:
-    """Also where the tests run under nohup, which lets SIGHUP be ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def signals_end_the_process() -> Iterator[None]:
+    """Also where the tests run in the background or under nohup, which let SIGINT or SIGHUP be ignored."""
+    handlers: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
