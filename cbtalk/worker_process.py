@@ -27,8 +27,10 @@ def start_worker(serve: Callable[..., None], *arguments: Any) -> BaseProcess:
 
 @contextlib.contextmanager
 def as_worker() -> Iterator[None]:
-    """In the new process: leave Ctrl-C to the parent, unwind on SIGTERM, and end when the parent has died."""
+    """In the new process: leave Ctrl-C and hang-ups to the parent, unwind on SIGTERM, end when the parent has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without masks
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

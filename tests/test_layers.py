@@ -8,11 +8,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "digest", "worker_process", "file_names", "precision", "ranges"}
+FOUNDATION = {"errors", "atomic", "digest", "worker_process", "interruptions", "file_names", "precision", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
     "digest": set(),
     "worker_process": set(),
+    "interruptions": set(),
     "atomic": {"errors"},
     "file_names": set(),
     "precision": {"errors"},

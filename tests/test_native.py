@@ -178,3 +178,13 @@ def test_a_function_of_one_name_has_one_body(tmp_path: Path) -> None:
             lines[fields[2]].add(line)
     assert len(lines) > 40, listing.stdout
     assert {name: found for name, found in lines.items() if len(found) > 1} == {}
+
+
+def test_what_a_device_is_stays_out_of_compiled_graphs() -> None:
+    """The mark is set by hand, without the compiler's import; torch's own decorator must set the same."""
+
+    def marked() -> None:
+        return None
+
+    torch.compiler.assume_constant_result(marked)
+    assert vars(marked) and vars(marked).items() <= vars(_native._why_not_gpu).items()

@@ -15,6 +15,7 @@ from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
 from cbtalk.media.audio_track import check_sound
 from cbtalk.media.crop import Crop, CropBox, check_fits
+from cbtalk.media.encoder import check_encoder
 from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import open_video
 from cbtalk.model.checkpoint import load
@@ -25,11 +26,12 @@ from cbtalk.render.source import is_video
 from cbtalk.render.video import VIDEO_SUFFIXES, driving_info
 
 
-def faults_of(jobs: Iterable[Job], weights: str = "mini", *, progress: bool = False) -> list[Fault]:
+def faults_of(jobs: Iterable[Job], weights: str = "mini", *, local: bool = True, progress: bool = False) -> list[Fault]:
     """Everything that keeps jobs from being done: files missing or of no known kind, outputs that collide.
 
     Pictures and motion files are read, of videos the headers: damage behind them shows when the job runs. weights: a
-    name or file for `cbtalk.load`, whose motion files are fit.
+    name or file for `cbtalk.load`, whose motion files are fit. local: this machine does the jobs; False leaves the
+    encoders of another unchecked.
     """
     jobs = list(jobs)
     problem, motion_of = cache(_problem), cache(lambda: load(weights).motion_fingerprint())
@@ -41,6 +43,8 @@ def faults_of(jobs: Iterable[Job], weights: str = "mini", *, progress: bool = Fa
             problem(_check_driving, job.driving, job.options, motion_of),
         ]
         found += [problem(check_sound, path) for path in job.inputs[2:]]
+        if local:
+            found.append(problem(check_encoder, job.options.encoder))
         found.append(outputs.problem_of(job))
         faults += [Fault(job.line, text) for text in found if text is not None]
     return faults

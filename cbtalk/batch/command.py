@@ -45,6 +45,7 @@ def jobs_of(
     words: dict[str, str],
     weights: str,
     *,
+    local: bool,
     progress: bool,
 ) -> list[Job]:
     """The jobs of a manifest or of two folders; every fault goes to standard error, and then InputError is raised."""
@@ -56,8 +57,8 @@ def jobs_of(
         if sources is None or drivings is None:
             raise InputError("--sources and --drivings go together")
         jobs, faults = pairs(sources, drivings, folder, pairing, words), []
-    faults = sorted(faults + faults_of(jobs, weights, progress=progress), key=lambda fault: fault.line or 0)
-    for fault in faults:
+    faults += faults_of(jobs, weights, local=local, progress=progress)
+    for fault in sorted(faults, key=lambda fault: fault.line or 0):
         print(f"error: {_where(manifest, fault)}{' '.join(fault.text.split())}", file=sys.stderr)
     if faults:
         name = manifest or f"{sources} and {drivings}"

@@ -1,54 +1,60 @@
-"""Workers of a batch on one machine: processes that are replaced when they die."""
+"""A pool of workers, each of which is replaced when it dies or a job has crashed in it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cbtalk.batch.choice import next_job
 from cbtalk.batch.job import Job
-from cbtalk.batch.worker import Outcome, Setting, serve
+from cbtalk.batch.worker import Outcome, Setting
 from cbtalk.errors import CbtalkError, SystemFailure
-from cbtalk.worker_process import death_in_words, end_workers, start_worker
 
-FAILED_STARTS = 3  # of workers, one after another, that end a batch
+_FAILED_STARTS = 3  # of workers, one after another, that end a batch
+
+Answer = Outcome | CbtalkError | None
 
 
-@dataclass(eq=False)
-class _Worker:
-    process: BaseProcess
-    connection: Connection
+@dataclass(eq=False, kw_only=True)
+class Member:
+    """A worker in a pool. ready: it has started; job: what it is at; source: of its last job."""
+
     setting: Setting
     ready: bool = False
     job: Job | None = None
-    source: Path | None = None  # of its last job
+    source: Path | None = None
 
 
-class Pool:
-    """Processes with one setting each; `give` hands out jobs, `outcomes` says how they ended."""
+M = TypeVar("M", bound=Member)
+
+
+class Pool(ABC, Generic[M]):
+    """Workers with one setting each; `give` hands out jobs, `outcomes` says how they ended.
+
+    A kind of worker says how one is started and ended, is sent a job, and answers: first None, that it is there, or the
+    CbtalkError for which it cannot be; then the Outcome of each job, "crashed" where it died at it.
+    """
 
     def __init__(self, settings: Sequence[Setting]) -> None:
         self._failed_starts = 0
-        self._workers = [self._start(setting) for setting in settings]
+        self._members = [self._start(setting) for setting in settings]
 
     @property
     def idle(self) -> int:
         """Workers that wait for a job."""
-        return sum(worker.ready and worker.job is None for worker in self._workers)
+        return len(self._idle())
 
     def jobs(self) -> list[Job]:
         """The jobs that workers are at."""
-        return [worker.job for worker in self._workers if worker.job is not None]
+        return [member.job for member in self._members if member.job is not None]
 
     def give(self, waiting: list[Job]) -> Job:
         """Takes a job off `waiting` for an idle worker."""
-        worker = next(worker for worker in self._workers if worker.ready and worker.job is None)
-        job = next_job(waiting, worker.source, self.jobs())
-        worker.job, worker.source = job, job.source
-        with suppress(OSError):  # it has died, which `outcomes` will say
-            worker.connection.send(job)
+        member = self._idle()[0]
+        job = next_job(waiting, member.source, self.jobs())
+        member.job, member.source = job, job.source
+        self._send(member, job)
         return job
 
     def outcomes(self, seconds: float) -> list[tuple[Job, Outcome]]:
@@ -57,52 +63,55 @@ class Pool:
         A worker that died is replaced, and its job has crashed; so is one whose job crashed, for nobody knows what that
         left in its memory or on its GPU. Raises the CbtalkError for which a worker cannot be started.
         """
-        waiting = {worker.connection: worker for worker in self._workers if worker.job is not None or not worker.ready}
+        awaited = [member for member in self._members if member.job is not None or not member.ready]
         found = []
-        for connection in wait(list(waiting), timeout=seconds):
-            worker = waiting[connection]  # type: ignore[index]
-            job, worker.job = worker.job, None
-            try:
-                answer = worker.connection.recv()
-            except (EOFError, OSError):
-                answer = Outcome("crashed", f"its worker process died ({self._death(worker)})")
-            if job is None:
-                self._started(worker, answer)
+        for member in self._answered(awaited, seconds):
+            job, member.job = member.job, None
+            answer = self._answer(member)
+            if isinstance(answer, CbtalkError):
+                raise answer
+            if job is None or answer is None:
+                self._started(member, answer)
                 continue
             if answer.kind == "crashed":
-                self._replace(worker)
+                self._replace(member)
             found.append((job, answer))
         return found
 
+    @abstractmethod
     def close(self) -> None:
         """End the workers; jobs that they are at are wound up."""
-        for worker in self._workers:
-            worker.connection.close()
-        end_workers([worker.process for worker in self._workers])
 
-    def _start(self, setting: Setting) -> _Worker:
-        ours, theirs = Pipe()
-        process = start_worker(serve, theirs, setting)
-        theirs.close()
-        return _Worker(process, ours, setting)
+    @abstractmethod
+    def _start(self, setting: Setting) -> M: ...
 
-    def _started(self, worker: _Worker, answer: CbtalkError | Outcome | None) -> None:
+    @abstractmethod
+    def _end(self, member: M) -> None: ...
+
+    @abstractmethod
+    def _send(self, member: M, job: Job) -> None: ...
+
+    @abstractmethod
+    def _answered(self, members: list[M], seconds: float) -> list[M]:
+        """Those of some workers that answer, or die, within some seconds."""
+
+    @abstractmethod
+    def _answer(self, member: M) -> Answer: ...
+
+    def _idle(self) -> list[M]:
+        return [member for member in self._members if member.ready and member.job is None]
+
+    def _started(self, member: M, death: Outcome | None) -> None:
         """Note that a worker is there; one that died on the way is replaced, unless many did."""
-        if isinstance(answer, CbtalkError):
-            raise answer
-        worker.ready = answer is None
-        self._failed_starts = 0 if answer is None else self._failed_starts + 1
-        if answer is not None and self._failed_starts == FAILED_STARTS:
-            raise SystemFailure(f"no worker can be started: {answer.error}")
-        if answer is not None:
-            self._replace(worker)
+        if death is None:
+            member.ready, self._failed_starts = True, 0
+            return
+        self._failed_starts += 1
+        if self._failed_starts == _FAILED_STARTS:
+            raise SystemFailure(f"no worker can be started: {death.error}")
+        self._replace(member)
 
-    def _death(self, worker: _Worker) -> str:
-        worker.process.join()
-        return death_in_words(worker.process.exitcode)
-
-    def _replace(self, worker: _Worker) -> None:
-        """Start a new process in the place of one."""
-        worker.connection.close()
-        end_workers([worker.process])
-        self._workers[self._workers.index(worker)] = self._start(worker.setting)
+    def _replace(self, member: M) -> None:
+        """Start a new worker in the place of one."""
+        self._end(member)
+        self._members[self._members.index(member)] = self._start(member.setting)

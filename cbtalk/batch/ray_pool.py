@@ -5,103 +5,62 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cbtalk.batch.choice import next_job
 from cbtalk.batch.job import Job
-from cbtalk.batch.pool import FAILED_STARTS
+from cbtalk.batch.pool import Answer, Member, Pool
 from cbtalk.batch.worker import Outcome, Setting, Worker
-from cbtalk.errors import ConfigError, SystemFailure
+from cbtalk.errors import ConfigError
 
 _PATIENCE = 10.0  # seconds for a cluster to answer
 
 
-@dataclass(eq=False)
-class _Actor:
+@dataclass(eq=False, kw_only=True)
+class _Actor(Member):
     handle: Any
-    setting: Setting
-    answer: Any  # the reference of its outcome; at first of nothing, once it has found a place and is ready
-    ready: bool = False
-    job: Job | None = None
-    source: Path | None = None  # of its last job
+    answer: Any  # the reference of its next answer; the first is there once the actor has found a place and is ready
 
 
-class RayPool:
-    """A pool of Ray's actors, with the methods of `cbtalk.batch.pool.Pool`.
+class RayPool(Pool[_Actor]):
+    """A pool of Ray's actors.
 
     Every node reads sources and writes outputs under the paths of the driver: a shared folder.
     """
 
     def __init__(self, address: str, settings: Sequence[Setting]) -> None:
         self._ray = _connected(address)
-        self._failed_starts = 0
-        self._actors = [self._start(setting) for setting in settings]
-
-    @property
-    def idle(self) -> int:
-        """Actors that have found a place in the cluster and wait for a job."""
-        return sum(actor.ready and actor.job is None for actor in self._actors)
-
-    def jobs(self) -> list[Job]:
-        """The jobs that actors are at."""
-        return [actor.job for actor in self._actors if actor.job is not None]
-
-    def give(self, waiting: list[Job]) -> Job:
-        """Takes a job off `waiting` for an idle actor."""
-        actor = next(actor for actor in self._actors if actor.ready and actor.job is None)
-        job = next_job(waiting, actor.source, self.jobs())
-        actor.job, actor.source = job, job.source
-        actor.answer = actor.handle.render.remote(job)
-        return job
-
-    def outcomes(self, seconds: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that end within some seconds; actors are replaced as the processes of `Pool.outcomes` are."""
-        waiting = {actor.answer: actor for actor in self._actors if actor.job is not None or not actor.ready}
-        if not waiting:
-            time.sleep(seconds)
-            return []
-        ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=seconds)
-        found = []
-        for answer in ready:
-            actor = waiting[answer]
-            job, actor.job = actor.job, None
-            try:
-                outcome = self._ray.get(answer)
-            except self._ray.exceptions.RayError as failure:
-                outcome = Outcome("crashed", f"the worker was lost: {_reason(failure)}")
-            if job is None:
-                self._started(actor, outcome)
-                continue
-            if outcome.kind == "crashed":
-                self._replace(actor)
-            found.append((job, outcome))
-        return found
+        super().__init__(settings)
 
     def close(self) -> None:
         """End the actors; the cluster stays."""
-        for actor in self._actors:
-            self._ray.kill(actor.handle)
+        for actor in self._members:
+            self._end(actor)
         self._ray.shutdown()
 
     def _start(self, setting: Setting) -> _Actor:
         wanted = {"num_cpus": setting.threads, "num_gpus": 0 if setting.gpu is None else 1}
         handle = self._ray.remote(Worker).options(**wanted).remote(setting)
-        return _Actor(handle, setting, handle.ready.remote())
+        return _Actor(setting=setting, handle=handle, answer=handle.ready.remote())
 
-    def _started(self, actor: _Actor, outcome: Outcome | None) -> None:
-        """Note that an actor is there; one that died on the way is replaced, unless many did."""
-        actor.ready = outcome is None
-        self._failed_starts = 0 if outcome is None else self._failed_starts + 1
-        if outcome is not None and self._failed_starts == FAILED_STARTS:
-            raise SystemFailure(f"no worker can be started: {outcome.error}")
-        if outcome is not None:
-            self._replace(actor)
+    def _end(self, member: _Actor) -> None:
+        self._ray.kill(member.handle)
 
-    def _replace(self, actor: _Actor) -> None:
-        """Start a new actor in the place of one."""
-        self._ray.kill(actor.handle)
-        self._actors[self._actors.index(actor)] = self._start(actor.setting)
+    def _send(self, member: _Actor, job: Job) -> None:
+        member.answer = member.handle.render.remote(job)
+
+    def _answered(self, members: list[_Actor], seconds: float) -> list[_Actor]:
+        if not members:
+            time.sleep(seconds)
+            return []
+        ready, _ = self._ray.wait([member.answer for member in members], num_returns=1, timeout=seconds)
+        return [member for member in members if member.answer in ready]
+
+    def _answer(self, member: _Actor) -> Answer:
+        try:
+            answer: Answer = self._ray.get(member.answer)
+        except self._ray.exceptions.RayError as failure:
+            return Outcome("crashed", f"the worker was lost: {_reason(failure)}")
+        return answer
 
 
 def _reason(failure: Exception) -> str:

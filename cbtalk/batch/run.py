@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Never
+from typing import Any, Never
 
 import torch
 from tqdm import tqdm
@@ -20,14 +18,17 @@ from cbtalk import __version__
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import Ledger, open_ledger, sweep
 from cbtalk.batch.pool import Pool
+from cbtalk.batch.process_pool import ProcessPool
 from cbtalk.batch.ray_pool import RayPool
 from cbtalk.batch.worker import Outcome, Setting
 from cbtalk.digest import combined
 from cbtalk.errors import InputError, SystemFailure
 from cbtalk.file_names import printable
+from cbtalk.interruptions import Interruptions
 from cbtalk.model.checkpoint import weights_file
 
 MOTIONS = ".motions"  # folder of motion files, in that of the batch
+_INTERRUPTED = ("running jobs are finished, then the batch ends; once more ends them too", "running jobs are ended")
 _TICK = 0.2  # seconds between looks at what the user wants
 
 
@@ -85,7 +86,7 @@ class Summary:
 def run_batch(jobs: Sequence[Job], folder: Path, options: BatchOptions, *, progress: bool = False) -> Summary:
     """Renders every job that is not done yet; stopped at any moment, the same call goes on where it was.
 
-    The first interruption (SIGINT, SIGTERM) lets the running jobs finish, the second ends them.
+    The first interruption (SIGINT, SIGTERM, SIGHUP) lets the running jobs finish, the second ends them.
 
     Raises OutputError where another batch is at work in the folder, SystemFailure where no ledger can be made, and
     WeightsError for weights that cannot be used.
@@ -96,7 +97,7 @@ def run_batch(jobs: Sequence[Job], folder: Path, options: BatchOptions, *, progr
         waiting = _plan(jobs, ledger, folder, options, progress)
         summary.already_done = len(jobs) - len(waiting)
         if waiting:
-            with _Interruptions() as interruptions:
+            with Interruptions(_INTERRUPTED) as interruptions:
                 _Run(ledger, folder, options, summary, interruptions, waiting).run(progress)
     return summary
 
@@ -133,7 +134,7 @@ class _Run:
         folder: Path,
         options: BatchOptions,
         summary: Summary,
-        interruptions: "_Interruptions",
+        interruptions: Interruptions,
         waiting: list[Job],
     ) -> None:
         self.ledger, self.folder, self.options = ledger, folder, options
@@ -163,18 +164,18 @@ class _Run:
                     self.ledger.put_back(output_name(job, self.folder))
             self.summary.seconds = time.monotonic() - started
         if self.interruptions.count and (self.waiting or unfinished):
-            self.summary.signal = self.interruptions.signal
-            self.summary.stopped = f"interrupted by {signal.Signals(self.interruptions.signal).name}"
+            self.summary.signal = self.interruptions.number
+            self.summary.stopped = f"interrupted by {signal.Signals(self.interruptions.number).name}"
 
     @property
     def _stopping(self) -> bool:
         """Whether no more jobs are to be begun."""
         return self.interruptions.count > 0 or self.summary.stopped is not None
 
-    def _pool(self) -> "Pool | RayPool":
+    def _pool(self) -> Pool[Any]:
         if self.options.ray is not None:
             return RayPool(self.options.ray, self._settings())
-        return Pool(self._settings())
+        return ProcessPool(self._settings())
 
     def _settings(self) -> list[Setting]:
         options = self.options
@@ -192,7 +193,7 @@ class _Run:
             for number in range(count)
         ]
 
-    def _hand_out(self, pool: "Pool | RayPool") -> None:
+    def _hand_out(self, pool: Pool[Any]) -> None:
         while self.waiting and pool.idle and not self._stopping:
             job = pool.give(self.waiting)
             self.ledger.started(output_name(job, self.folder))
@@ -221,30 +222,3 @@ class _Run:
         where = f"line {job.line}: " if job.line is not None else ""
         self.summary.errors.append(printable(f"{where}{job.output.name}: {outcome.error}"))
         bar.update()
-
-
-class _Interruptions:
-    """Counts the signals that ask the process to end, instead of ending."""
-
-    def __init__(self) -> None:
-        self.count, self.signal = 0, 0
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __enter__(self) -> "_Interruptions":
-        self.listen()
-        return self
-
-    def listen(self) -> None:
-        """Take the signals; only the main thread can."""
-        if threading.current_thread() is threading.main_thread():
-            for number in self._before:
-                signal.signal(number, self._note)
-
-    def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.count += 1
-        self.signal = number

@@ -68,7 +68,9 @@ def batch(
             raise ConfigError(f"--set {word}: must be name=value")
         words[name] = value
     options = command.options_of(weights, device, precision, gpus, workers, threads, ray, retries, motion_cache_mb)
-    jobs = command.jobs_of(manifest, sources, drivings, pairs, output, words, weights, progress=not quiet)
+    jobs = command.jobs_of(
+        manifest, sources, drivings, pairs, output, words, weights, local=ray is None, progress=not quiet
+    )
     if dry_run:
         return command.show_plan(jobs, output, options)
     return command.work(jobs, output, options, report, quiet=quiet)

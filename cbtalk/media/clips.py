@@ -171,26 +171,32 @@ def decode_clip(clip: Clip, size: int, cache: Path) -> np.memmap:
         InputError: the clip cannot be read, or has no frame.
     """
     path = cache / cache_name(clip, size)
-    if not _is_whole(path):
-        frames = [image for image in _pictures(clip, size) if image is not None]
-        if not frames:
-            raise InputError(f"{clip.path}: no frame in it")
-        cache.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.stack(frames))
-    return np.load(path, mmap_mode="c")  # private to this process: torch takes writable arrays only
+    decoded = _mapped(path)
+    if decoded is not None:
+        return decoded
+    frames = [image for image in _pictures(clip, size) if image is not None]
+    if not frames:
+        raise InputError(f"{clip.path}: no frame in it")
+    cache.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.stack(frames))
+    return _map(path)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a cached clip is there and can be mapped; a damaged one is told of, and written anew."""
+def _map(path: Path) -> np.memmap:
+    mapped: np.memmap = np.load(path, mmap_mode="c")  # private to this process: torch takes writable arrays only
+    return mapped
+
+
+def _mapped(path: Path) -> np.memmap | None:
+    """The frames that were decoded before; None where there are none, or damaged ones, which are told of."""
     try:
-        np.load(path, mmap_mode="r")
+        return _map(path)
     except FileNotFoundError:
-        return False
+        return None
     except (ValueError, EOFError, OSError) as error:
         logger.warning("%s: decoded frames are damaged and made anew (%s)", path, error)
-        return False
-    return True
+        return None
 
 
 def mean_change(frames: np.ndarray) -> float:

@@ -60,9 +60,9 @@ class VideoWriter:
         time_base: seconds per tick of the pts. audio_from: file whose sound is carried over, up to the end of the last
         picture, on the same clock as the pts; audio_start: seconds on that clock at which the pts are 0. metadata:
         entries of the container, over a comment that says that the video is synthetic. surroundings: a larger picture
-        that stands still; the video has its size and the pictures lie in it. encoder: of `encoder`. crf: x264's
-        quality, smaller is better. preset: x264's, slower is smaller. With surroundings, a constant quantiser and a
-        fast preset take the place of both.
+        that stands still; the video has its size and the pictures lie in it. encoder: as in `cbtalk.media.encoder`.
+        crf: x264's quality, smaller is better. preset: x264's, slower is smaller. With surroundings, a constant
+        quantiser and a fast preset take the place of both.
 
         Raises OutputError for a suffix other than .mp4, .mov and .mkv.
         """

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from cbtalk.errors import ConfigError, Interruption, SystemFailure
+from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import Clip
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.precision import float32_convolutions
@@ -27,7 +28,6 @@ from cbtalk.train.landmarks import find_landmarks
 from cbtalk.train.logs import RunLog
 from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints, load_checkpoint, save_checkpoint
-from cbtalk.train.stop import StopRequest
 from cbtalk.train.trainer import Trainer, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 WEIGHTS_NAME, BEST_NAME = "weights.safetensors", "best.safetensors"  # the newest, those of least validation error
 CONFIG_NAME = "config.yaml"  # of the run as it is, with all defaults
 SHOWN = ("total", "pixel", "perceptual")
+INTERRUPTED = (
+    "the step in hand is finished and saved; then the run ends",
+    "still saving; once more ends at once, and what was done since the last checkpoint is lost",
+)
 READ_EVERY = 50  # steps: the figures of so many are read, and checked, at once
 
 
@@ -130,17 +134,17 @@ class Loop:
         write_config(self.output / CONFIG_NAME, trainer.config)
         log = RunLog(self.output, resumed_step=trainer.step)
         progress = tqdm(total=last, initial=trainer.step, unit="step", smoothing=0.05)
-        with StopRequest() as stop, progress:
-            while trainer.step < last and stop.number is None and (deadline is None or time.monotonic() < deadline):
+        with Interruptions(INTERRUPTED) as interruptions, progress:
+            while trainer.step < last and not interruptions.count and (deadline is None or time.monotonic() < deadline):
                 self._step(log, progress)
             self._read()
             if self.rows:
                 self._log(log)
             log.close()
             self.save()
-        if stop.number is not None and trainer.step < last:
-            name, saved = signal.Signals(stop.number).name, f"saved in {self.output}; the same command goes on"
-            raise Interruption(f"{name} after step {trainer.step} of {settings.steps}, {saved}", stop.number)
+        if interruptions.count and trainer.step < last:
+            name, saved = signal.Signals(interruptions.number).name, f"saved in {self.output}; the same command goes on"
+            raise Interruption(f"{name} after step {trainer.step} of {settings.steps}, {saved}", interruptions.number)
         return self.output / WEIGHTS_NAME
 
     def save(self) -> None:

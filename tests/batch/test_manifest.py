@@ -13,7 +13,7 @@ from PIL import Image
 
 from cbtalk.batch import Fault, faults_of, pairs, read_manifest
 from cbtalk.batch.estimate import frames_of
-from cbtalk.errors import InputError
+from cbtalk.errors import InputError, OutputError
 from cbtalk.media.crop import CropBox
 from cbtalk.model.checkpoint import load
 from cbtalk.model.keypoints import Keypoints
@@ -78,7 +78,51 @@ def test_options_for_all_jobs_yield_to_their_own(files: Path) -> None:
     assert [job.options.motion for job in jobs] == ["absolute", "relative"]
 
 
-def test_every_fault_of_a_csv_in_one_answer(files: Path) -> None:
+COLUMNS = "source,driving,output,crop,motion,max_frames,best_frame,driving_crop,start,audio,compare,strength,krop"
+
+# From the second line on, and a part of what is said of each; None: nothing.
+CSV_LINES: list[tuple[str, str | None]] = [
+    ("a.png,clip.mp4,same.mp4,,,,", None),
+    ("a.png,clip.mp4,same.mp4,,,,", "same output as line 2"),
+    ("nobody.png,clip.mp4,3.mp4,,,,", "nobody.png: no such file"),
+    ("a.png,nothing.mp4,4.mp4,,,,", "nothing.mp4: no such file"),
+    ("empty.png,clip.mp4,5.mp4,,,,", "empty.png: is empty"),
+    ("text.png,text.mp4,6.mp4,,,,", "text.png: is not a picture"),
+    ("a.png,clip.mp4,7.gif,,,,", "must end in .mp4"),
+    ("a.png,clip.mp4,8.mp4,here,,,", "crop"),
+    ("a.png,clip.mp4,9.mp4,,sideways,,", "relative"),
+    ("a.png,clip.mp4,10.mp4,,,none,", "whole number"),
+    ("a.png,clip.mp4,11.mp4,,,0,", "must be 1 or more"),
+    ("a.png,clip.mp4,12.mp4,,absolute,,true", "belong to relative motion"),
+    ("a.png,clip.mp4,../13.mp4,,,,", "must lie in the folder"),
+    (",clip.mp4,14.mp4,,,,", "no source"),
+    ("a.png,clip.mp4,15.mp4,,,,,,,,,,,,,", "16 cells in 13 columns"),
+    ("a.png,clip.mp4,16.mp4,,,,perhaps", "true or false"),
+    ("cut.png,clip.mp4,17.mp4", "cut.png: is damaged"),
+    ('a.png,clip.mp4,18.mp4,"40,0,20"', "crop 40,0,20: does not fit the picture of 40 x 40"),
+    ('a.png,clip.mp4,19.mp4,,,,,"0,0,2000"', "crop 0,0,2000: does not fit"),
+    ("a.png,clip.mp4,20.mp4,,,,,,60", "cannot start at 60.00 s"),
+    ("a.png,clip.mp4,21.mp4,,,,,,-1", "start -1.0: must be 0"),
+    ("a.png,clip.mp4,22.mp4,,,,,,,nothing.wav", "nothing.wav: no such file"),
+    ("a.png,text.safetensors,23.mp4", "text.safetensors: not a readable motion file"),
+    ("a.png,other.safetensors,24.mp4", "other.safetensors: this motion is of another model"),
+    ("a.png,own.safetensors,25.mp4,,,,,,60", "own.safetensors: cannot start at 60.00 s"),
+    ("a.png,own.safetensors,26.mp4,,,,,,,,true", "a motion file has no pictures"),
+    ("a.png,clip.mp4,27.mp4,,,,,,,,,9", "strength 9.0: must be 0 to 2"),
+    ("a.png,clip.mp4,28.mp4,,,,,,,,,,centre", "krop: no such option"),
+    ("a.png,clip.mp4,folder.mp4", "the output is a folder"),
+    ("a.png,clip.mp4,file/30.mp4", "its folder file is a file"),
+    ("a.png,clip.mp4,same.mp4/31.mp4", "its folder same.mp4 is the output of line 2"),
+    ("private.png,clip.mp4,32.mp4", "private.png: cannot be opened"),
+    ("a.png,.,33.mp4", "is a folder"),
+    ("a.png,own.safetensors,34.mp4", None),
+    ("a.png,,35.mp4", "no driving"),
+]
+
+
+@pytest.fixture
+def faulty(files: Path) -> Path:
+    """The folder of `files` with those of CSV_LINES."""
     (files / "empty.png").touch()
     (files / "text.png").write_text("no picture")
     (files / "text.mp4").write_text("no video")
@@ -89,88 +133,34 @@ def test_every_fault_of_a_csv_in_one_answer(files: Path) -> None:
     (files / "out" / "folder.mp4").mkdir(parents=True)
     (files / "out" / "file").touch()
     (files / "private.png").symlink_to(files / "private.png")  # no permission stops root
-    columns = "source,driving,output,crop,motion,max_frames,best_frame"
-    rows = [
-        f"{columns},driving_crop,start,audio,compare,strength,krop",
-        "a.png,clip.mp4,same.mp4,,,,",
-        "a.png,clip.mp4,same.mp4,,,,",
-        "nobody.png,clip.mp4,3.mp4,,,,",
-        "a.png,nothing.mp4,4.mp4,,,,",
-        "empty.png,clip.mp4,5.mp4,,,,",
-        "text.png,text.mp4,6.mp4,,,,",
-        "a.png,clip.mp4,7.gif,,,,",
-        "a.png,clip.mp4,8.mp4,here,,,",
-        "a.png,clip.mp4,9.mp4,,sideways,,",
-        "a.png,clip.mp4,10.mp4,,,none,",
-        "a.png,clip.mp4,11.mp4,,,0,",
-        "a.png,clip.mp4,12.mp4,,absolute,,true",
-        "a.png,clip.mp4,../13.mp4,,,,",
-        ",clip.mp4,14.mp4,,,,",
-        "a.png,clip.mp4,15.mp4,,,,,,,,,,,,,",
-        "a.png,clip.mp4,16.mp4,,,,perhaps",
-        "cut.png,clip.mp4,17.mp4",
-        'a.png,clip.mp4,18.mp4,"40,0,20"',
-        'a.png,clip.mp4,19.mp4,,,,,"0,0,2000"',
-        "a.png,clip.mp4,20.mp4,,,,,,60",
-        "a.png,clip.mp4,21.mp4,,,,,,-1",
-        "a.png,clip.mp4,22.mp4,,,,,,,nothing.wav",
-        "a.png,text.safetensors,23.mp4",
-        "a.png,other.safetensors,24.mp4",
-        "a.png,own.safetensors,25.mp4,,,,,,60",
-        "a.png,own.safetensors,26.mp4,,,,,,,,true",
-        "a.png,clip.mp4,27.mp4,,,,,,,,,9",
-        "a.png,clip.mp4,28.mp4,,,,,,,,,,centre",
-        "a.png,clip.mp4,folder.mp4",
-        "a.png,clip.mp4,file/30.mp4",
-        "a.png,clip.mp4,same.mp4/31.mp4",
-        "private.png,clip.mp4,32.mp4",
-        "a.png,.,33.mp4",
-        "a.png,own.safetensors,34.mp4",
-        "a.png,,35.mp4",
-    ]
-    jobs, faults = read_manifest(manifest(files, "\n".join(rows)), files / "out", {})
+    return files
+
+
+def test_every_fault_of_a_csv_in_one_answer(faulty: Path) -> None:
+    text = "\n".join([COLUMNS, *(line for line, _ in CSV_LINES)])
+    jobs, faults = read_manifest(manifest(faulty, text), faulty / "out", {})
     found: dict[int | None, list[str]] = {}
     for fault in faults + faults_of(jobs):
         found.setdefault(fault.line, []).append(fault.text)
-    expected = {
-        3: "same output as line 2",
-        4: "nobody.png: no such file",
-        5: "nothing.mp4: no such file",
-        6: "empty.png: is empty",
-        7: "text.png: is not a picture",
-        8: "must end in .mp4",
-        9: "crop",
-        10: "relative",
-        11: "whole number",
-        12: "must be 1 or more",
-        13: "belong to relative motion",
-        14: "must lie in the folder",
-        15: "no source",
-        16: "16 cells in 13 columns",
-        17: "true or false",
-        18: "cut.png: is damaged",
-        19: "crop 40,0,20: does not fit the picture of 40 x 40",
-        20: "crop 0,0,2000: does not fit",
-        21: "cannot start at 60.00 s",
-        22: "start -1.0: must be 0",
-        23: "nothing.wav: no such file",
-        24: "text.safetensors: not a readable motion file",
-        25: "other.safetensors: this motion is of another model",
-        26: "own.safetensors: cannot start at 60.00 s",
-        27: "a motion file has no pictures",
-        28: "strength 9.0: must be 0 to 2",
-        29: "krop: no such option",
-        30: "the output is a folder",
-        31: "its folder file is a file",
-        32: "its folder same.mp4 is the output of line 2",
-        33: "private.png: cannot be opened",
-        34: "is a folder",
-        36: "no driving",
-    }
+    expected = {number: words for number, (_, words) in enumerate(CSV_LINES, 2) if words is not None}
     assert found.keys() == expected.keys()
-    for line, words in expected.items():
-        assert any(words in text for text in found[line]), (line, found[line])
+    for number, words in expected.items():
+        assert any(words in text for text in found[number]), (number, found[number])
     assert any("text.mp4" in text for text in found[7])
+
+
+def test_an_encoder_that_cannot_be_opened_is_a_fault_where_this_machine_does_the_jobs(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(encoder: str) -> None:
+        if encoder == "h264_nvenc":
+            raise OutputError("encoder h264_nvenc: cannot be opened here")
+
+    monkeypatch.setattr("cbtalk.batch.check.check_encoder", refused)
+    text = "source,driving,output,encoder\na.png,clip.mp4,1.mp4,libx264\na.png,clip.mp4,2.mp4,h264_nvenc\n"
+    jobs, faults = read_manifest(manifest(files, text), files / "out", {})
+    assert faults == [] and faults_of(jobs, local=False) == []
+    assert faults_of(jobs) == [Fault(3, "encoder h264_nvenc: cannot be opened here")]
 
 
 def test_every_fault_of_json_lines(files: Path) -> None:

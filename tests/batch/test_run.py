@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cbtalk.batch.pool.serve", stand_in.serve)
+    monkeypatch.setattr("cbtalk.batch.process_pool.serve", stand_in.serve)
 
 
 def run(folder: Path, jobs: list[Job], **options: Any) -> Summary:
@@ -88,7 +88,7 @@ def test_a_process_in_which_a_job_crashed_gets_no_other(tmp_path: Path) -> None:
 
 def test_workers_that_cannot_be_started_end_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [stand_in.job(tmp_path, name) for name in ("a", "killed", "z")]
-    monkeypatch.setattr("cbtalk.batch.pool.serve", stand_in.serve_dying)
+    monkeypatch.setattr("cbtalk.batch.process_pool.serve", stand_in.serve_dying)
     summary = run(tmp_path, jobs)
     assert summary.stopped == "no worker can be started: its worker process died (SIGKILL, perhaps out of memory)"
     assert (summary.done, summary.failed) == (1, 0)
@@ -148,13 +148,16 @@ def test_a_full_disk_stops_the_batch_and_blames_no_job(tmp_path: Path) -> None:
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
-from cbtalk.batch import BatchOptions, pool, run_batch
+from cbtalk.batch import BatchOptions, process_pool, run_batch
 from tests.batch import stand_in
 
 if __name__ == "__main__":
-    pool.serve = stand_in.serve
+    process_pool.serve = stand_in.serve
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        signal.signal(number, handler)  # also where the tests run in the background, which ignores them
     folder = Path(sys.argv[1])
     jobs = [stand_in.job(folder, name, number) for number, name in enumerate(sys.argv[2:])]
     summary = run_batch(jobs, folder / "out", BatchOptions(workers=2))
@@ -205,7 +208,7 @@ def test_a_batch_that_is_killed_takes_its_workers_along_and_goes_on(tmp_path: Pa
     assert states(tmp_path)["slow2.mp4"][0] == "done"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_interruption_lets_running_jobs_finish(tmp_path: Path, number: signal.Signals) -> None:
     process = batch_process(tmp_path, *["slow"] * 8)
     await_calls(tmp_path, 1)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from cbtalk import interruptions
 from cbtalk.cli import main
 from cbtalk.errors import Interruption, SystemFailure, TrainingError
 from cbtalk.model.checkpoint import read_notes
-from cbtalk.train import logs, run, state, stop
+from cbtalk.train import logs, run, state
 from cbtalk.train.data import PairLoader
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
@@ -80,7 +81,7 @@ def test_one_signal_ends_the_run_after_its_step_with_a_checkpoint(
 def test_a_second_signal_while_saving_loses_nothing(
     make_config: MakeConfig, tmp_path: Path, at_step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stop, "_SAME_SECONDS", 0.0)
+    monkeypatch.setattr(interruptions, "_SAME_SECONDS", 0.0)
     save = torch.save
 
     def interrupted(*arguments: Any) -> None:
@@ -99,7 +100,7 @@ def test_a_third_signal_ends_at_once_and_leaves_the_former_checkpoint(
 ) -> None:
     config = make_config()
     run(config, max_steps=1)
-    monkeypatch.setattr(stop, "_SAME_SECONDS", 0.0)
+    monkeypatch.setattr(interruptions, "_SAME_SECONDS", 0.0)
     monkeypatch.setattr(torch, "save", lambda *_: send(signal.SIGINT, times=2))
     at_step(1, lambda: send(signal.SIGINT))
     assert main(["train", str(config)]) == 130
