@@ -77,8 +77,13 @@ def write_video(path: Path, values: Array, signal: Signal, pix_fmt: str, codec: 
     planes = [16 + 219 * luma, 128 + 224 * (blue - luma) / (2 - 2 * kb), 128 + 224 * (red - luma) / (2 - 2 * kr)]
     bits = 12 if "12" in pix_fmt else 10 if "10" in pix_fmt else 8
     width, height = 32 * len(values), 32
+    # With B-frames, x265 takes the decoding time of a single picture from memory that nobody has written.
+    options = {"x265-params": "bframes=0"} if codec == "libx265" else {}
     with av.open(path, "w") as container:
-        stream = cast(VideoStream, container.add_stream(codec, rate=25, width=width, height=height, pix_fmt=pix_fmt))
+        stream = cast(
+            VideoStream,
+            container.add_stream(codec, rate=25, width=width, height=height, pix_fmt=pix_fmt, options=options),
+        )
         frame = av.VideoFrame(width, height, pix_fmt)
         for plane, levels in zip(frame.planes, planes, strict=True):
             stripe = plane.width // len(values)
