@@ -58,7 +58,12 @@ def steps(out: Path) -> Iterator[Step]:
         for base in dict.fromkeys(example.base for example in EXAMPLES if backend in example.backends):
             tests = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob(f"tests/kernels/test_{base}*.py"))
             yield Step(f"tests {base} {backend}", (*pytest, *tests, "-k", f"{backend} and not compile"), 90)
-    others = ("kernels/test_on_gpu.py", "kernels/test_dispatch.py", "model/test_transfers.py")
+    others = (
+        "kernels/test_on_gpu.py",
+        "kernels/test_dispatch.py",
+        "model/test_transfers.py",
+        "model/test_cuda_graphs.py",
+    )
     yield Step("tests of streams, graphs, sizes, dispatch", (*pytest, *(f"tests/{file}" for file in others)), 90)
     yield Step("bench", (python, "-m", "bench.gpu", "--json", str(out / "gpu.json"), "--seconds", "200"), 260)
     sanitizer = shutil.which("compute-sanitizer")

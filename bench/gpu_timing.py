@@ -7,23 +7,10 @@ from torch import Tensor
 
 from bench.case import Thunk
 from bench.timing import Timing, summary
+from cbtalk.model.cuda_graphs import captured
 
 _FLUSH_BYTES = 256 << 20  # several times the second-level cache of an H200
 _REPLAYS = 31
-
-
-def captured(thunk: Thunk) -> torch.cuda.CUDAGraph:
-    """The thunk as a graph, after three calls outside it on a stream of their own, as torch advises."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            thunk()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        thunk()
-    return graph
 
 
 @cache
@@ -44,7 +31,7 @@ def event_clock(thunk: Thunk) -> float:
 
 def measure(thunk: Thunk, replays: int = _REPLAYS) -> Timing:
     """Seconds a replay."""
-    replay = captured(thunk).replay
+    replay = captured(thunk, torch.device("cuda"))[0].replay
     return summary([event_clock(replay) for _ in range(replays)])
 
 

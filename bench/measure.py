@@ -9,10 +9,11 @@ import torch
 
 from bench.case import Case, Inputs, Judge, Prepare, Thunk
 from bench.ceilings import Ceilings
-from bench.gpu_timing import captured, event_clock
+from bench.gpu_timing import event_clock
 from bench.peak import peak_bytes
 from bench.timing import in_rounds, summary, wall_clock
 from cbtalk.errors import BackendError
+from cbtalk.model.cuda_graphs import captured
 from cbtalk.ops.backends import use_backend
 
 OURS = "cbtalk"
@@ -123,7 +124,7 @@ def _in_graphs(sides: Mapping[str, list[Thunk]], remarks: dict[str, str]) -> Ite
     """The sides once more, captured; a side that cannot be captured leaves a remark."""
     for name, thunks in sides.items():
         try:
-            yield name + GRAPH, [captured(thunk).replay for thunk in thunks]
+            yield name + GRAPH, [captured(thunk, torch.device("cuda"))[0].replay for thunk in thunks]
         except RuntimeError as error:
             remarks[name + GRAPH] = f"not here: {str(error).splitlines()[0][:160]}"
 

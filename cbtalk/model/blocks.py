@@ -107,7 +107,8 @@ def cast_for(layer: nn.Module, tensor: Tensor) -> Tensor:
 
     Under autocast it stays what it is: autocast casts both.
     """
-    if torch.is_autocast_enabled(tensor.device.type):
+    device = tensor.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return tensor
     return tensor.to(next(layer.parameters()).dtype)
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from cbtalk.digest import combined, digest_of
 from cbtalk.errors import InputError
 from cbtalk.model.talker import SourceState, Talker
+from cbtalk.render.animation import Animator
 from cbtalk.render.framing import Place
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
 from cbtalk.render.options import DrivingOptions, RenderOptions
@@ -49,6 +50,11 @@ class RenderCache:
     def talker(self) -> Talker:
         """The model, loaded when it is first needed: faults of the inputs show before."""
         return self._make_talker()
+
+    @cached_property
+    def animator(self) -> Animator:
+        """The model at work, with the CUDA graphs that it has captured."""
+        return Animator(self.talker)
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -122,5 +122,5 @@ class DrivingSide:
 
     def _extract(self, view: View, report: Report) -> Motion:
         assert self.info is not None
-        options, talker = self._options.driving, self._cache.talker
-        return extract_motion(talker, self.path, self.info, view, options, report, progress=self._progress)
+        options, animator = self._options.driving, self._cache.animator
+        return extract_motion(animator, self.path, self.info, view, options, report, progress=self._progress)

@@ -1,6 +1,7 @@
 """Batches of driving keypoints or pictures to finished pictures, for one source."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +11,10 @@ from torch import Tensor
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import SourceState, Talker
-from cbtalk.model.transfers import download, upload
-from cbtalk.render.animation import Repetition, animate, encode_source
+from cbtalk.model.transfers import Download, download, upload
+from cbtalk.render.animation import Animator, Repetition, encode_source
 
 
 class Rendered(NamedTuple):
@@ -28,13 +28,24 @@ class Rendered(NamedTuple):
     repeated: int
 
 
+class Submitted(NamedTuple):
+    """A batch on its way: its pictures, which of them are finite, whose motion is held; and of what they are made."""
+
+    download: Download
+    sources: NDArray[np.uint8]
+    keypoints: Keypoints
+
+
 class Engine:
     """Renders one source: what depends on it alone is computed once, and what is not finite never leaves.
 
     source: (S, S, 3) uint8 RGB, S the talker's image size; state: of `encode_source`, where it is known. Relative
     motion is measured from the keypoints of the first frame rendered of each scene that are finite, unless `start_from`
     names others, and multiplied by `strength`. A batch with a picture that is not finite is animated once more by
-    `in_float32`, where that is given.
+    `in_float32`, where that is given. animator: of the talker, where there is one already.
+
+    On a GPU `submit` only queues a batch and returns at once; `finish` waits for its event and for nothing behind it.
+    They may run in two threads, each taking the batches in order.
     """
 
     def __init__(
@@ -47,6 +58,7 @@ class Engine:
         adapt_scale: bool = False,
         strength: float = 1.0,
         in_float32: Repetition | None = None,
+        animator: Animator | None = None,
     ) -> None:
         self.talker = talker
         self.relative = relative
@@ -54,7 +66,7 @@ class Engine:
         self.rendered_any = False
         self._initial: dict[int, Keypoints] = {}  # of each scene
         self._in_float32 = in_float32
-        self._device = next(talker.parameters()).device
+        self._animator = animator or Animator(talker)
         self._last_image = source
         self._sources = source[None]
         self.state = state or encode_source(talker, self._sources)
@@ -64,7 +76,7 @@ class Engine:
 
     def start_from(self, initial: Keypoints, scene: int = 0) -> None:
         """Measure relative motion in a scene from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""
-        self._initial[scene] = Keypoints(*(part.to(self._device) for part in initial))
+        self._initial[scene] = Keypoints(*(part.to(self._animator.device) for part in initial))
 
     def take_sources(self, sources: NDArray[np.uint8]) -> None:
         """Let these pictures (B, S, S, 3) uint8 be the sources of the next B frames, each of its own."""
@@ -75,28 +87,37 @@ class Engine:
     def unmoved(self) -> NDArray[np.uint8]:
         """The sources as the model makes them, in the pose that they have: (B, S, S, 3) uint8."""
         keypoints = self.state.keypoints
-        frames, finite = download(*animate(self.talker, self.state, keypoints))
-        frames, _ = self._again(keypoints, finite) or (frames, finite)
+        frames, finite = download(*self._animator.animate(self.state, keypoints)).wait()
+        frames, _ = self._again(self._sources, keypoints, finite) or (frames, finite)
         return frames.numpy()
 
-    @torch.inference_mode()
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
-        """Keypoints of driving pictures (B, S, S, 3) uint8."""
-        return self.talker.keypoints(to_pictures(upload(torch.from_numpy(images), self._device)))
+        """Keypoints of driving pictures (B, S, S, 3) uint8, on the talker's device."""
+        return self._animator.detect(images)
+
+    def render(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Rendered:
+        """A batch submitted and finished."""
+        return self.finish(self.submit(driving, scenes))
 
     @torch.inference_mode()
-    def render(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Rendered:
-        """Pictures for the driving keypoints value (B, K, 2), jacobian (B, K, 2, 2), in time order.
+    def submit(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Submitted:
+        """Begin pictures for driving keypoints value (B, K, 2), jacobian (B, K, 2, 2), in time order.
 
         scenes: the number of each frame's scene; without them all are of scene 0.
         Where the motion or the picture of a frame is not finite, the last good one (at first the source's own) is held.
         """
-        driving = Keypoints(*(upload(part, self._device) for part in driving))
+        driving = Keypoints(*(upload(part, self._animator.device) for part in driving))
         placed = self._place(driving, scenes or [0] * len(driving.value))
         keypoints, held_motion = hold_last(self._last_keypoints, placed)
         self._last_keypoints = Keypoints(*(part[-1:] for part in keypoints))
-        frames, finite, held_motion = download(*animate(self.talker, self.state, keypoints), held_motion)
-        again = self._again(keypoints, finite)
+        frames, finite = self._animator.animate(self.state, keypoints)
+        return Submitted(download(frames, finite, held_motion), self._sources, keypoints)
+
+    @torch.inference_mode()
+    def finish(self, batch: Submitted) -> Rendered:
+        """The pictures of a batch, once they are there; batches in the order of `submit`."""
+        frames, finite, held_motion = batch.download.wait()
+        again = self._again(batch.sources, batch.keypoints, finite)
         frames, finite = again or (frames, finite)
         images = frames.numpy()
         for index in range(len(images)):
@@ -108,26 +129,36 @@ class Engine:
         self.rendered_any = self.rendered_any or not bool(held.all())
         return Rendered(images, int(held.sum()), repeated=len(images) if again else 0)
 
-    def _again(self, keypoints: Keypoints, finite: Tensor) -> list[Tensor] | None:
+    def _again(self, sources: NDArray[np.uint8], keypoints: Keypoints, finite: Tensor) -> list[Tensor] | None:
         """A batch's pictures and which are finite, in float32; None where all were, or float32 is what they were in."""
         if self._in_float32 is None or finite.all():
             return None
-        return download(*self._in_float32.animate(self._sources, keypoints))
+        return download(*self._in_float32.animate(sources, keypoints)).wait()
 
     def _place(self, driving: Keypoints, scenes: Sequence[int]) -> Keypoints:
         """Driving keypoints as they are, or moved to where the source has its own."""
         if not self.relative:
             return driving
-        if any(scene not in self._initial for scene in scenes):
-            for index in is_finite(driving).nonzero().flatten().tolist():
-                if scenes[index] not in self._initial:
-                    self.start_from(Keypoints(*(part[index : index + 1] for part in driving)), scenes[index])
-        # A scene that has no initial keypoints yet has no finite ones: whatever they are measured from, they are held.
-        each = [self._initial.get(scene, self._last_keypoints) for scene in scenes]
+        ends = [index for index in range(1, len(scenes)) if scenes[index] != scenes[index - 1]]
+        each = [
+            self._measured_from(scenes[start], Keypoints(*(part[start:end] for part in driving)))
+            for start, end in pairwise([0, *ends, len(scenes)])
+        ]
         initial = Keypoints(*(torch.cat(parts) for parts in zip(*each, strict=True)))
         return relative_keypoints(
             self.state.keypoints, driving, initial, adapt_scale=self.adapt_scale, strength=self.strength
         )
+
+    def _measured_from(self, scene: int, driving: Keypoints) -> Keypoints:
+        """The initial keypoints of a scene for each of its next driving ones (B, K).
+
+        They are the first finite ones, found on the device. While there are none, any stand in, for all is held.
+        """
+        known = self._initial.get(scene, Keypoints(*(part[:0] for part in driving)))
+        met = [torch.cat(parts) for parts in zip(known, driving, self._last_keypoints, strict=True)]
+        first = last_good(is_finite(Keypoints(*met))[:-1]).eq(0).sum(dim=0, keepdim=True)  # those before it are not
+        self._initial[scene] = Keypoints(*(part[first.clamp(max=len(part) - 2)] for part in met))
+        return Keypoints(*(part[first].expand(len(driving.value), *part.shape[1:]) for part in met))
 
 
 def is_finite(keypoints: Keypoints) -> Tensor:
@@ -149,4 +180,4 @@ def hold_last(last: Keypoints, keypoints: Keypoints) -> tuple[Keypoints, Tensor]
 
 def last_good(good: Tensor) -> Tensor:
     """(B,): for each frame the number of the last good one up to it, counted from 1; 0 where there is none."""
-    return torch.arange(1, len(good) + 1, device=good.device).where(good, 0).cummax(dim=0).values
+    return (torch.arange(1, len(good) + 1, device=good.device) * good).cummax(dim=0).values

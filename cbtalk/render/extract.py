@@ -13,8 +13,8 @@ from cbtalk import ranges
 from cbtalk.errors import WeightsError
 from cbtalk.media.video_reader import VideoInfo
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_pictures
-from cbtalk.model.talker import Talker
+from cbtalk.model.transfers import Download, download
+from cbtalk.render.animation import Animator
 from cbtalk.render.driving import DrivingFrame, View, at_most, read_driving
 from cbtalk.render.engine import is_finite, last_good
 from cbtalk.render.motion_file import Motion
@@ -24,7 +24,7 @@ from cbtalk.render.report import Report
 
 
 def extract_motion(
-    talker: Talker,
+    animator: Animator,
     driving: Path,
     info: VideoInfo,
     view: View,
@@ -39,7 +39,6 @@ def extract_motion(
     first good one); `report` counts them. Such a frame belongs to the scene whose motion it holds. Raises WeightsError
     where no frame has finite keypoints.
     """
-    device = next(talker.parameters()).device
     parts: list[Keypoints] = []
     pts: list[int] = []
     scenes: list[int] = []
@@ -49,13 +48,12 @@ def extract_motion(
     )
 
     @torch.inference_mode()
-    def detect(frames: list[DrivingFrame]) -> tuple[list[DrivingFrame], Keypoints]:
-        keypoints = talker.keypoints(to_pictures(torch.from_numpy(stack(frames)).to(device)))
-        return frames, Keypoints(*(part.float().cpu() for part in keypoints))
+    def detect(frames: list[DrivingFrame]) -> tuple[list[DrivingFrame], Download]:
+        return frames, download(*(part.float() for part in animator.detect(stack(frames))))
 
-    def collect(result: tuple[list[DrivingFrame], Keypoints]) -> None:
+    def collect(result: tuple[list[DrivingFrame], Download]) -> None:
         nonlocal last_duration
-        frames, keypoints = result
+        frames, keypoints = result[0], Keypoints(*result[1].wait())
         parts.append(keypoints)
         pts.extend(frame.pts for frame in frames)
         scenes.extend(frame.scene for frame in frames)

@@ -1,6 +1,6 @@
 """One render under way: the driving frames through the engine into the writer."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +18,7 @@ from cbtalk.media.video_writer import VideoWriter
 from cbtalk.render.best_frame import best_frames
 from cbtalk.render.compare import side_by_side
 from cbtalk.render.driving_side import Batch, DrivingSide
-from cbtalk.render.engine import Engine
+from cbtalk.render.engine import Engine, Submitted
 from cbtalk.render.extract import stack
 from cbtalk.render.motion_changes import looped
 from cbtalk.render.options import RenderOptions
@@ -26,16 +26,15 @@ from cbtalk.render.output import Output, output_of
 from cbtalk.render.pipeline import run_pipeline
 from cbtalk.render.report import Report
 from cbtalk.render.source import Source
-from cbtalk.render.source_video import SourceFrame, SourceVideo
+from cbtalk.render.source_video import SourceVideo
 
 
-class Picture(NamedTuple):
-    """Finished frames on their way to the encoder: images (B, S, W, 3) uint8."""
+class Animated(NamedTuple):
+    """A batch that the engine has begun, on its way to the encoder."""
 
-    images: NDArray[np.uint8]
-    pts: list[int]
-    duration: int | None  # as in Batch
-    sources: Sequence[SourceFrame]  # as in Batch
+    batch: Batch
+    submitted: Submitted
+    picture: NDArray[np.uint8]  # the sources as the model sees them, (S, S, 3) or (B, S, S, 3)
 
 
 @dataclass
@@ -73,13 +72,14 @@ class Rendering:
             ) as bar,
         ):
 
-            def encode(picture: Picture) -> None:
+            def encode(animated: Animated) -> None:
+                batch, images = animated.batch, self._finished(animated)
                 with ranges.range("encode"):
-                    images = output.finish(picture.images, picture.sources)
-                    for image, pts in zip(images, picture.pts, strict=True):
-                        writer.write(image, pts, picture.duration)
-                self.report.frames += len(picture.pts)
-                bar.update(len(picture.pts))
+                    pictures = output.finish(images, batch.sources)
+                    for image, pts in zip(pictures, batch.pts, strict=True):
+                        writer.write(image, pts, batch.duration)
+                self.report.frames += len(batch.pts)
+                bar.update(len(batch.pts))
 
             incoming = self.driving.batches()
             if self.source.video is not None:
@@ -112,7 +112,8 @@ class Rendering:
         carried = self.options.audio == "driving" and info is not None and info.has_audio
         return self.driving.path if carried and self.options.loop is None else None
 
-    def _animate(self, batch: Batch, output: Output) -> Picture:
+    def _animate(self, batch: Batch, output: Output) -> Animated:
+        """Begin a batch: on a GPU, the one before may still be under way."""
         keypoints = batch.keypoints
         picture = self.picture
         if batch.sources:
@@ -122,12 +123,16 @@ class Rendering:
         if keypoints is None:
             keypoints = self.engine.detect(stack(batch.frames))
             self.report.count(batch.frames)
-        images, held, repeated = self.engine.render(keypoints, batch.scenes)
+        return Animated(batch, self.engine.submit(keypoints, batch.scenes), picture)
+
+    def _finished(self, animated: Animated) -> NDArray[np.uint8]:
+        """The pictures of a batch (B, S, W, 3), waited for in the encoder's thread."""
+        images, held, repeated = self.engine.finish(animated.submitted)
         self.report.not_finite += held
         self.report.repeated += repeated
         if self.options.compare:
-            images = side_by_side(picture, stack(batch.frames), images)
-        return Picture(images, batch.pts, batch.duration, batch.sources)
+            return side_by_side(animated.picture, stack(animated.batch.frames), images)
+        return images
 
 
 def _with_sources(

@@ -19,7 +19,7 @@ class Report:
     not_finite: frames whose motion or picture was not finite. cuts: how often a new scene begins in the driving video,
     the first times at first_cuts (seconds). notes: what was chosen where there was a choice.
     repeated: frames of batches that were computed again in float32, as half precision left a picture not finite.
-    file_warnings: what is wrong with the driving video as a file.
+    file_warnings: what is wrong with the driving video as a file. no_graphs: the reason why a GPU got no CUDA graphs.
     """
 
     output: Path
@@ -33,6 +33,7 @@ class Report:
     first_cuts: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     file_warnings: list[str] = field(default_factory=list)
+    no_graphs: str | None = None
     _scene: int | None = field(default=None, init=False, repr=False)
 
     def count(self, frames: Iterable[DrivingFrame]) -> None:
@@ -76,6 +77,8 @@ class Report:
             lines.append(f"{_frames(self.repeated)} computed again in float32: half precision left some not finite")
         if self.not_finite:
             lines.append(f"{_frames(self.not_finite)} came out not finite; the last good one is repeated")
+        if self.no_graphs is not None:
+            lines.append(f"without CUDA graphs, and so slower, for none could be captured: {self.no_graphs}")
         return lines
 
     def __str__(self) -> str:

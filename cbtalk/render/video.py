@@ -13,7 +13,7 @@ from cbtalk.media.video_reader import VideoInfo
 from cbtalk.media.video_writer import FORMATS
 from cbtalk.model.checkpoint import load
 from cbtalk.precision import float32_convolutions
-from cbtalk.render.animation import Repetition, encode_source
+from cbtalk.render.animation import Animator, Repetition, encode_source
 from cbtalk.render.cache import RenderCache
 from cbtalk.render.destination import check_destination
 from cbtalk.render.driving import video_info
@@ -79,9 +79,11 @@ def render_video(
             adapt_scale=options.adapt_scale,
             strength=options.strength,
             in_float32=None if cache.in_float32 is None else Repetition(cache.in_float32),
+            animator=cache.animator,
         )
         side = DrivingSide(driving, info, options, cache, report, progress)
         Rendering(engine, opened, picture, side, options, report, progress).run()
+    report.no_graphs = cache.animator.failure
     report.seconds = time.monotonic() - started
     return report
 
@@ -122,10 +124,12 @@ def write_motion(
     check_destination(output, [driving, Path(weights)], MOTION_SUFFIXES)
     info = video_info(driving, options.span)
     talker = load(weights, device=device)
+    animator = Animator(talker)
     started = time.monotonic()
     report = Report(output, file_warnings=list(info.warnings))
     view = driving_view(driving, info, options, talker.image_size, report, progress=progress)
-    motion = extract_motion(talker, driving, info, view, options, report, progress=progress)
+    motion = extract_motion(animator, driving, info, view, options, report, progress=progress)
     save_motion(output, smoothed(motion, options.smooth), fingerprint=talker.motion_fingerprint())
+    report.no_graphs = animator.failure
     report.frames, report.seconds = motion.frames, time.monotonic() - started
     return report
