@@ -17,6 +17,7 @@ import tyro
 
 from cbtalk import __version__
 from cbtalk.cli.batch import batch
+from cbtalk.cli.figures import figures
 from cbtalk.cli.render import crop, motion, render
 from cbtalk.cli.train import ablate, convert, evaluate, prepare, split_settings, train
 from cbtalk.errors import CbtalkError
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "ablate": ablate,
     "evaluate": evaluate,
+    "figures": figures,
     "convert": convert,
     "doctor": doctor,
 }
