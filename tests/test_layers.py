@@ -35,9 +35,12 @@ MAY_IMPORT = {
     "prepare": FOUNDATION | {"media", "faces"},
     "evaluate": FOUNDATION | {"model", "media"},
     "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
+    "ablate": FOUNDATION | {"model", "train", "evaluate"},
+    "figures": FOUNDATION | {"model", "render"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
     "cli": FOUNDATION
-    | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "doctor"},
+    | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "ablate", "figures"}
+    | {"doctor"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

@@ -17,8 +17,9 @@ import tyro
 
 from cbtalk import __version__
 from cbtalk.cli.batch import batch
+from cbtalk.cli.figures import figures
 from cbtalk.cli.render import crop, motion, render
-from cbtalk.cli.train import convert, evaluate, prepare, split_settings, train
+from cbtalk.cli.train import ablate, convert, evaluate, prepare, split_settings, train
 from cbtalk.errors import CbtalkError
 
 DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""
@@ -41,10 +42,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "batch": batch,
     "prepare": prepare,
     "train": train,
+    "ablate": ablate,
     "evaluate": evaluate,
+    "figures": figures,
     "convert": convert,
     "doctor": doctor,
 }
+
+TRAINING = (["train"], ["ablate"])  # whose configuration's settings are arguments too
 
 
 class Interrupted(BaseException):
@@ -70,15 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # threads, or another process. Rendering `mini` beside other work, two Xeon cores, November 2026: 0.13 s of CPU a
     # frame instead of 0.8. Training has the machine to itself, and a thread that sleeps wakes late: a step at
     # 256 x 256, batch 4, took 2.0 s instead of 1.5 (two Xeon cores, November 2026).
-    if arguments[:1] != ["train"]:
+    if arguments[:1] not in TRAINING:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         commands = dict(COMMANDS)
-        if arguments[:1] == ["train"]:
+        if arguments[:1] in TRAINING:
+            name = arguments[0]
             arguments, settings = split_settings(arguments)
-            commands["train"] = partial(train, settings=settings)
+            commands[name] = partial(COMMANDS[name], settings=settings)
         with _raised_signals():
             result: int | None = tyro.extras.subcommand_cli_from_dict(
                 commands, prog="cbtalk", description=DESCRIPTION, args=arguments

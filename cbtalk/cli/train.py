@@ -1,4 +1,4 @@
-"""Commands for models: prepare, train, evaluate, convert."""
+"""Commands for models: prepare, train, ablate, evaluate, convert."""
 
 import os
 import sys
@@ -117,8 +117,59 @@ def train(
     print(f"{weights}: {done}")
 
 
+def ablate(
+    config: Positional[Path],
+    data: Path,
+    output: Annotated[Path, arg(aliases=["-o"])],
+    only: tuple[str, ...] = (),
+    list: bool = False,
+    portraits: tuple[Path, ...] = (),
+    models: Path | None = None,
+    every: int = 1,
+    batch_size: int = 8,
+    settings: Suppress[Fixed[tuple[str, ...]]] = (),
+) -> None:
+    """Train and evaluate the paper's ablations of a configuration, and write one table.
+
+    The table (ablation.md, .csv, .json) has the variants that are done; started again, the command goes on. Every
+    setting of the configuration can be given as well, as for train: --run.steps 1000.
+
+    Args:
+        config: The training configuration, for example configs/mini-128.yaml.
+        data: Folder of clips to evaluate on.
+        output: Folder for the table, and a folder of each variant with its weights and logs.
+        only: Names of the variants to take; all without it.
+        list: Print the variants and stop.
+        portraits: Pictures, or folders of them, which each clip then drives in relative motion.
+        models: Folder of the networks for LPIPS, landmarks and identity.
+        every: LPIPS, landmarks and identity are taken from three frames in a row out of 3 x EVERY.
+        batch_size: Frames that the model takes at once in the evaluation.
+        settings: Settings of the configuration, as `split_settings` finds them.
+    """
+    from cbtalk.ablate import choose, run
+    from cbtalk.train.config import load_config
+
+    keep_freed_memory()
+    loaded = load_config(config, settings)
+    if list:
+        for variant in choose(loaded, only):
+            print(f"{variant.name}: {variant.words}")
+        return
+    run(
+        loaded,
+        data,
+        output,
+        only=only,
+        portraits=portraits,
+        models=models,
+        every=every,
+        batch_size=batch_size,
+    )
+    print((output / "ablation.md").read_text(encoding="utf-8"), end="")
+
+
 def split_settings(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Takes settings of a configuration, --section.name and their values, out of the arguments of `train`."""
+    """Takes settings of a configuration, --section.name and their values, out of the arguments of a command."""
     own: list[str] = []
     settings: list[str] = []
     into = own

@@ -1,12 +1,11 @@
 """Appearance compensation: what the warped source does not show, filled in from the appearance codebook."""
 
-import torch
 from torch import Tensor, nn
 
 from cbtalk.model.blocks import resize, to_image, to_tokens
 from cbtalk.model.codebook import Codebook
 from cbtalk.model.config import TalkerConfig
-from cbtalk.model.transformer import ProjectedCodes, TransformerLayer, project_codes
+from cbtalk.model.transformer import ProjectedCodes, TransformerLayer, positions, project_codes
 
 
 class ToPatches(nn.Module):
@@ -49,8 +48,9 @@ class AppearanceCompensation(nn.Module):
         dim, scales = config.appearance_dim, config.compensated_scales
         if not scales:
             return
-        self.position_emb_app = nn.Parameter(torch.zeros(config.latent_size**2, dim))
-        self.quantize_app = Codebook(config.appearance_codes, dim, len(scales), config.code_allocation)
+        self.position_emb_app = positions(config, dim)
+        allocation = config.appearance_allocation or config.code_allocation
+        self.quantize_app = Codebook(config.appearance_codes, dim, len(scales), allocation)
         self.app_block = nn.ModuleList(TransformerLayer(dim, config.heads) for _ in range(config.appearance_layers))
         for scale, channels in zip(scales, config.channels, strict=False):
             embed, restore = _token_maps(channels, dim, scale // config.latent_size, config.latent_size)

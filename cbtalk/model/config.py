@@ -8,12 +8,14 @@ from typing import Any, Literal, get_args
 from cbtalk.errors import ConfigError
 
 CodeAllocation = Literal["shared", "disjoint", "unsplit"]
+KeypointQuery = Literal["driving", "source_driving", "none"]
 
 KEYPOINT_KERNEL = 7
 
 # A configuration may come from a stranger's file: no count in it can ask for endless work.
 WIDEST = 1 << 16
 DEEPEST = 64
+STRONGEST_FUSION = 10.0
 DEPTHS = frozenset({"hourglass_blocks", "residual_blocks", "motion_layers", "appearance_layers"})
 
 
@@ -56,8 +58,17 @@ class TalkerConfig:
 
     # ablations
     code_allocation: CodeAllocation = "shared"
+    motion_allocation: CodeAllocation | None = None  # of the motion codes alone; None = code_allocation
+    appearance_allocation: CodeAllocation | None = None  # of the appearance codes alone
     motion_compensation: bool = True
     appearance_scales: int | None = None  # compensate at the first n scales, coarsest first; None = all, 0 = nowhere
+    keypoint_query: KeypointQuery = "driving"  # whose keypoints the query of the motion codes sees
+    motion_encoder: bool = True  # False: the code meets the flow through one 1 x 1 convolution
+    detach_motion_query: bool = True  # no gradient reaches the flow through its embedding
+    position_embeddings: bool = True  # False: tokens of both codebooks' transformers have no position
+    fused_scales: int | None = None  # features join the generator at the first n scales; None = all, at least the first
+    added_features: bool = True  # False: they modulate the generator's features, and are not added to them as well
+    fusion_weight: float = 1.0  # of that modulation
 
     # discriminator
     discriminator_nf: int = 64
@@ -96,9 +107,14 @@ class TalkerConfig:
         return (self.motion_size - 1) / 2
 
     @property
+    def joining_scales(self) -> tuple[int, ...]:
+        """The prefix of `scales` at which features join the generator."""
+        return self.scales[: self.fused_scales]
+
+    @property
     def compensated_scales(self) -> tuple[int, ...]:
-        """The prefix of `scales` at which appearance is compensated."""
-        return self.scales if self.appearance_scales is None else self.scales[: self.appearance_scales]
+        """The prefix of `joining_scales` at which appearance is compensated."""
+        return self.joining_scales[: self.appearance_scales]
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -123,19 +139,32 @@ class TalkerConfig:
         for field in dataclasses.fields(self):
             if field.type is int:
                 _check_count(field.name, getattr(self, field.name), DEEPEST if field.name in DEPTHS else WIDEST)
+            elif field.type is bool and not isinstance(getattr(self, field.name), bool):
+                raise ConfigError(f"{field.name} must be true or false")
         if not self.ch_mult:
             raise ConfigError("ch_mult is empty; it names one multiplier per resolution")
         for multiplier in self.ch_mult:
             _check_count("ch_mult", multiplier, WIDEST)
-        if self.code_allocation not in get_args(CodeAllocation):
-            allowed = ", ".join(get_args(CodeAllocation))
-            raise ConfigError(f"code_allocation is {self.code_allocation!r}; it must be one of {allowed}")
-        for name in ("driving_heatmaps", "motion_compensation"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be true or false")
-        scales = self.appearance_scales
-        if scales is not None and (type(scales) is not int or not 0 <= scales <= len(self.ch_mult)):
-            raise ConfigError(f"appearance_scales is {scales!r}; it must be a number from 0 to {len(self.ch_mult)}")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        allocations = get_args(CodeAllocation)
+        for name, allowed in (
+            ("code_allocation", allocations),
+            ("motion_allocation", (*allocations, None)),
+            ("appearance_allocation", (*allocations, None)),
+            ("keypoint_query", get_args(KeypointQuery)),
+        ):
+            if getattr(self, name) not in allowed:
+                known = ", ".join(str(value) for value in allowed if value is not None)
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {known}")
+        for name, least in (("appearance_scales", 0), ("fused_scales", 1)):
+            scales = getattr(self, name)
+            if scales is not None and (type(scales) is not int or not least <= scales <= len(self.ch_mult)):
+                raise ConfigError(f"{name} is {scales!r}; it must be a number from {least} to {len(self.ch_mult)}")
+        weight = self.fusion_weight
+        if type(weight) not in (int, float) or not 0 <= weight <= STRONGEST_FUSION:
+            raise ConfigError(f"fusion_weight is {weight!r}; it must be a number from 0 to {STRONGEST_FUSION}")
 
     def _check_sizes(self) -> None:
         halvings = 1 << (len(self.ch_mult) - 1)

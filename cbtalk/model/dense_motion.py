@@ -26,6 +26,7 @@ class DenseMotion(NamedTuple):
     deformation: Tensor  # (B, h, h, 2): (x, y) in the source, [-1, 1]
     occlusion: Tensor  # (B, 1, h, h): 1 = visible in the source
     heatmaps: Tensor  # (B, K, h, h) of the driving keypoints
+    source_heatmaps: Tensor  # (1 or B, K, h, h)
     mask: Tensor  # (B, K + 1, h, h): weight of the background and of each keypoint's motion
     deformed: Tensor  # (B, K + 1, 3, h, h): the source under each of these motions
 
@@ -61,7 +62,8 @@ class DenseMotionNetwork(nn.Module):
         with without_autocast(small_source):
             motions = sparse_motions(source, driving, size)  # (B, K + 1, h, h, 2)
             heatmaps = gaussian_heatmaps(driving.value, size)
-            difference = heatmaps - gaussian_heatmaps(source.value, size)  # (B, K, h, h)
+            source_heatmaps = gaussian_heatmaps(source.value, size)
+            difference = heatmaps - source_heatmaps  # (B, K, h, h)
             difference = torch.cat([torch.zeros_like(difference[:, :1]), difference], dim=1)
             # a single source serves every driving frame as if all motions were its own
             flows = motions.reshape(small_source.shape[0], -1, size, size, 2)
@@ -73,7 +75,7 @@ class DenseMotionNetwork(nn.Module):
         with without_autocast(small_source):
             mask = torch.softmax(logits, dim=1)
             deformation = torch.einsum("bkhw,bkhwc->bhwc", mask, motions)
-            return DenseMotion(deformation, torch.sigmoid(occlusion), heatmaps, mask, deformed)
+            return DenseMotion(deformation, torch.sigmoid(occlusion), heatmaps, source_heatmaps, mask, deformed)
 
 
 class MotionEstimator(nn.Module):

@@ -23,6 +23,7 @@ from cbtalk.model.blocks import (
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
+from cbtalk.model.transformer import ProjectedCodes
 from cbtalk.model.warping import warp
 
 LEAK = 0.2
@@ -142,8 +143,9 @@ class TwoConvolutions(nn.ModuleDict):
 class FeatureModulation(nn.Module):
     """Scales and shifts the generator's feature by what the compensated feature adds."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int, weight: float) -> None:
         super().__init__()
+        self.weight = weight
         self.encode_enc = ResBlock(2 * channels, channels, groups)
         self.scale = TwoConvolutions(channels)
         self.shift = TwoConvolutions(channels)
@@ -151,7 +153,9 @@ class FeatureModulation(nn.Module):
     def forward(self, compensated: Tensor, x: Tensor, total: Tensor) -> Tensor:
         """All (B, C, s, s) -> (B, C, s, s); `total` is x in the dtype in which the sums are taken."""
         encoded = self.encode_enc(torch.cat([compensated, x], dim=1))
-        return torch.addcmul(self.shift(encoded, residual=total), total, self.scale(encoded))
+        if self.weight == 1:
+            return torch.addcmul(self.shift(encoded, residual=total), total, self.scale(encoded))
+        return total + self.weight * torch.addcmul(self.shift(encoded), total, self.scale(encoded))
 
 
 class Synthesis(NamedTuple):
@@ -160,6 +164,14 @@ class Synthesis(NamedTuple):
     image: Tensor  # (B, 3, H, W)
     latent: Tensor  # (B, C, latent, latent), compensated
     motion: list[MotionStep]  # one per scale; empty without motion compensation
+
+
+class Tables(NamedTuple):
+    """The codebooks as each layer sees them, and the heat maps (B, D, latent, latent) of the motion query."""
+
+    motion: list[ProjectedCodes]
+    heatmaps: Tensor | None
+    appearance: list[ProjectedCodes]
 
 
 class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
@@ -173,11 +185,13 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         self.add_appearance_compensation(config)
         if config.motion_compensation:
             self.add_motion_compensation(config)
-        finer = list(zip(config.scales, config.channels, strict=True))[1:]
+        finer = list(zip(config.joining_scales, config.channels, strict=False))[1:]
+        groups, weight = config.norm_groups, config.fusion_weight
         self.fuse_convs_dict = nn.ModuleDict(
-            {str(scale): FeatureModulation(channels, config.norm_groups) for scale, channels in finer}
+            {str(scale): FeatureModulation(channels, groups, weight) for scale, channels in finer}
         )
-        self.fuse_ms_dict = nn.ModuleDict({str(scale): Conv3x3(channels, channels) for scale, channels in finer})
+        if config.added_features:
+            self.fuse_ms_dict = nn.ModuleDict({str(scale): Conv3x3(channels, channels) for scale, channels in finer})
         if config.driving_heatmaps:
             self.heatmap_enc = nn.ModuleDict(
                 {
@@ -191,31 +205,53 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         """Source features (1 or B, C, s, s) per scale as `Encoder` gives them, dense motion (B, ...) -> `Synthesis`."""
         deformation, occlusion = motion.deformation, motion.occlusion
         steps: list[MotionStep] = []
-        appearance_codes = self.project_appearance_codes()
-        if self.config.motion_compensation:
-            motion_codes, heatmaps = self.project_motion_codes(), self.encode_heatmaps(motion.heatmaps)
-        for index, feature in enumerate(features):
-            scale = self.config.scales[index]
-            with ranges.range(f"compensation_{scale}"):
-                if self.config.motion_compensation:
-                    steps.append(self.compensate_motion(index, feature, deformation, occlusion, heatmaps, motion_codes))
-                    deformation, occlusion = steps[-1].deformation, steps[-1].occlusion
-                visible = warp(feature, deformation, occlusion)
-                compensated = self.compensate_appearance(index, visible, deformation, appearance_codes)
+        tables = self.tables(motion)
+        for index, scale in enumerate(self.config.scales):
+            joins = index < len(self.config.joining_scales)
+            if joins:
+                with ranges.range(f"compensation_{scale}"):
+                    compensated, step = self.compensate(index, features[index], deformation, occlusion, tables)
+                if step is not None:
+                    steps.append(step)
+                    deformation, occlusion = step.deformation, step.occlusion
             with ranges.range(f"generator_{scale}"):
                 if index == 0:
                     x = latent = self.add_heatmaps(index, compensated, motion.heatmaps)
                 else:
-                    x = self.add_heatmaps(index, self.fuse(index, compensated, x), motion.heatmaps)
+                    x = self.fuse(index, compensated, x) if joins else x
+                    x = self.add_heatmaps(index, x, motion.heatmaps)
                 x = self.generator.run_stage(index, x)
         return Synthesis(x, latent, steps)
+
+    def tables(self, motion: DenseMotion) -> Tables:
+        """What the compensation of every scale reads."""
+        if not self.config.motion_compensation:
+            return Tables([], None, self.project_appearance_codes())
+        return Tables(self.project_motion_codes(), self.encode_heatmaps(motion), self.project_appearance_codes())
+
+    def compensate(
+        self, index: int, feature: Tensor, deformation: Tensor, occlusion: Tensor, tables: Tables
+    ) -> tuple[Tensor, MotionStep | None]:
+        """One scale: the source's feature warped and compensated (B, C, s, s), and the motion that it was warped by.
+
+        Args:
+            feature: (1 or B, C, s, s).
+            deformation, occlusion: (B, h, h, 2) and (B, 1, h, h), of dense motion or the scale before.
+        """
+        step = None
+        if self.config.motion_compensation:
+            step = self.compensate_motion(index, feature, deformation, occlusion, tables.heatmaps, tables.motion)
+            deformation, occlusion = step.deformation, step.occlusion
+        visible = warp(feature, deformation, occlusion)
+        return self.compensate_appearance(index, visible, deformation, tables.appearance), step
 
     def fuse(self, index: int, compensated: Tensor, x: Tensor) -> Tensor:
         """The compensated feature joins the generator's `x`, both (B, C, s, s)."""
         scale = str(self.config.scales[index])
         # In half precision, what is rounded here at the finest scale is the largest part of the picture's error.
         total = cast_for(self.generator.to_picture, x) if index == len(self.config.scales) - 1 else x
-        return self.fuse_ms_dict[scale](compensated, residual=self.fuse_convs_dict[scale](compensated, x, total))
+        modulated = self.fuse_convs_dict[scale](compensated, x, total)
+        return self.fuse_ms_dict[scale](compensated, residual=modulated) if self.config.added_features else modulated
 
     def add_heatmaps(self, index: int, x: Tensor, heatmaps: Tensor) -> Tensor:
         """The driving keypoints' heat maps (B, K, h, h) join `x` (B, C, s, s), where the configuration says so.

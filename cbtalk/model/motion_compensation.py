@@ -21,7 +21,8 @@ from cbtalk.model.blocks import (
 )
 from cbtalk.model.codebook import Codebook
 from cbtalk.model.config import TalkerConfig
-from cbtalk.model.transformer import ProjectedCodes, TransformerLayer, project_codes
+from cbtalk.model.dense_motion import DenseMotion
+from cbtalk.model.transformer import ProjectedCodes, TransformerLayer, positions, project_codes
 from cbtalk.model.warping import WarpedFeature
 
 
@@ -55,6 +56,19 @@ class MotionEncoder(nn.Module):
         return torch.cat([joined, flow.to(joined.dtype)], dim=1)
 
 
+class PlainMotionEncoder(nn.Module):
+    """In place of `MotionEncoder`: the code in its number of channels, beside the flow as it is."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, hidden - 2, kernel_size=1)
+
+    def forward(self, flow: Tensor, code: Tensor) -> Tensor:
+        """Pixel flow (B, 2, h, h), code (B, D, h, h) -> (B, hidden, h, h)."""
+        joined = F.relu(self.conv(code))
+        return torch.cat([joined, flow.to(joined.dtype)], dim=1)
+
+
 class FlowRefinement(nn.Module):
     """Residuals of the flow (in pixels) and of the occlusion (before its sigmoid)."""
 
@@ -80,7 +94,7 @@ class MotionStep(NamedTuple):
     deformation: Tensor  # (B, h, h, 2)
     occlusion: Tensor  # (B, 1, h, h)
     pixel_flow: Tensor  # (B, 2, h, h) of the deformation that entered
-    embedding: Tensor  # (B, D, latent, latent): that flow, detached, as the codebook sees it
+    embedding: Tensor  # (B, D, latent, latent): that flow as the codebook sees it, detached unless configured
 
 
 class MotionCompensation(nn.Module):
@@ -90,11 +104,12 @@ class MotionCompensation(nn.Module):
 
     def add_motion_compensation(self, config: TalkerConfig) -> None:
         """Creates the parameters (called once by the generator's constructor)."""
-        dim, hidden, scales = config.motion_dim, config.motion_hidden, config.scales
+        dim, hidden, scales = config.motion_dim, config.motion_hidden, config.joining_scales
         halvings = (config.motion_size // config.latent_size).bit_length() - 1
         context, groups = hidden * 3 // 2, config.norm_groups
-        self.position_emb_motion = nn.Parameter(torch.zeros(config.latent_size**2, dim))
-        self.quantize_motion = Codebook(config.motion_codes, dim, len(scales), config.code_allocation)
+        self.position_emb_motion = positions(config, dim)
+        allocation = config.motion_allocation or config.code_allocation
+        self.quantize_motion = Codebook(config.motion_codes, dim, len(scales), allocation)
         self.motion_emb = nn.Sequential(
             Conv3x3(2, dim), *(Downsample(dim) for _ in range(halvings)), ResBlock(dim, dim, groups)
         )
@@ -105,17 +120,26 @@ class MotionCompensation(nn.Module):
             NarrowConv2d(dim, 2, 3),
         )
         self.motion_block = nn.ModuleList(TransformerLayer(dim, config.heads) for _ in range(config.motion_layers))
-        for scale, channels in zip(scales, config.channels, strict=True):
+        for scale, channels in zip(scales, config.channels, strict=False):
             self.add_module(f"warped_source_enc_{scale}", nn.Conv2d(channels, dim, kernel_size=1))
-        self.driving_kp_enc = nn.Conv2d(config.keypoints, dim, kernel_size=1)
-        self.motion_query_enc_1 = nn.Conv2d(2 * dim, dim, kernel_size=1)
+        if config.keypoint_query != "none":
+            faces = 2 if config.keypoint_query == "source_driving" else 1
+            self.driving_kp_enc = nn.Conv2d(faces * config.keypoints, dim, kernel_size=1)
+            self.motion_query_enc_1 = nn.Conv2d(2 * dim, dim, kernel_size=1)
         self.motion_query_enc_2 = nn.Conv2d(2 * dim, dim, kernel_size=1)
-        self.BasicMotionEncoder = MotionEncoder(dim, hidden)
-        self.to_context = nn.ModuleList(nn.Conv2d(channels, context, kernel_size=1) for channels in config.channels)
+        self.BasicMotionEncoder = (MotionEncoder if config.motion_encoder else PlainMotionEncoder)(dim, hidden)
+        self.to_context = nn.ModuleList(
+            nn.Conv2d(channels, context, kernel_size=1) for channels in config.channels[: len(scales)]
+        )
         self.refine = FlowRefinement(hidden, context)
 
-    def encode_heatmaps(self, heatmaps: Tensor) -> Tensor:
-        """Driving heat maps (B, K, h, h) -> (B, D, latent, latent), the same for every scale."""
+    def encode_heatmaps(self, motion: DenseMotion) -> Tensor | None:
+        """Heat maps of the keypoints -> (B, D, latent, latent), the same for every scale; None: the query has none."""
+        if self.config.keypoint_query == "none":
+            return None
+        heatmaps = motion.heatmaps
+        if self.config.keypoint_query == "source_driving":
+            heatmaps = torch.cat([motion.source_heatmaps.expand_as(heatmaps), heatmaps], dim=1)
         resized = resize(heatmaps, self.config.latent_size)
         return F.relu(self.driving_kp_enc(cast_for(self.driving_kp_enc, resized)))
 
@@ -129,7 +153,7 @@ class MotionCompensation(nn.Module):
         feature: Tensor,
         deformation: Tensor,
         occlusion: Tensor,
-        heatmaps: Tensor,
+        heatmaps: Tensor | None,
         codes: list[ProjectedCodes],
     ) -> MotionStep:
         """One scale: the deformation (B, h, h, 2) and occlusion (B, 1, h, h) refined.
@@ -143,7 +167,7 @@ class MotionCompensation(nn.Module):
         warped = WarpedFeature(feature, deformation)
         flow = pixel_flow(deformation)
         seen = cast_for(self.BasicMotionEncoder, flow)
-        embedding = self.motion_emb(seen.detach())
+        embedding = self.motion_emb(seen.detach() if self.config.detach_motion_query else seen)
         code = self._attend_motion(index, self._motion_query(index, warped, heatmaps, embedding), codes)
         motion = self.BasicMotionEncoder(seen, resize(code, self.config.motion_size))
         context = warped.resized(self.config.motion_size, lambda pixels: F.relu(self.to_context[index](pixels)))
@@ -151,10 +175,11 @@ class MotionCompensation(nn.Module):
         step = residual[:, :2].permute(0, 2, 3, 1) / self.config.pixels_per_unit
         return MotionStep(deformation + step, torch.sigmoid(occlusion + residual[:, 2:]), flow, embedding)
 
-    def _motion_query(self, index: int, warped: WarpedFeature, heatmaps: Tensor, embedding: Tensor) -> Tensor:
+    def _motion_query(self, index: int, warped: WarpedFeature, heatmaps: Tensor | None, embedding: Tensor) -> Tensor:
         encode = self.get_submodule(f"warped_source_enc_{self.config.scales[index]}")
-        appearance = F.relu(encode(warped.resized(self.config.latent_size, lambda pixels: pixels)))
-        query = self.motion_query_enc_1(torch.cat([appearance, heatmaps], dim=1))
+        query = F.relu(encode(warped.resized(self.config.latent_size, lambda pixels: pixels)))
+        if heatmaps is not None:
+            query = self.motion_query_enc_1(torch.cat([query, heatmaps], dim=1))
         return self.motion_query_enc_2(torch.cat([embedding, query], dim=1))  # (B, D, latent, latent)
 
     def _attend_motion(self, index: int, query: Tensor, codes: list[ProjectedCodes]) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.model.blocks import Conv3x3, to_image, to_tokens
+from cbtalk.model.config import TalkerConfig
 from cbtalk.model.remembered import Remembered
 from cbtalk.ops import codebook_attention, self_attention
 
@@ -38,10 +39,10 @@ class Attention(nn.Module):
 class SelfAttention(Attention):
     """Attention among the tokens; queries and keys see the position, values do not."""
 
-    def forward(self, tokens: Tensor, position: Tensor, ignored: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, position: Tensor | None, ignored: Tensor | None) -> Tensor:
         """tokens (B, T, D), position (T, D), ignored (B, T) bool: keys that nobody attends to -> (B, T, D)."""
         dim = tokens.shape[-1]
-        located = F.linear(tokens + position, self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim])
+        located = F.linear(_located(tokens, position), self.in_proj_weight[: 2 * dim], self.in_proj_bias[: 2 * dim])
         query, key = located.chunk(2, dim=-1)
         value = F.linear(tokens, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :])
         return self.out_proj(self_attention(query, key, value, heads=self.heads, key_mask=ignored))
@@ -65,10 +66,10 @@ class CrossAttention(Attention):
             F.linear(codebook, self.in_proj_weight[2 * dim :], self.in_proj_bias[2 * dim :]),
         )
 
-    def forward(self, tokens: Tensor, position: Tensor, codes: ProjectedCodes) -> Tensor:
+    def forward(self, tokens: Tensor, position: Tensor | None, codes: ProjectedCodes) -> Tensor:
         """tokens (B, T, D), position (T, D), codes of the scale -> (B, T, D)."""
         dim = tokens.shape[-1]
-        query = F.linear(tokens + position, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+        query = F.linear(_located(tokens, position), self.in_proj_weight[:dim], self.in_proj_bias[:dim])
         return self.out_proj(codebook_attention(query, codes.key, codes.value, heads=self.heads))
 
 
@@ -86,7 +87,7 @@ class TransformerLayer(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(
-        self, tokens: Tensor, position: Tensor, codes: ProjectedCodes, size: int, ignored: Tensor | None = None
+        self, tokens: Tensor, position: Tensor | None, codes: ProjectedCodes, size: int, ignored: Tensor | None = None
     ) -> Tensor:
         """tokens (B, size * size, D), position (size * size, D) -> (B, size * size, D)."""
         tokens = tokens + self.self_attn(self.norm1(tokens), position, ignored)
@@ -98,3 +99,12 @@ class TransformerLayer(nn.Module):
 def project_codes(layers: nn.ModuleList, codebook: Tensor) -> list[ProjectedCodes]:
     """The whole codebook (K, D) as each of the transformer layers sees it."""
     return [layer.cross_attn.project(codebook) for layer in layers if isinstance(layer, TransformerLayer)]
+
+
+def positions(config: TalkerConfig, dim: int) -> nn.Parameter | None:
+    """Embeddings of the tokens' places (T, dim), zero at first; None where the configuration goes without."""
+    return nn.Parameter(torch.zeros(config.latent_size**2, dim)) if config.position_embeddings else None
+
+
+def _located(tokens: Tensor, position: Tensor | None) -> Tensor:
+    return tokens if position is None else tokens + position

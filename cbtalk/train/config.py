@@ -139,6 +139,7 @@ class RunConfig:
 
     output: Path = Path("runs/paper")
     init: Path | None = None  # weights file to start from, where shapes fit
+    frozen: tuple[str, ...] = ()  # parts of the talker that stay as they start: motion_estimator, net_g.encoder, ...
     steps: int = 250_000
     batch_size: int = 16
     micro_batches: int = 1  # a batch in this many parts, gradients summed

@@ -45,7 +45,11 @@ def _renamed(name: str, old: Talker, new: Talker) -> str:
         return match[1] + _scale_of(int(match[2]), old.config, new.config)
 
     def behind_first(match: re.Match[str]) -> str:
-        added = len(list(new.get_submodule(match[1]).children())) - len(list(old.get_submodule(match[1]).children()))
+        try:
+            blocks = new.get_submodule(match[1])
+        except AttributeError:  # a model without motion compensation
+            return match[0]
+        added = len(list(blocks.children())) - len(list(old.get_submodule(match[1]).children()))
         position = int(match[2])
         return f"{match[1]}.{position + added if position else 0}"
 

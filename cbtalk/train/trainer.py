@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Trainer:
         self.device = device
         torch.manual_seed(config.run.seed)
         self.talker = Talker(config.model).to(self.device).train()
+        freeze(self.talker, config.run.frozen)
         self.average = copy.deepcopy(self.talker).requires_grad_(False).eval()
         self.discriminator = PatchDiscriminator(config.model).to(self.device).train()
         self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -228,6 +230,17 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.step = state["step"]
         self.bad_steps = state["bad_steps"].to(self.device)
+
+
+def freeze(talker: Talker, parts: Sequence[str]) -> None:
+    """Let parts of a talker stay as they are, running statistics included; ConfigError for a part that it lacks."""
+    for name in parts:
+        try:
+            part = talker.get_submodule(name)
+        except AttributeError:
+            known = "motion_estimator, net_g.encoder, net_g.generator and the like"
+            raise ConfigError(f"run.frozen: the talker has no part {name!r}; it has {known}") from None
+        part.requires_grad_(False).eval()
 
 
 def _load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:

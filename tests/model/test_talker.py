@@ -35,6 +35,13 @@ ODD_SIZES: list[dict[str, Any]] = [
     {"keypoint_expansion": 5, "dense_expansion": 3, "hourglass_max": 7, "motion_codes": 11, "appearance_codes": 7},
     {"code_allocation": "disjoint"},
     {"code_allocation": "unsplit"},
+    {"motion_allocation": "disjoint", "appearance_allocation": "unsplit"},
+    {"keypoint_query": "source_driving"},
+    {"keypoint_query": "none", "motion_encoder": False, "detach_motion_query": False},
+    {"position_embeddings": False},
+    {"fused_scales": 1},
+    {"fused_scales": 2, "appearance_scales": 1},
+    {"added_features": False, "fusion_weight": 0.5},
     {"appearance_scales": 0},
     {"appearance_scales": 1},
     {"motion_compensation": False},
@@ -52,7 +59,7 @@ def test_any_configuration_renders_and_trains(changes: dict[str, Any], tiny: Mak
         rendered = talker.animate(talker.encode_source(source), driving)
         assert_same(rendered, talker(source, driving).prediction)
     output = talker.train()(source, driving)
-    scales = len(talker.config.scales) if talker.config.motion_compensation else 0
+    scales = len(talker.config.joining_scales) if talker.config.motion_compensation else 0
     assert (len(output.motion_code), len(output.motion_recon)) == (scales, scales)
     assert len(output.appearance_code) == len(talker.config.compensated_scales)
     total_loss(output).backward()
@@ -142,7 +149,7 @@ def test_remembered_projections_follow_the_parameters(change: Any, tiny: MakeTal
     with torch.no_grad():
         before = talker.animate(talker.encode_source(picture), picture)
         change(talker)
-        fresh = tiny().to(talker.net_g.position_emb_app.dtype)
+        fresh = tiny().to(next(talker.parameters()).dtype)
         fresh.load_state_dict(talker.state_dict())
         picture = picture.to(before.dtype if change is not Talker.double else torch.float64)
         after = talker.animate(talker.encode_source(picture), picture)

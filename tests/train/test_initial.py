@@ -94,3 +94,19 @@ def test_an_absent_file_is_named_before_clips_are_read(make_config: MakeConfig, 
     path = make_config(data={"root": "nowhere"}, run={"init": str(tmp_path / "first.safetensors")})
     with pytest.raises(ConfigError, match=r"first\.safetensors: no such file"):
         run(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"motion_compensation": False}, {"appearance_scales": 0}, {"fused_scales": 1}, {"position_embeddings": False}],
+    ids=str,
+)
+def test_a_model_of_fewer_parts_takes_those_that_it_has(
+    weights: tuple[Talker, Path], changes: dict[str, object]
+) -> None:
+    talker, path = weights
+    ours = Talker(replace(TINY, **changes))  # type: ignore[arg-type]
+    count = len(ours.state_dict())
+    assert f"{count} of {count} entries" in start_from(ours, path)
+    given = talker.state_dict()
+    assert all(torch.equal(value, given[name]) for name, value in ours.state_dict().items())

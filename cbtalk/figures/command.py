@@ -1,0 +1,121 @@
+"""The figures of a source and a driving clip, as PNG files in a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cbtalk.atomic import atomic_path
+from cbtalk.errors import ConfigError
+from cbtalk.figures import pages
+from cbtalk.figures.moments import Inputs, moments_of, read_inputs
+from cbtalk.figures.stages import Stage, stages
+from cbtalk.figures.usage import Usage, usage
+from cbtalk.model.checkpoint import load
+from cbtalk.model.keypoints import Keypoints
+from cbtalk.model.pictures import to_frames, to_pictures
+from cbtalk.model.relative_motion import relative_keypoints
+from cbtalk.model.talker import SourceState, Talker
+from cbtalk.precision import float32_convolutions
+from cbtalk.render.options import RenderOptions
+
+Picture = NDArray[np.uint8]
+
+
+@float32_convolutions()
+def run(
+    source: Path,
+    driving: Path,
+    output: Path,
+    options: RenderOptions | None = None,
+    *,
+    weights: Sequence[str] = ("mini",),
+    peers: Sequence[Path] = (),
+    moment: float = 0.5,
+    place: tuple[int, int] | None = None,
+    count: int = 6,
+    device: str = "cpu",
+) -> list[str]:
+    """Draws compensation, codes, usage, attention and comparison, each a PNG; returns lines that name them.
+
+    Args:
+        output: folder, which is made.
+        options: as for rendering; what belongs to the output alone does not matter.
+        weights: of the models to compare; the inner values are those of the first.
+        peers: videos that others made of the same source and driving clip, shown beside the results.
+        moment: of the driving clip, from 0 to 1, whose inner values are shown.
+        place: x, y in pixels of the picture whose attention is shown; its centre without it.
+        count: moments in the comparison and in the usage.
+
+    Raises:
+        ConfigError: a number out of its range. InputError, WeightsError: a file cannot be used.
+    """
+    options = options or RenderOptions()
+    talkers = {name: load(name, device=device) for name in weights}
+    talker = talkers[weights[0]]
+    place = place or (talker.image_size // 2, talker.image_size // 2)
+    _check(moment, place, count, talker)
+    seen = read_inputs(source, driving, talker, options, count)
+    relative = options.motion == "relative"
+    inner, pictures = _looked_at(talker, seen, relative)
+    chosen = round(moment * (len(inner) - 1))
+    rows = {"driving": seen.driving, weights[0]: pictures}
+    for name, other in list(talkers.items())[1:]:
+        theirs = read_inputs(source, driving, other, options, count)
+        rows[name] = _looked_at(other, theirs, relative)[1]
+    rows |= {peer.stem: moments_of(peer, count) for peer in peers}
+    used = usage(inner)
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "compensation": pages.compensation(seen.source, seen.driving[chosen], pictures[chosen], inner[chosen]),
+        "attention": pages.attention_page(pictures[chosen], inner[chosen], place),
+        "comparison": pages.comparison(rows),
+    }
+    if used:
+        drawn |= {"codes": pages.codes(seen.driving[chosen], inner[chosen]), "usage": pages.usage_page(used)}
+    for name, figure in drawn.items():
+        with atomic_path(output / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+    return [f"{output / name}.png" for name in drawn] + _lines(used)
+
+
+def _check(moment: float, place: tuple[int, int], count: int, talker: Talker) -> None:
+    if not 0 <= moment <= 1:
+        raise ConfigError(f"moment {moment}: must be 0 to 1")
+    if count < 1:
+        raise ConfigError(f"count {count}: must be 1 or more")
+    if not all(0 <= at < talker.image_size for at in place):
+        raise ConfigError(f"place {place[0]},{place[1]}: outside of a picture of {talker.image_size} pixels")
+
+
+@torch.inference_mode()
+def _looked_at(talker: Talker, seen: Inputs, relative: bool) -> tuple[list[list[Stage]], list[Picture]]:
+    """The inner values and the result of each driving frame."""
+    source = talker.encode_source(_on(talker, seen.source))
+    first = talker.keypoints(_on(talker, seen.first)) if relative else None
+    inner, pictures = [], []
+    for picture in seen.driving:
+        keypoints = _placed(source, talker.keypoints(_on(talker, picture)), first)
+        inner.append(stages(talker, source, keypoints))
+        pictures.append(to_frames(talker.animate_keypoints(source, keypoints))[0])
+    return inner, pictures
+
+
+def _placed(source: SourceState, driving: Keypoints, first: Keypoints | None) -> Keypoints:
+    return driving if first is None else relative_keypoints(source.keypoints, driving, first)
+
+
+def _on(talker: Talker, picture: Picture) -> Tensor:
+    return to_pictures(torch.from_numpy(picture)[None].to(next(talker.parameters()).device))
+
+
+def _lines(used: dict[str, list[Usage]]) -> list[str]:
+    return [
+        f"{book} codes at {use.scale} px: perplexity {use.perplexity:.1f} of {use.allowed}, "
+        f"{use.favourites} above the even share"
+        for book, uses in used.items()
+        for use in uses
+    ]

@@ -1,0 +1,70 @@
+"""The pictures that figures are made of: the source's, and some moments of a video."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbtalk.errors import InputError
+from cbtalk.model.talker import Talker
+from cbtalk.render.cache import RenderCache
+from cbtalk.render.driving import read_driving, video_info, whole_view
+from cbtalk.render.driving_view import driving_view
+from cbtalk.render.options import RenderOptions
+from cbtalk.render.report import Report
+from cbtalk.render.source import is_video, open_source
+
+Picture = NDArray[np.uint8]
+
+
+class Inputs(NamedTuple):
+    """What the model sees, (S, S, 3) uint8 each: the source, the first driving frame, and driving frames to show."""
+
+    source: Picture
+    first: Picture
+    driving: list[Picture]
+
+
+def read_inputs(source: Path, driving: Path, talker: Talker, options: RenderOptions, count: int) -> Inputs:
+    """The source, and `count` moments spread evenly over the driving video; faces are found as in rendering.
+
+    Raises InputError where one of them cannot be read, or is of another kind.
+    """
+    if is_video(source):
+        raise InputError(f"{source}: figures are drawn of a picture; give one as the source")
+    report = Report(Path("figures"))
+    with open_source(source, options, RenderCache(lambda: talker), report) as opened:
+        picture = opened.first_picture(talker.image_size)
+    info = video_info(driving, options.driving.span)
+    view = driving_view(driving, info, options.driving, talker.image_size, report)
+    frames = read_driving(driving, view, options.driving.max_frames, options.driving.span)
+    first = next(frames).image
+    return Inputs(picture, first, evenly(_and(first, (frame.image for frame in frames)), count))
+
+
+def moments_of(video: Path, count: int) -> list[Picture]:
+    """`count` whole frames, spread evenly over a video."""
+    return evenly((frame.image for frame in read_driving(video, whole_view)), count)
+
+
+def evenly(pictures: Iterator[Picture], count: int) -> list[Picture]:
+    """At most `count` of a stream of unknown length, spread evenly over it, the first and the last kept among them."""
+    kept: list[Picture] = []
+    step, last = 1, None
+    for number, picture in enumerate(pictures):
+        last = picture
+        if number % step == 0:
+            kept.append(picture)
+            if len(kept) == 4 * count:
+                kept, step = kept[::2], 2 * step
+    if last is not None and kept[-1] is not last:
+        kept.append(last)
+    chosen = np.linspace(0, len(kept) - 1, min(count, len(kept))).round()
+    return [kept[int(place)] for place in chosen]
+
+
+def _and(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
+    yield first
+    yield from rest

@@ -1,0 +1,1 @@
+from tests.train.conftest import clips, make_config  # noqa: F401
