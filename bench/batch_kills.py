@@ -47,26 +47,38 @@ def kills(args: argparse.Namespace, scratch: Path) -> bool:
 
 
 def _killed_again_and_again(args: argparse.Namespace, manifest: Path, folder: Path) -> int:
-    """The kills that met a running batch: every second one of its whole process group, the others of the driver."""
+    """The kills that met a running batch: every second one of its whole process group, the others of the driver.
+
+    They come after random times, or where that is earlier, when the batch has done its share of the jobs: so that none
+    is left without work.
+    """
     draw, met = random.Random(args.seed), 0
     done: dict[str, float] = {}  # when each was done
     for kill in range(args.kills):
         process = subprocess.Popen(command(manifest, folder), start_new_session=True)
+        until = time.monotonic() + args.least + draw.random() * args.spread
         try:
-            process.wait(args.least + draw.random() * args.spread)
-        except subprocess.TimeoutExpired:
-            met += 1
+            while process.poll() is None and time.monotonic() < until:
+                time.sleep(draw.random())
+                if len(_done(folder)) > args.jobs * (kill + 1) / (args.kills + 1):
+                    break
+            met += process.poll() is None
         finally:
             os.killpg(process.pid, signal.SIGKILL) if kill % 2 and process.poll() is None else process.kill()
             process.wait()
-        entries = read_ledger(folder) if (folder / NAME).exists() else []
-        now = {entry.output: entry.changed for entry in entries if entry.state == "done"}
+        now = _done(folder)
         lost = [output for output, when in done.items() if now.get(output) != when]
         print(f"kill {kill + 1}: {len(now)} of {args.jobs} done", flush=True)
         if lost:
             raise SystemExit(f"finished jobs were lost or done again: {lost}")
         done = now
     return met
+
+
+def _done(folder: Path) -> dict[str, float]:
+    """When each job was done."""
+    entries = read_ledger(folder) if (folder / NAME).exists() else []
+    return {entry.output: entry.changed for entry in entries if entry.state == "done"}
 
 
 def _faults(folder: Path, lines: Sequence[Line], entries: Sequence[Entry]) -> list[str]:

@@ -38,7 +38,7 @@ class _Log:
 
 def stage_shares(jobs: list[Job], weights: str, threads: int, scratch: Path) -> dict[str, float]:
     """Of all but the first of these jobs, done by a worker in this process: stages overlap, the shares do not."""
-    worker = Worker(Setting(scratch, weights, torch.float32, None, threads, scratch / "motions", 1 << 30))
+    worker = Worker(Setting(scratch, 0, weights, torch.float32, None, threads, 1 << 30, 0))
     log = _Log()
     assert worker.render(jobs[0]).kind == "done"
     begin = time.perf_counter()

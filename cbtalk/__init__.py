@@ -16,6 +16,7 @@ from cbtalk.errors import (
     OutputError,
     SystemFailure,
     TrainingError,
+    TransferError,
     WeightsError,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "OutputError",
     "SystemFailure",
     "TrainingError",
+    "TransferError",
     "WeightsError",
     "__version__",
     "codebook_attention",

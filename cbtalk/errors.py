@@ -23,6 +23,12 @@ class OutputError(CbtalkError):
     """An output that cannot be written where the user asked for it."""
 
 
+class TransferError(CbtalkError):
+    """A file behind a URL that could not be read or written: its server does not answer, or fails."""
+
+    exit_code = 1
+
+
 class SystemFailure(CbtalkError):
     """The machine failed, not the user: the disk is full, or a file cannot be flushed."""
 

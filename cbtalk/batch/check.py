@@ -11,6 +11,7 @@ from tqdm import tqdm
 from cbtalk.atomic import LONGEST_NAME
 from cbtalk.batch.job import Job
 from cbtalk.batch.manifest import Fault
+from cbtalk.batch.remote_files import File, Url
 from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
 from cbtalk.media.audio_track import check_sound
@@ -29,9 +30,9 @@ from cbtalk.render.video import VIDEO_SUFFIXES, driving_info
 def faults_of(jobs: Iterable[Job], weights: str = "mini", *, local: bool = True, progress: bool = False) -> list[Fault]:
     """Everything that keeps jobs from being done: files missing or of no known kind, outputs that collide.
 
-    Pictures and motion files are read, of videos the headers: damage behind them shows when the job runs. weights: a
-    name or file for `cbtalk.load`, whose motion files are fit. local: this machine does the jobs; False leaves the
-    encoders of another unchecked.
+    Pictures and motion files are read, of videos the headers, of what is behind URLs nothing, but it must be there:
+    other damage shows when the job runs. weights: a name or file for `cbtalk.load`, whose motion files are fit. local:
+    this machine does the jobs; False leaves the encoders of another unchecked.
     """
     jobs = list(jobs)
     problem, motion_of = cache(_problem), cache(lambda: load(weights).motion_fingerprint())
@@ -42,7 +43,7 @@ def faults_of(jobs: Iterable[Job], weights: str = "mini", *, local: bool = True,
             problem(_check_source, job.source, job.options.crop),
             problem(_check_driving, job.driving, job.options, motion_of),
         ]
-        found += [problem(check_sound, path) for path in job.inputs[2:]]
+        found += [problem(_check_audio, path) for path in job.inputs[2:]]
         if local:
             found.append(problem(check_encoder, job.options.encoder))
         found.append(outputs.problem_of(job))
@@ -58,7 +59,10 @@ def _problem(check: Callable[..., None], *arguments: Any) -> str | None:
     return None
 
 
-def _check_source(path: Path, crop: Crop | None) -> None:
+def _check_source(path: File, crop: Crop | None) -> None:
+    if isinstance(path, Url):
+        path.check_readable()
+        return
     if is_video(path):
         with open_video(path) as reader:
             width, height = reader.info.width, reader.info.height
@@ -68,7 +72,10 @@ def _check_source(path: Path, crop: Crop | None) -> None:
         check_fits(crop, width, height)
 
 
-def _check_driving(path: Path, options: RenderOptions, motion_of: Callable[[], str]) -> None:
+def _check_driving(path: File, options: RenderOptions, motion_of: Callable[[], str]) -> None:
+    if isinstance(path, Url):
+        path.check_readable()
+        return
     info, driving = driving_info(path, options), options.driving
     if info is None:
         cut(path, load_motion(path, fingerprint=motion_of(), num_keypoints=None), driving.span)
@@ -79,18 +86,22 @@ def _check_driving(path: Path, options: RenderOptions, motion_of: Callable[[], s
         check_fits(driving.crop, info.width, info.height)
 
 
+def _check_audio(path: File) -> None:
+    path.check_readable() if isinstance(path, Url) else check_sound(path)
+
+
 class _Outputs:
     """The outputs of jobs, which may be neither inputs nor the same, and need folders that can be made."""
 
     def __init__(self, jobs: list[Job]) -> None:
-        self._inputs = {real_path(path) for job in jobs for path in job.inputs}
-        self._first: dict[Path, Job] = {}  # job of each output
+        self._inputs = {_real(path) for job in jobs for path in job.inputs}
+        self._first: dict[File, Job] = {}  # job of each output
         for job in jobs:
-            self._first.setdefault(real_path(job.output), job)
+            self._first.setdefault(_real(job.output), job)
 
     def problem_of(self, job: Job) -> str | None:
         """What is wrong with the output of a job, in one line."""
-        output, name = real_path(job.output), job.output.name
+        output, name = _real(job.output), job.output.name
         first = self._first[output]
         if first is not job:
             return f"{name}: the same output as {_where(first)}"
@@ -98,6 +109,9 @@ class _Outputs:
             return f"{name}: the output's name must end in {' or '.join(VIDEO_SUFFIXES)}"
         if output in self._inputs:
             return f"{job.output}: the output is an input of this batch"
+        if isinstance(job.output, Url):
+            return _problem(job.output.check_writable)
+        assert isinstance(output, Path)
         if not _is_name(output):
             return f"{str(output)!r}: is no name of a file"
         if any(len(os.fsencode(part)) > LONGEST_NAME for part in output.parts):
@@ -109,6 +123,13 @@ class _Outputs:
                 what = f"the output of {_where(self._first[folder])}" if folder in self._first else "a file"
                 return f"{job.output}: its folder {folder.name} is {what}"
         return None
+
+
+def _real(file: File) -> File:
+    """A file by its one name; URLs that lead to this machine are its files."""
+    if isinstance(file, Url):
+        return real_path(Path(file.path)) if file.protocol in ("file", "local") else file
+    return real_path(file)
 
 
 def _is_name(path: Path) -> bool:

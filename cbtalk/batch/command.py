@@ -14,6 +14,7 @@ from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import NAME, is_at_work, read_ledger
 from cbtalk.batch.manifest import Fault, pairs, read_manifest
 from cbtalk.batch.ray_pool import cluster_workers
+from cbtalk.batch.remote_files import Url, file_of, size_of
 from cbtalk.batch.report import check_report, table, write_report
 from cbtalk.batch.run import BatchOptions, Summary, output_name, run_batch
 from cbtalk.errors import ConfigError, InputError
@@ -80,6 +81,7 @@ def options_of(
     ray: str | None,
     retries: int,
     motion_cache_mb: int,
+    download_cache_mb: int,
 ) -> BatchOptions:
     """The options of a batch; by default a worker for every GPU, or one for each core, of this machine or a cluster."""
     read_notes(weights_file(weights))
@@ -93,10 +95,12 @@ def options_of(
     for name, value in (("--workers", workers), ("--threads", threads)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} {value}: must be 1 or more")
-    if retries < 0 or motion_cache_mb < 0:
-        raise ConfigError("--retries and --motion-cache-mb must be 0 or more")
+    if min(retries, motion_cache_mb, download_cache_mb) < 0:
+        raise ConfigError("--retries, --motion-cache-mb and --download-cache-mb must be 0 or more")
     dtype = dtype_of(precision, "cuda" if numbers else "cpu")
-    return BatchOptions(weights, dtype, numbers, count, threads, ray, retries, motion_cache_mb << 20)
+    return BatchOptions(
+        weights, dtype, numbers, count, threads, ray, retries, motion_cache_mb << 20, download_cache_mb << 20
+    )
 
 
 def _gpus(gpus: str | None, device: str) -> tuple[int, ...]:
@@ -127,11 +131,14 @@ def show_plan(jobs: Sequence[Job], folder: Path, options: BatchOptions) -> int:
     if workers == 0:
         print(f"0 jobs{before}")
         return 0
+    unknown = sum(isinstance(job.driving, Url) for job in left)
+    if unknown:
+        before = f", and {unknown} jobs more whose driving videos are behind URLs{before}"
     frames = frames_of(left)
     torch.set_num_threads(options.threads_of(workers))
     each = frame_seconds(options.weights, "cuda" if options.gpus else "cpu", options.dtype)
     print(
-        f"{len(left)} jobs, {frames} frames; {each:.3f} seconds a frame, {workers} workers: "
+        f"{len(left) - unknown} jobs, {frames} frames; {each:.3f} seconds a frame, {workers} workers: "
         f"about {_duration(frames * each / workers)}{before}"
     )
     return 0
@@ -141,7 +148,8 @@ def _done(folder: Path) -> set[str]:
     """Outputs that the ledger of a folder, if there is one, knows as done and that are there."""
     if not (folder / NAME).exists():
         return set()
-    return {e.output for e in read_ledger(folder) if e.state == "done" and (folder / e.output).exists()}
+    done = (entry.output for entry in read_ledger(folder) if entry.state == "done")
+    return {output for output in done if size_of(file_of(output, folder)) is not None}
 
 
 def _duration(seconds: float) -> str:

@@ -19,10 +19,12 @@ _ROUNDS = 3
 
 
 def frames_of(jobs: Iterable[Job]) -> int:
-    """Frames of all jobs, as the headers of their driving videos claim."""
+    """Frames of all jobs, as the headers of their driving videos claim; without those behind URLs."""
     known = cache(_frames)
     total = 0
     for job in jobs:
+        if not isinstance(job.driving, Path):
+            continue
         frames, limit = known(job.driving, job.options.driving.span), job.options.driving.max_frames
         total += frames if limit is None else min(frames, limit)
     return total

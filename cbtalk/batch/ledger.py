@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cbtalk.atomic import MACHINE_FAULTS, left_over
+from cbtalk.batch.remote_files import File, Url, file_of, size_of
 from cbtalk.digest import digest_of
 from cbtalk.errors import InputError, OutputError, SystemFailure
 from cbtalk.file_names import printable
@@ -32,8 +33,8 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INT
 class Entry(NamedTuple):
     """A job as the ledger knows it, names printable.
 
-    output: below the batch's folder; options: JSON; attempts: how often it was begun since its inputs, options or
-    weights last changed; bytes: of the finished output.
+    output: below the batch's folder, or a URL; options: JSON; attempts: how often it was begun since its inputs,
+    options or weights last changed; bytes: of the finished output.
     """
 
     output: str
@@ -120,8 +121,10 @@ class Ledger:
         """The job was not at fault and waits again, as if it had not begun."""
         self._change(output, "state = 'waiting', attempts = attempts - 1")
 
-    def digest(self, path: Path) -> str:
-        """Fingerprint of a file's content, read again only where size or time have changed."""
+    def digest(self, path: File) -> str:
+        """Fingerprint of a file's content, read again only where size or time have changed; of a URL its version."""
+        if isinstance(path, Url):
+            return path.version()
         status = path.stat()
         key = printable(str(path.resolve()))
         row = self._base.execute("SELECT size, mtime, digest FROM files WHERE path = ?", (key,)).fetchone()
@@ -134,11 +137,7 @@ class Ledger:
         return digest
 
     def _finished(self, output: str, entry: Entry) -> bool:
-        if entry.state != "done":
-            return False
-        with suppress(OSError):
-            return (self.folder / output).stat().st_size == entry.bytes
-        return False
+        return entry.state == "done" and size_of(file_of(output, self.folder)) == entry.bytes
 
     def _change(self, output: str, assignments: str, values: tuple[object, ...] = ()) -> None:
         with self._transaction():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cbtalk.batch.job import Job
+from cbtalk.batch.remote_files import File, Url, file_of
 from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
 from cbtalk.media.files import check_readable
@@ -34,8 +35,9 @@ class Row(NamedTuple):
 def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tuple[list[Job], list[Fault]]:
     """The jobs of a manifest, and all that is wrong with its lines.
 
-    Sources, driving clips and sounds lie relative to the manifest, outputs relative to `folder`; a line without output
-    is named after its source and driving clip. `defaults` are options of jobs that do not have their own.
+    Sources, driving clips and sounds lie relative to the manifest, outputs relative to `folder`, or are URLs; a line
+    without output is named after its source and driving clip. `defaults` are options of jobs that do not have their
+    own.
 
     Raises InputError where the file as a whole cannot be read.
     """
@@ -54,7 +56,7 @@ def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tupl
             faults.append(row)
             continue
         try:
-            jobs.append(_job(row, path.parent, folder, defaults))
+            jobs.append(_job_of(row, path.parent, folder, defaults))
         except CbtalkError as failure:
             faults.append(Fault(row.line, str(failure)))
     if not rows:
@@ -74,8 +76,7 @@ def pairs(
     if pairing == "zip" and len(pictures) != len(clips):
         raise InputError(f"{sources}: {len(pictures)} pictures for the {len(clips)} clips of {drivings}; --pairs all?")
     chosen = zip(pictures, clips, strict=True) if pairing == "zip" else ((p, c) for p in pictures for c in clips)
-    options = parse_options(words)
-    return [Job(p, c, folder / _name(p, c), tuple(sorted(words.items())), options) for p, c in chosen]
+    return [_job(picture, clip, folder / _name(picture, clip), words) for picture, clip in chosen]
 
 
 def _files(folder: Path, suffixes: Iterable[str], what: str) -> list[Path]:
@@ -87,7 +88,7 @@ def _files(folder: Path, suffixes: Iterable[str], what: str) -> list[Path]:
     return found
 
 
-def _name(source: Path, driving: Path) -> str:
+def _name(source: File, driving: File) -> str:
     return f"{source.stem}__{driving.stem}.mp4"
 
 
@@ -134,16 +135,23 @@ def _word(value: object) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
-def _job(row: Row, base: Path, folder: Path, defaults: Mapping[str, str]) -> Job:
+def _job_of(row: Row, base: Path, folder: Path, defaults: Mapping[str, str]) -> Job:
     words = {**defaults, **row.words}
     for name in _FILES[:2]:
         if name not in words:
             raise InputError(f"no {name}")
-    source, driving = (base / words.pop(name).strip() for name in _FILES[:2])
+    source, driving = (file_of(words.pop(name).strip(), base) for name in _FILES[:2])
     if words.get("audio", "none").strip() not in ("driving", "none"):
-        words["audio"] = str(base / words["audio"].strip())
+        words["audio"] = str(file_of(words["audio"].strip(), base))
     named = words.pop("output", "").strip() or _name(source, driving)
-    output = folder / named
-    if real_path(folder) not in real_path(output).parents:
+    output = file_of(named, folder)
+    if isinstance(output, Path) and real_path(folder) not in real_path(output).parents:
         raise InputError(f"{named}: the output must lie in the folder of the batch")
-    return Job(source, driving, output, tuple(sorted(words.items())), parse_options(words), row.line)
+    return _job(source, driving, output, words, row.line)
+
+
+def _job(source: File, driving: File, output: File, words: Mapping[str, str], line: int | None = None) -> Job:
+    sound = file_of(words.get("audio", ""), Path())
+    audio = sound if isinstance(sound, Url) else None
+    options = parse_options({name: word for name, word in words.items() if audio is None or name != "audio"})
+    return Job(source, driving, output, tuple(sorted(words.items())), options, line, audio)

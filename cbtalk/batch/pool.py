@@ -3,11 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from cbtalk.batch.choice import next_job
 from cbtalk.batch.job import Job
+from cbtalk.batch.remote_files import File
 from cbtalk.batch.worker import Outcome, Setting
 from cbtalk.errors import CbtalkError, SystemFailure
 
@@ -23,7 +23,7 @@ class Member:
     setting: Setting
     ready: bool = False
     job: Job | None = None
-    source: Path | None = None
+    source: File | None = None
 
 
 M = TypeVar("M", bound=Member)

@@ -24,7 +24,7 @@ class _Actor(Member):
 class RayPool(Pool[_Actor]):
     """A pool of Ray's actors.
 
-    Every node reads sources and writes outputs under the paths of the driver: a shared folder.
+    Every node reads sources and writes outputs under the paths of the driver, in a shared folder, or by URLs.
     """
 
     def __init__(self, address: str, settings: Sequence[Setting]) -> None:
@@ -33,6 +33,9 @@ class RayPool(Pool[_Actor]):
 
     def close(self) -> None:
         """End the actors; the cluster stays."""
+        closed = [actor.handle.close.remote() for actor in self._members if actor.ready and actor.job is None]
+        if closed:
+            self._ray.wait(closed, num_returns=len(closed), timeout=_PATIENCE)
         for actor in self._members:
             self._end(actor)
         self._ray.shutdown()

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Never
 
@@ -20,14 +22,14 @@ from cbtalk.batch.ledger import Ledger, open_ledger, sweep
 from cbtalk.batch.pool import Pool
 from cbtalk.batch.process_pool import ProcessPool
 from cbtalk.batch.ray_pool import RayPool
-from cbtalk.batch.worker import Outcome, Setting
+from cbtalk.batch.remote_files import Url, sweep_urls
+from cbtalk.batch.worker import DOWNLOADS, MOTIONS, Outcome, Setting
 from cbtalk.digest import combined
 from cbtalk.errors import InputError, SystemFailure
 from cbtalk.file_names import printable
 from cbtalk.interruptions import Interruptions
 from cbtalk.model.checkpoint import weights_file
 
-MOTIONS = ".motions"  # folder of motion files, in that of the batch
 _INTERRUPTED = ("running jobs are finished, then the batch ends; once more ends them too", "running jobs are ended")
 _TICK = 0.2  # seconds between looks at what the user wants
 
@@ -39,7 +41,8 @@ class BatchOptions:
     weights, dtype: for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of each
     worker on the CPU; None: this machine's cores divided among them, on a cluster one. ray: address of a cluster of Ray
     whose actors are the workers, None for this machine. retries: times that a job is tried again after cbtalk or its
-    worker crashed. motion_bytes: what kept motions may take on the disk.
+    worker crashed, or a transfer failed. motion_bytes: what kept motions may take on the disk. download_bytes: the same
+    of copies of files behind URLs, of each worker.
     """
 
     weights: str = "mini"
@@ -50,6 +53,7 @@ class BatchOptions:
     ray: str | None = None
     retries: int = 2
     motion_bytes: int = 1 << 30
+    download_bytes: int = 2 << 30
 
     def workers_for(self, jobs: int) -> int:
         """Workers that so many jobs keep busy."""
@@ -88,29 +92,38 @@ def run_batch(jobs: Sequence[Job], folder: Path, options: BatchOptions, *, progr
 
     The first interruption (SIGINT, SIGTERM, SIGHUP) lets the running jobs finish, the second ends them.
 
-    Raises OutputError where another batch is at work in the folder, SystemFailure where no ledger can be made, and
-    WeightsError for weights that cannot be used.
+    Raises OutputError where another batch is at work in the folder, SystemFailure where no ledger can be made,
+    WeightsError for weights that cannot be used, and TransferError where a URL cannot be looked at.
     """
     with open_ledger(folder) as ledger:
         summary = Summary()
-        sweep((job.output for job in jobs), folder / MOTIONS)
+        _sweep(jobs, folder)
         waiting = _plan(jobs, ledger, folder, options, progress)
         summary.already_done = len(jobs) - len(waiting)
         if waiting:
             with Interruptions(_INTERRUPTED) as interruptions:
                 _Run(ledger, folder, options, summary, interruptions, waiting).run(progress)
+            shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
     return summary
+
+
+def _sweep(jobs: Sequence[Job], folder: Path) -> None:
+    """Removes what killed workers left."""
+    sweep((job.output for job in jobs if isinstance(job.output, Path)), folder / MOTIONS)
+    sweep_urls(job.output for job in jobs if isinstance(job.output, Url))
+    shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
 
 
 def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptions, progress: bool) -> list[Job]:
     """The jobs to be done, those of one source side by side, those that were begun before at the end."""
     weights = ledger.digest(weights_file(options.weights))
+    digest = cache(ledger.digest)
     entries, by_name = [], {}
     ordered = sorted(jobs, key=lambda job: (str(job.source), str(job.driving), str(job.output)))
     for job in tqdm(ordered, desc="fingerprints", unit="job", disable=None if progress else True):
         name = output_name(job, folder)
         try:
-            inputs = [ledger.digest(path) for path in job.inputs]
+            inputs = [digest(path) for path in job.inputs]
         except OSError as failure:
             raise InputError(f"{failure.filename}: cannot be read: {failure.strerror}") from failure
         words = json.dumps(dict(job.words), sort_keys=True)
@@ -121,8 +134,8 @@ def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptio
 
 
 def output_name(job: Job, folder: Path) -> str:
-    """The output of a job as the ledger names it: below the folder."""
-    return job.output.relative_to(folder).as_posix()
+    """The output of a job as the ledger names it: below the folder, or its URL."""
+    return str(job.output) if isinstance(job.output, Url) else job.output.relative_to(folder).as_posix()
 
 
 class _Run:
@@ -139,7 +152,7 @@ class _Run:
     ) -> None:
         self.ledger, self.folder, self.options = ledger, folder, options
         self.summary, self.interruptions, self.waiting = summary, interruptions, waiting
-        self.crashes: Counter[str] = Counter()  # of each output's job
+        self.misfortunes: Counter[str] = Counter()  # crashes and failed transfers of each output's job
 
     def run(self, progress: bool) -> None:
         """Until no job is left, or the batch is stopped."""
@@ -183,12 +196,13 @@ class _Run:
         return [
             Setting(
                 self.folder.resolve(),
+                number,
                 options.weights,
                 options.dtype,
                 options.gpus[number] if options.gpus else None,
                 options.threads_of(count),
-                self.folder.resolve() / MOTIONS,
                 options.motion_bytes,
+                options.download_bytes,
             )
             for number in range(count)
         ]
@@ -212,8 +226,8 @@ class _Run:
             self.summary.stopped = outcome.error
             self.ledger.put_back(name)
             return
-        self.crashes[name] += 1
-        again = outcome.kind == "crashed" and self.crashes[name] <= self.options.retries
+        self.misfortunes[name] += 1
+        again = outcome.kind in ("crashed", "transfer") and self.misfortunes[name] <= self.options.retries
         self.ledger.failed(name, outcome.error, again=again)
         if again:
             self.waiting.append(job)

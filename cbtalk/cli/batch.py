@@ -25,6 +25,7 @@ def batch(
     precision: Precision = "auto",
     retries: int = 2,
     motion_cache_mb: int = 1024,
+    download_cache_mb: int = 2048,
     dry_run: bool = False,
     status: Path | None = None,
     report: Path | None = None,
@@ -34,8 +35,9 @@ def batch(
 
     Args:
         manifest: CSV (.csv, its first line names the columns) or JSON Lines (.jsonl): source, driving, output, and any
-            option of `cbtalk render` by its name; paths relative to the manifest, outputs to the folder.
-        output: Folder for the videos and the ledger.
+            option of `cbtalk render` by its name; paths relative to the manifest, outputs to the folder, or URLs
+            (s3://...; extra remote).
+        output: Folder for the ledger, and the videos but for those with URLs.
         sources: Folder of pictures, in place of a manifest.
         drivings: Folder of driving videos or motion files, each of which drives pictures of the sources.
         pairs: Every picture by every clip, or the first by the first and so on.
@@ -44,12 +46,14 @@ def batch(
         workers: Processes on the CPU; one for each core without it.
         threads: CPU threads of each worker; the cores divided among the workers without it.
         gpus: Numbers of the GPUs to use, a worker each, or all; all without it.
-        ray: Address of a cluster of Ray (auto: the one this machine belongs to), whose nodes share the folders.
+        ray: Address of a cluster of Ray (auto: the one this machine belongs to), whose nodes share the folders,
+            or whose jobs have URLs.
         device: auto takes the GPUs if there are any.
         precision: Numbers that the model computes with, but for the keypoints, in every job; auto takes bf16 where it
             is faster on this machine, else fp32. What was rendered in another precision is rendered anew.
-        retries: Times that a job is tried again after its worker crashed.
+        retries: Times that a job is tried again after its worker crashed or a transfer failed.
         motion_cache_mb: What motions of driving videos may take in the folder, MiB.
+        download_cache_mb: What each worker's copies of files behind URLs may take there while it works, MiB.
         dry_run: Check everything and show the plan and the time it should take.
         status: Ledger, or folder of a batch, whose state to show.
         report: State of all jobs to write (.csv, .json or .html).
@@ -61,13 +65,17 @@ def batch(
         return command.show_status(status, report)
     if output is None:
         raise ConfigError("--output: name a folder for the videos")
+    if ":/" in str(output):
+        raise ConfigError(f"--output {output}: name a folder of this machine; outputs in a manifest may be URLs")
     words = {}
     for word in defaults:
         name, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"--set {word}: must be name=value")
         words[name] = value
-    options = command.options_of(weights, device, precision, gpus, workers, threads, ray, retries, motion_cache_mb)
+    options = command.options_of(
+        weights, device, precision, gpus, workers, threads, ray, retries, motion_cache_mb, download_cache_mb
+    )
     jobs = command.jobs_of(
         manifest, sources, drivings, pairs, output, words, weights, local=ray is None, progress=not quiet
     )
