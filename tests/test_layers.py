@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "batch": FOUNDATION | {"allocator", "model", "media", "render"},
     "prepare": FOUNDATION | {"media", "faces"},
     "evaluate": FOUNDATION | {"model", "media"},
-    "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
+    "train": FOUNDATION | {"model", "media", "ops", "nn", "evaluate"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
     "cli": FOUNDATION
     | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "doctor"},
