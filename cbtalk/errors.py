@@ -47,6 +47,20 @@ class Interruption(CbtalkError):
         self.exit_code = 128 + number
 
 
+class LostProcess(CbtalkError):
+    """A training run that cannot go on: another of its processes ended."""
+
+    exit_code = 1
+
+
+class AlreadyTold(CbtalkError):
+    """The end of one process of a training run for a reason that another one tells."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__()
+        self.exit_code = getattr(reason, "exit_code", 1)
+
+
 class TrainingError(CbtalkError):
     """A training run that cannot go on: its losses stay not finite."""
 

@@ -20,12 +20,13 @@ class Interruptions:
 
     messages: what is said, behind the signal's name, at the first, the second and so on; one more has the effect that
     it would have had outside of the block. A signal that the process ignores stays ignored.
+    quiet: nothing is said.
     count: how many came. number: that of the last, 0 before.
     """
 
-    def __init__(self, messages: Sequence[str]) -> None:
+    def __init__(self, messages: Sequence[str], *, quiet: bool = False) -> None:
         self.count, self.number = 0, 0
-        self._messages, self._last = messages, -_SAME_SECONDS
+        self._messages, self._quiet, self._last = messages, quiet, -_SAME_SECONDS
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -55,8 +56,8 @@ class Interruptions:
         if now - self._last < _SAME_SECONDS:
             return
         self.count, self.number, self._last = self.count + 1, number, now
-        if self.count <= len(self._messages):
-            tqdm.write(f"{signal.Signals(number).name}: {self._messages[self.count - 1]}", file=sys.stderr)
-        else:
+        if self.count > len(self._messages):
             self.__exit__(None, None, None)
             os.kill(os.getpid(), number)
+        elif not self._quiet:
+            tqdm.write(f"{signal.Signals(number).name}: {self._messages[self.count - 1]}", file=sys.stderr)

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "batch": FOUNDATION | {"allocator", "model", "media", "render"},
     "prepare": FOUNDATION | {"media", "faces"},
     "evaluate": FOUNDATION | {"model", "media"},
-    "train": FOUNDATION | {"model", "media", "ops", "evaluate"},
+    "train": FOUNDATION | {"model", "media", "ops", "nn", "evaluate"},
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
     "figures": FOUNDATION | {"model", "render"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},

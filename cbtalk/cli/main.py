@@ -20,7 +20,7 @@ from cbtalk.cli.batch import batch
 from cbtalk.cli.figures import figures
 from cbtalk.cli.render import crop, motion, render
 from cbtalk.cli.train import ablate, convert, evaluate, prepare, split_settings, train
-from cbtalk.errors import CbtalkError
+from cbtalk.errors import AlreadyTold, CbtalkError
 
 DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""
 
@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         message, code = _explain(failure)
-        print(f"error: {message}", file=sys.stderr)
+        if not isinstance(failure, AlreadyTold):
+            print(f"error: {message}", file=sys.stderr)
         return code
 
 

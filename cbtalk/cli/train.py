@@ -85,6 +85,8 @@ def train(
 ) -> None:
     """Train a model; a run that was stopped goes on where it was.
 
+    On several devices: torchrun --nproc_per_node N -m cbtalk train CONFIG.
+
     Every setting of the configuration can be given as well: --run.steps 1000 --optimizer.learning-rate 1e-4.
     One interruption lets the step in hand finish and saves; the exit code is then 128 and the signal's number.
 
@@ -100,11 +102,12 @@ def train(
     """
     from cbtalk.model.checkpoint import read_notes
     from cbtalk.train import run
-    from cbtalk.train.config import load_config
+    from cbtalk.train.processes import is_first
 
     keep_freed_memory()
     weights = run(
-        load_config(config, settings),
+        config,
+        settings=settings,
         resume=resume,
         max_steps=max_steps,
         max_seconds=max_seconds,
@@ -112,6 +115,8 @@ def train(
         data_root=data_root,
         shard_mb=shard_mb,
     )
+    if not is_first():
+        return
     notes = read_notes(weights)
     done = "trained weights" if notes["steps"] == notes["of"] else "weights after {steps} of {of} steps".format(**notes)
     print(f"{weights}: {done}")

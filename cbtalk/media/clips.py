@@ -180,10 +180,11 @@ def decode_clip(clip: Clip, size: int, cache: Path) -> np.memmap:
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.stack(frames))
-    return _map(path)
+    return map_frames(path)
 
 
-def _map(path: Path) -> np.memmap:
+def map_frames(path: Path) -> np.memmap:
+    """Decoded frames as `decode_clip` returns them, from their file."""
     mapped: np.memmap = np.load(path, mmap_mode="c")  # private to this process: torch takes writable arrays only
     return mapped
 
@@ -191,7 +192,7 @@ def _map(path: Path) -> np.memmap:
 def _mapped(path: Path) -> np.memmap | None:
     """The frames that were decoded before; None where there are none, or damaged ones, which are told of."""
     try:
-        return _map(path)
+        return map_frames(path)
     except FileNotFoundError:
         return None
     except (ValueError, EOFError, OSError) as error:

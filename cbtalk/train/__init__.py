@@ -1,5 +1,5 @@
 """Training: data, losses, the trainer and its checkpoints."""
 
-from cbtalk.train.loop import run
+from cbtalk.train.training import run
 
 __all__ = ["run"]

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cbtalk.model.blocks import full_precision
+from cbtalk.train import exchange
 
 GRADIENT_OFFSET = 1e-4
 
@@ -20,8 +21,12 @@ def discriminator_losses(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tens
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_weight: Tensor, scale: float) -> Tensor:
-    """scale * clamp(|d reconstruction / d w| / |d adversarial / d w|, 0, 1), constant; w: its last weight."""
+    """scale * clamp(|d reconstruction / d w| / |d adversarial / d w|, 0, 1), constant; w: its last weight.
+
+    The losses are those of the whole batch, of which each process knows its share.
+    """
     (of_reconstruction,) = torch.autograd.grad(reconstruction, last_weight, retain_graph=True)
     (of_adversarial,) = torch.autograd.grad(adversarial, last_weight, retain_graph=True)
+    exchange.average([of_reconstruction, of_adversarial])
     ratio = of_reconstruction.norm() / (of_adversarial.norm() + GRADIENT_OFFSET)
     return scale * ratio.clamp(0, 1).detach()

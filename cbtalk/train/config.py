@@ -135,18 +135,23 @@ class EmaConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run starts and ends, and what it writes."""
+    """Where a run starts and ends, and what it writes.
+
+    Of several processes (torchrun), each takes its share of `batch_size` pairs and of `threads`; the same pairs are
+    seen whatever their number, which may change when a run goes on.
+    """
 
     output: Path = Path("runs/paper")
     init: Path | None = None  # weights file to start from, where shapes fit
     frozen: tuple[str, ...] = ()  # parts of the talker that stay as they start: motion_estimator, net_g.encoder, ...
     steps: int = 250_000
-    batch_size: int = 16
+    batch_size: int = 16  # pairs of a step, of all processes together
     micro_batches: int = 1  # a batch in this many parts, gradients summed
+    synchronise_batch_norm: bool = False  # statistics of all processes' pictures; the paper's: each process its own
     seed: int = 0
     precision: Precision = "fp32"
     device: str = "auto"
-    threads: int | None = None  # of the CPU; default: torch's own choice
+    threads: int | None = None  # of the CPU; default: torch's own choice, of several processes all cores
     log_every: int = 50  # steps, as the two below; 0: never
     sample_every: int = 1000
     checkpoint_every: int = 2500  # and at the end of the run

@@ -1,6 +1,8 @@
 """Batches of pairs: frames kept on the device or streamed to it, then flipped and augmented there."""
 
 import logging
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,6 +22,7 @@ from cbtalk.train.draws import batch_generator, to_device
 from cbtalk.train.face_points import openings_of
 from cbtalk.train.landmarks import Landmarks, find_landmarks
 from cbtalk.train.pairs import Pair, PairSampler, frame_numbers
+from cbtalk.train.share import WHOLE, Share
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +96,8 @@ class StreamedFrames:
                 self.stream = self._from(number)
             try:
                 frames = next(self.stream)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 logger.warning("a process that reads frames died; new ones are started (%s)", error)
                 self.next = -1
@@ -112,7 +115,11 @@ class StreamedFrames:
             prefetch_factor=PREFETCHED,
             pin_memory=self.device.type == "cuda",
         )
-        return iter(loader)
+        before = signal.getsignal(signal.SIGCHLD)
+        stream = iter(loader)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)  # torch's handler raises wherever the program is when a process dies
+        return stream
 
 
 class _FileBatches(Dataset[Tensor]):
@@ -152,7 +159,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 
 class PairLoader:
-    """Batches of `size` pairs; the n-th follows from the sampler's seed and n alone."""
+    """The sampler's share of batches of `size` pairs; the n-th batch follows from the sampler's seed and n alone."""
 
     def __init__(
         self,
@@ -169,7 +176,7 @@ class PairLoader:
         self.landmarks = landmarks
 
     def batch(self, number: int) -> Batch:
-        """Batch `number`."""
+        """The share of batch `number`."""
         pairs = self.sampler.batch(number, self.size)
         frames = self.frames.read(number, pairs)
         mirrored = to_device(torch.tensor([pair.mirrored for pair in pairs]), frames.device).view(1, -1, 1, 1, 1)
@@ -177,7 +184,7 @@ class PairLoader:
         pair = to_pictures(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         points = None if self.landmarks is None else self.landmarks.read(pairs)
         if self.changes != AugmentConfig():
-            draws = draw(self.size, batch_generator(self.sampler.seed, number, AUGMENT_STREAM))
+            draws = self.sampler.share.of(draw(self.size, batch_generator(self.sampler.seed, number, AUGMENT_STREAM)))
             pair = augment(pair, self.changes, draws)
             points = None if points is None else move_points(points, self.changes, draws)
         if points is not None:  # from the picture's edges to the centres of its outer pixels
@@ -228,8 +235,10 @@ def _some(clips: list[tuple[Clip, np.memmap]], root: Path) -> list[tuple[Clip, n
     return clips
 
 
-def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, device: torch.device) -> PairLoader:
-    """Batches from these clips and their frames, for one part of a step."""
+def pair_loader(
+    clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, device: torch.device, share: Share = WHOLE
+) -> PairLoader:
+    """A share of the batches from these clips and their frames, for one part of a step."""
     size, workers = config.run.batch_size // config.run.micro_batches, config.data.workers
     files, arrays = [Path(str(array.filename)) for _, array in clips], [array for _, array in clips]
     points = None
@@ -240,6 +249,7 @@ def pair_loader(clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, de
         config.data,
         seed=config.run.seed,
         openings=None if points is None else [openings_of(clip) for clip in points],
+        share=share,
     )
     landmarks = None if points is None else Landmarks(points, device)
     frames: Frames

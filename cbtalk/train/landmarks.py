@@ -12,6 +12,7 @@ from tqdm import tqdm
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import ConfigError
 from cbtalk.evaluate.extractors.face_mesh import FaceMesh
+from cbtalk.train import exchange
 from cbtalk.train.draws import to_device
 from cbtalk.train.face_points import MIRRORED, POINTS
 from cbtalk.train.pairs import Pair, frame_numbers
@@ -77,7 +78,11 @@ def _points(mesh: FaceMesh, frame: np.ndarray) -> np.ndarray:
 
 
 def guidance_loss(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Mean distance (1-norm) of the first P keypoints (B, K, 2) from points (B, P, 2), those within the picture."""
+    """Mean distance (1-norm) of the first P keypoints (B, K, 2) from points (B, P, 2), those within the picture.
+
+    Its mean over processes is that of their pictures together, however many points each of them sees.
+    """
     seen = (points.abs() <= 1).all(dim=-1)  # not where it is NaN
     distance = (keypoints[:, : points.shape[1]] - points.nan_to_num()).abs().sum(-1)
-    return torch.where(seen, distance, 0).sum() / seen.sum().clamp(min=1)
+    count = exchange.mean(seen.sum().float()).clamp(min=1e-6)  # without any point, the loss is 0
+    return torch.where(seen, distance, 0).sum() / count

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cbtalk.train.config import DataConfig
+from cbtalk.train.share import WHOLE, Share
 
 NEAR_FRAMES = 25  # about a second: the pose is much the same, mouth and eyes are not
 EXTREME_SHARE = 8  # expressive pairs come from the most closed and the most open eighth of a clip
@@ -35,6 +36,7 @@ class PairSampler:
         clips: for each clip, its identity and its number of frames, 2 or more.
         config: the shares of expressive, far and near pairs, and how often pairs are flipped.
         openings: for each clip, how far mouth and eyes are open (T, 2), NaN: unknown; without it, no expressive pairs.
+        share: of every batch, this process's.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class PairSampler:
         *,
         seed: int,
         openings: Sequence[np.ndarray] | None = None,
+        share: Share = WHOLE,
     ) -> None:
         by_identity: dict[str, list[int]] = {}
         for index, (identity, _) in enumerate(clips):
@@ -53,11 +56,12 @@ class PairSampler:
         self.extremes = None if openings is None else [_extremes(opening) for opening in openings]
         self.config = config
         self.seed = seed
+        self.share = share
 
     def batch(self, number: int, size: int) -> list[Pair]:
-        """The pairs of batch `number` = 0, 1, ..."""
+        """The share of batch `number` = 0, 1, ..., which has `size` pairs in all."""
         rng = np.random.default_rng((self.seed, number))
-        return [self._draw(rng) for _ in range(size)]
+        return [self._draw(rng) for _ in range(size)][self.share.rows(size)]
 
     def _draw(self, rng: np.random.Generator) -> Pair:
         clips = self.identities[rng.integers(len(self.identities))]

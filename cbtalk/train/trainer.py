@@ -13,7 +13,10 @@ from cbtalk.errors import ConfigError
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.talker import Talker
+from cbtalk.nn.processes import place
+from cbtalk.train import exchange
 from cbtalk.train.adversarial import discriminator_losses
+from cbtalk.train.batch_norm import synchronise
 from cbtalk.train.config import OptimizerConfig, TrainConfig
 from cbtalk.train.config_text import to_plain
 from cbtalk.train.data import PairLoader, joined
@@ -42,6 +45,8 @@ def learning_rate(config: TrainConfig, finished: int) -> float:
 class Trainer:
     """The networks, their optimisers and everything that a checkpoint holds.
 
+    Where several processes train together, each has all of it, alike, and a share of the pairs.
+
     Args:
         loader: gives the pairs of frames.
     """
@@ -56,6 +61,9 @@ class Trainer:
         self.average = copy.deepcopy(self.talker).requires_grad_(False).eval()
         self.discriminator = PatchDiscriminator(config.model).to(self.device).train()
         self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.run.synchronise_batch_norm and place()[1] > 1:
+            synchronise(self.talker)
+            synchronise(self.discriminator)
         self.networks: dict[str, nn.Module] = {
             "net_g": self.talker.net_g,
             "motion_estimator": self.talker.motion_estimator,
@@ -87,7 +95,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         try:
-            figures = self._detector_backward() if self.detector_alone else self._backward()
+            figures = self._exchanged(self._detector_backward() if self.detector_alone else self._backward())
         except BaseException:
             for buffer, before in zip(buffers, saved, strict=True):
                 buffer.copy_(before)
@@ -129,7 +137,7 @@ class Trainer:
         parts = self.config.guidance.batches
         with self.timer.part("data"):
             batch = joined([self.loader.batch(self.step * parts + part) for part in range(parts)])
-            draws = self._draws(self.step, len(batch.driving))
+            draws = self._draws(self.step, parts)
         with self.timer.part("forward"), self._autocast():
             total, terms = self.objective.of_detector(self.talker, batch, draws)
         with self.timer.part("backward"):
@@ -144,7 +152,7 @@ class Trainer:
             with self.timer.part("data"):
                 number = self.step * parts + part
                 batch = self.loader.batch(number)
-                draws = self._draws(number, len(batch.driving))
+                draws = self._draws(number)
             discriminator = self.discriminator.requires_grad_(False) if self.adversarial else None
             with self.timer.part("forward"), self._autocast():
                 losses = self.objective(self.talker, batch, draws, discriminator)
@@ -158,9 +166,22 @@ class Trainer:
                     )
         return {name: torch.stack([terms[name] for terms in collected]).mean() for name in collected[0]}
 
-    def _draws(self, number: int, size: int) -> Draws:
-        """What is random in the pass over batch `number`: the transform is on the device."""
-        settings = self.config.equivariance
+    def _exchanged(self, figures: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Averages over the processes what the backward pass left; returns the figures, averaged as well."""
+        if place()[1] == 1:
+            return figures
+        with self.timer.part("exchange"):
+            parameters = [parameter for name in self._trained() for parameter in self.networks[name].parameters()]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            statistics = [buffer for buffer in _running_statistics(self.networks) if buffer.is_floating_point()]
+            values = torch.stack([value.detach().float() for value in figures.values()])
+            exchange.average([*gradients, *statistics, values])
+        return dict(zip(figures, values.unbind(), strict=True))
+
+    def _draws(self, number: int, batches: int = 1) -> Draws:
+        """What is random in the pass over batch `number`, of several loader's batches: the transform on the device."""
+        settings, share = self.config.equivariance, self.loader.sampler.share
+        size = self.loader.size * batches
         drawn = ThinPlate.random(
             size,
             affine=settings.affine,
@@ -169,7 +190,8 @@ class Trainer:
             generator=batch_generator(self.config.run.seed, number, TRANSFORM_STREAM),
         )
         window = torch.rand(size, 3, generator=batch_generator(self.config.run.seed, number, WINDOW_STREAM))
-        return Draws(ThinPlate(*(to_device(tensor, self.device) for tensor in drawn)), to_device(window, self.device))
+        *transform, window = (to_device(share.of(tensor, batches), self.device) for tensor in (*drawn, window))
+        return Draws(ThinPlate(*transform), window)
 
     def _discriminator_backward(self, real: Tensor, fake: Tensor, parts: int) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(True)

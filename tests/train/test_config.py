@@ -9,7 +9,7 @@ from cbtalk.model.config import PRESETS
 from cbtalk.train.config import AugmentConfig, TrainConfig, load_config, parse_config
 from cbtalk.train.config_ranges import RANGES
 from cbtalk.train.config_text import write_config
-from cbtalk.train.loop import WEIGHTS_NAME
+from cbtalk.train.record import WEIGHTS_NAME
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -59,9 +59,11 @@ def send(number: int, times: int = 1) -> None:
         os.kill(os.getpid(), number)
 
 
-def kill_children() -> None:
+def kill_children(*, at_once: bool) -> None:
     for child in multiprocessing.active_children():
         child.kill()
+        if at_once:
+            child.join()
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -196,11 +198,12 @@ def test_a_failing_tensorboard_is_left_out(
     assert caplog.text.count("TensorBoard failed") == 1 and saved(tmp_path / "run") == [3]
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["while the networks learn", "while frames are read"])
 def test_a_reading_process_that_dies_is_replaced(
-    make_config: MakeConfig, tmp_path: Path, at_step: Any, caplog: pytest.LogCaptureFixture
+    make_config: MakeConfig, tmp_path: Path, at_step: Any, caplog: pytest.LogCaptureFixture, at_once: bool
 ) -> None:
     whole = run(make_config("whole", data={"workers": 1}), max_steps=8)
-    at_step(2, kill_children)
+    at_step(2, lambda: kill_children(at_once=at_once))
     with caplog.at_level(logging.WARNING):
         killed = run(make_config("killed", data={"workers": 1}), max_steps=8)
     assert "a process that reads frames died" in caplog.text

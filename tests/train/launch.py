@@ -1,0 +1,71 @@
+"""Processes in the environment that torchrun makes, forked from a server that has imported everything: at once."""
+
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not say that it exports it
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["cbtalk.train.training", "cbtalk.cli.main", "tests.train.launch"])
+
+
+class Group:
+    """Processes that call a function and end with the code that it returns, or 0.
+
+    One process alone gets no such environment. The store is kept here, as torchrun keeps it.
+    """
+
+    def __init__(self, count: int, target: Callable[..., object], *arguments: Any) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="group-"))
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(minutes=1), wait_for_workers=False)
+        places = [_environment(rank, count, self.store.port) for rank in range(count)]
+        self.processes = [
+            _context.Process(target=_run, args=(place, self.folder / str(rank), target, arguments))
+            for rank, place in enumerate(places)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def codes(self, seconds: float = 300) -> list[int | None]:
+        """Waits for the processes; their exit codes, minus the signal's number, or None for one that does not end."""
+        for process in self.processes:
+            process.join(seconds)
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+        return codes
+
+    def said(self, rank: int) -> str:
+        """What a process has written to its standard output and error so far."""
+        return (self.folder / str(rank)).read_text()
+
+    def kill(self, rank: int, number: int) -> None:
+        """Sends a signal to a process."""
+        pid = self.processes[rank].pid
+        assert pid is not None
+        os.kill(pid, number)
+
+
+def _environment(rank: int, count: int, port: int) -> dict[str, str]:
+    if count == 1:
+        return {}
+    agent = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0", "MASTER_ADDR": "127.0.0.1"}
+    place = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    return agent | {name: str(value) for name, value in place.items()}
+
+
+def _run(place: dict[str, str], said: Path, target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(place)
+    torch.set_num_threads(1)
+    descriptor = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    code = target(*arguments)
+    sys.exit(code if isinstance(code, int) else 0)
