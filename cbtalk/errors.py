@@ -40,7 +40,7 @@ class BackendError(CbtalkError):
 
 
 class Interruption(CbtalkError):
-    """A training run that a signal ended, saved so that it can go on."""
+    """Work that a signal ended, saved so that it can go on."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)

@@ -25,6 +25,41 @@ def start_worker(serve: Callable[..., None], *arguments: Any) -> BaseProcess:
     return process
 
 
+class WorkerDied(Exception):
+    """A worker process is gone; the message says what it died of."""
+
+
+class Worker:
+    """A new process that calls `serve(pipe, *arguments)`, and the pipe to it."""
+
+    def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
+        self.pipe, other = connection.Pipe()
+        self._process = start_worker(serve, other, *arguments)
+        other.close()
+
+    def send(self, message: Any) -> None:
+        """Give it something; that it is dead is told by `receive`."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(message)
+
+    def receive(self) -> Any:
+        """Its next message. Raises WorkerDied where there will be none."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise WorkerDied(death_in_words(self._process.exitcode)) from None
+
+    def is_alive(self) -> bool:
+        """Whether it can take another job."""
+        return self._process.is_alive()
+
+    def end(self) -> None:
+        """End it; a job that it is at is wound up."""
+        self.pipe.close()
+        end_workers([self._process])
+
+
 @contextlib.contextmanager
 def as_worker() -> Iterator[None]:
     """In the new process: leave Ctrl-C and hang-ups to the parent, unwind on SIGTERM, end when the parent has died."""

@@ -105,7 +105,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
         dtypes.append(dtype)
         return cbtalk.load(weights, device=device, dtype=dtype)
 
-    for module in ("render.video", "evaluate.protocol"):
+    for module in ("render.video", "evaluate.evaluator"):
         monkeypatch.setattr(f"cbtalk.{module}.load", load)
     return dtypes
 
@@ -161,7 +161,9 @@ def test_evaluate_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str
     assert json.loads((folder / "figures.json").read_text())["clips"]["driving.mp4"]["frames"] == FRAMES - 1
 
 
-def test_evaluate_drives_portraits_and_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_drives_portraits_and_draws(
+    folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (folder / "clips").mkdir()
     (folder / "driving.mp4").rename(folder / "clips" / "driving.mp4")
     shutil.copy("portrait.png", "other.png")
@@ -170,7 +172,21 @@ def test_evaluate_drives_portraits_and_draws(folder: Path, capsys: pytest.Captur
     assert list(json.loads((folder / "f.json").read_text())["cross"]) == ["portrait.png", "other.png"]
     assert names(folder) >= {"sheet.png", "f.md"} and len(names(folder / "videos")) == 3
     out, err = capsys.readouterr()
-    assert "`dlib_resnet` is absent: no folder of models given" in out and err == ""
+    assert "`dlib_resnet` is absent: no folder of models given" in out
+    assert err == "" and "figures left out, for want of a network: mediapipe_mesh, dlib_5" in caplog.text
+
+
+def test_evaluate_takes_a_list_of_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "clips").mkdir()
+    (folder / "driving.mp4").rename(folder / "clips" / "driving.mp4")
+    shutil.copy("portrait.png", "clips")
+    (folder / "pairs.csv").write_text("source,driving\nportrait.png,driving.mp4\n")
+    words = ["evaluate", "--data", "clips", "--weights", "tiny.safetensors", "--protocol", "cross"]
+    assert main([*words, "--pairs", "pairs.csv"]) == 0
+    assert "the pairs of `pairs.csv`" in capsys.readouterr().out
+    for wrong in (words, [*words[:-2], "--pairs", "pairs.csv"]):
+        assert main(wrong) == 2
+        assert "go together" in capsys.readouterr().err
 
 
 def truncated(path: Path, share: float) -> bytes:

@@ -8,7 +8,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cbtalk"
 
-FOUNDATION = {"errors", "atomic", "digest", "worker_process", "interruptions", "file_names", "precision", "ranges"}
+FOUNDATION = {
+    "errors",
+    "atomic",
+    "digest",
+    "worker_process",
+    "interruptions",
+    "file_names",
+    "precision",
+    "ranges",
+    "csv_rows",
+}
 MAY_IMPORT = {
     "errors": set(),
     "digest": set(),
@@ -16,6 +26,7 @@ MAY_IMPORT = {
     "interruptions": set(),
     "atomic": {"errors"},
     "file_names": set(),
+    "csv_rows": {"errors"},
     "precision": {"errors"},
     "ranges": set(),
     "allocator": set(),
@@ -33,7 +44,7 @@ MAY_IMPORT = {
     "render": FOUNDATION | {"model", "media", "faces"},
     "batch": FOUNDATION | {"allocator", "model", "media", "render"},
     "prepare": FOUNDATION | {"media", "faces"},
-    "evaluate": FOUNDATION | {"model", "media"},
+    "evaluate": FOUNDATION | {"model", "media", "faces"},
     "train": FOUNDATION | {"model", "media", "ops", "nn", "evaluate"},
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
     "figures": FOUNDATION | {"model", "render"},

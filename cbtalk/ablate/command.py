@@ -14,7 +14,7 @@ from cbtalk.ablate.table import Row, write_table
 from cbtalk.ablate.variants import Variant, variants
 from cbtalk.atomic import atomic_path
 from cbtalk.digest import combined
-from cbtalk.errors import ConfigError
+from cbtalk.errors import ConfigError, Interruption
 from cbtalk.model.checkpoint import without_storage
 from cbtalk.train.config import TrainConfig
 from cbtalk.train.config_text import to_plain
@@ -83,6 +83,12 @@ def _row(variant: Variant, data: Path, output: Path, options: dict[str, Any], ba
     if result is None:
         weights = train.run(config)
         report = evaluate.run(str(weights), data, batch_size=batch_size, **options)
+        if report["interrupted"] is not None:
+            raise Interruption(
+                f"interrupted in the evaluation of {variant.name}; the same command goes on", report["interrupted"]
+            )
+        for name, reason in report["failed"].items():
+            tqdm.write(f"warning: {name}: {reason}; the figures are those of the other clips", file=sys.stderr)
         result = {"key": key, "figures": report["mean"]["result"]}
         with atomic_path(folder / RESULT_NAME) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

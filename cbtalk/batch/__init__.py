@@ -3,8 +3,9 @@
 from cbtalk.batch.check import faults_of
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import Entry, read_ledger
-from cbtalk.batch.manifest import Fault, pairs, read_manifest
+from cbtalk.batch.manifest import pairs, read_manifest
 from cbtalk.batch.run import BatchOptions, Summary, run_batch
+from cbtalk.csv_rows import Fault
 
 __all__ = [
     "BatchOptions",

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from cbtalk.atomic import LONGEST_NAME
 from cbtalk.batch.job import Job
-from cbtalk.batch.manifest import Fault
 from cbtalk.batch.remote_files import File, Url
+from cbtalk.csv_rows import Fault
 from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
 from cbtalk.media.audio_track import check_sound

@@ -12,11 +12,12 @@ from cbtalk.batch.check import faults_of
 from cbtalk.batch.estimate import frame_seconds, frames_of
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import NAME, is_at_work, read_ledger
-from cbtalk.batch.manifest import Fault, pairs, read_manifest
+from cbtalk.batch.manifest import pairs, read_manifest
 from cbtalk.batch.ray_pool import cluster_workers
 from cbtalk.batch.remote_files import Url, file_of, size_of
 from cbtalk.batch.report import check_report, table, write_report
 from cbtalk.batch.run import BatchOptions, Summary, output_name, run_batch
+from cbtalk.csv_rows import refuse
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.file_names import printable
 from cbtalk.model.checkpoint import read_notes, weights_file
@@ -59,16 +60,8 @@ def jobs_of(
             raise InputError("--sources and --drivings go together")
         jobs, faults = pairs(sources, drivings, folder, pairing, words), []
     faults += faults_of(jobs, weights, local=local, progress=progress)
-    for fault in sorted(faults, key=lambda fault: fault.line or 0):
-        print(f"error: {_where(manifest, fault)}{' '.join(fault.text.split())}", file=sys.stderr)
-    if faults:
-        name = manifest or f"{sources} and {drivings}"
-        raise InputError(f"{name}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}; nothing was begun")
+    refuse(str(manifest or f"{sources} and {drivings}"), faults)
     return jobs
-
-
-def _where(manifest: Path | None, fault: Fault) -> str:
-    return f"{manifest}:{fault.line}: " if fault.line is not None else ""
 
 
 def options_of(

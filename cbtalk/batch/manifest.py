@@ -1,13 +1,13 @@
 """Manifests of a batch: CSV or JSON Lines, one job a line; or every pairing of two folders."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from cbtalk.batch.job import Job
 from cbtalk.batch.remote_files import File, Url, file_of
+from cbtalk.csv_rows import Fault, Row, read_csv
 from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
 from cbtalk.media.files import check_readable
@@ -16,20 +16,6 @@ from cbtalk.render.parse_options import parse_options
 
 SUFFIXES = (".csv", ".jsonl")
 _FILES = ("source", "driving", "output")
-
-
-class Fault(NamedTuple):
-    """A reason why a batch cannot begin: the line of the manifest, None where there is none, and one line of text."""
-
-    line: int | None
-    text: str
-
-
-class Row(NamedTuple):
-    """A line of a manifest: what it says, by name, without what it leaves empty."""
-
-    line: int
-    words: dict[str, str]
 
 
 def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tuple[list[Job], list[Fault]]:
@@ -44,12 +30,7 @@ def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tupl
     check_readable(path, "manifest")
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a manifest's name ends in {' or '.join(SUFFIXES)}")
-    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-        rows = list(read(path, text))
-    except csv.Error as failure:
-        raise InputError(f"{path}: not a CSV file that can be read ({failure})") from failure
+    rows = list(read_csv(path, _FILES[:2]) if path.suffix.lower() == ".csv" else _json_rows(path))
     jobs, faults = [], []
     for row in rows:
         if isinstance(row, Fault):
@@ -92,24 +73,9 @@ def _name(source: File, driving: File) -> str:
     return f"{source.stem}__{driving.stem}.mp4"
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[Row | Fault]:
-    """Rows by the names in the first line."""
-    lines = csv.reader(text.splitlines(keepends=True), strict=True)
-    header = [name.strip() for name in next(lines, [])]
-    for name in _FILES[:2]:
-        if name not in header:
-            raise InputError(f"{path}: its first line must name the columns, source and driving among them")
-    if len(set(header)) < len(header):
-        raise InputError(f"{path}: its first line names a column twice")
-    for cells in lines:
-        if len(cells) > len(header):
-            yield Fault(lines.line_num, f"{len(cells)} cells in {len(header)} columns; quote what has a comma in it")
-        elif any(cell.strip() for cell in cells):
-            yield Row(lines.line_num, {name: cell for name, cell in zip(header, cells, strict=False) if cell.strip()})
-
-
-def _json_rows(path: Path, text: str) -> Iterator[Row | Fault]:
+def _json_rows(path: Path) -> Iterator[Row | Fault]:
     """An object of text, numbers and true or false in each line."""
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue

@@ -17,9 +17,10 @@ import tyro
 
 from cbtalk import __version__
 from cbtalk.cli.batch import batch
+from cbtalk.cli.evaluate import evaluate
 from cbtalk.cli.figures import figures
 from cbtalk.cli.render import crop, motion, render
-from cbtalk.cli.train import ablate, convert, evaluate, prepare, split_settings, train
+from cbtalk.cli.train import ablate, convert, prepare, split_settings, train
 from cbtalk.errors import AlreadyTold, CbtalkError
 
 DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""

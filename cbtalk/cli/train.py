@@ -1,4 +1,4 @@
-"""Commands for models: prepare, train, ablate, evaluate, convert."""
+"""Commands for models: prepare, train, ablate, convert."""
 
 import os
 import sys
@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 from tyro.conf import Fixed, Positional, Suppress, arg
 
 from cbtalk.allocator import keep_freed_memory
-from cbtalk.cli.machine import use
-from cbtalk.cli.options import Device, Precision
 
 MOST_WORKERS = 8  # by default: each takes some 400 MB
 
@@ -183,63 +181,6 @@ def split_settings(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
             into = settings if "." in argument.partition("=")[0] else own
         into.append(argument)
     return own, tuple(settings)
-
-
-def evaluate(
-    data: Path,
-    output: Annotated[Path | None, arg(aliases=["-o", "--json"])] = None,
-    weights: str = "mini",
-    portraits: tuple[Path, ...] = (),
-    models: Path | None = None,
-    sheet: Path | None = None,
-    videos: Path | None = None,
-    size: int | None = None,
-    every: int = 1,
-    smooth: float = 0.0,
-    batch_size: int = 8,
-    threads: int | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-) -> None:
-    """Compare reconstructed clips with the real ones: the first frame of each animated by the rest.
-
-    Args:
-        data: Folder of clips: videos, or folders of frames.
-        output: The figures as JSON (.json); the same as a Markdown table beside it.
-        weights: A bundled model's name or a weights file.
-        portraits: Pictures, or folders of them, which each clip then drives in relative motion.
-        models: Folder of the networks for LPIPS, landmarks and identity.
-        sheet: Contact sheet to write (.png): source, driving and result at several moments.
-        videos: Folder for comparison videos: source, driving and result side by side.
-        size: Pictures are compared at this size; the model's own without it.
-        every: LPIPS, landmarks and identity are taken from three frames in a row out of 3 x EVERY.
-        smooth: Time constant in seconds of a smoothing of the driving motion, as in render.
-        batch_size: Frames that the model takes at once.
-        threads: CPU threads for the model.
-        device: Where the model runs; auto takes the GPU if there is one.
-        precision: Numbers that the model computes with, but for the keypoints; auto takes bf16 where it is faster,
-            else fp32.
-    """
-    from cbtalk.evaluate import markdown, run
-    from cbtalk.precision import dtype_of
-
-    where = use(device, threads)
-    report = run(
-        weights,
-        data,
-        output,
-        portraits=portraits,
-        models=models,
-        sheet=sheet,
-        videos=videos,
-        size=size,
-        every=every,
-        smooth=smooth,
-        batch_size=batch_size,
-        device=where,
-        dtype=dtype_of(precision, where),
-    )
-    print(markdown(report), end="")
 
 
 def convert(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.evaluate.extractors import Extractors
+from cbtalk.evaluate.extractors.euler import angle_distance
+from cbtalk.evaluate.similarity import laid_over
 
 PICTURE_SIZE = 256  # extractors see every picture at this height and width, whatever size pictures are compared at
 JITTER_RATE = Fraction(25)  # frames a second at which jitter is given
@@ -22,6 +24,8 @@ class Reading(NamedTuple):
 
     landmarks: Found  # (P, 2) in pixels of a picture of 256 x 256
     identity: Found  # (D,)
+    pose: Found  # (3,) degrees
+    expression: Found  # (D,)
 
 
 class Means:
@@ -56,19 +60,21 @@ class FaceStream:
         self._scale = float(rate / JITTER_RATE) ** 2
         self._before: list[tuple[int, Reading]] = []
         self.jitter = Means()
-        names = [e.name for e in extractors.landmarks] + [e.name for e in extractors.identity]
-        self.no_face = Counter(dict.fromkeys(names, 0))
+        self.no_face = Counter(dict.fromkeys(extractors.names, 0))
 
     def read(self, index: int, frame: NDArray[np.uint8]) -> Reading:
         """What is found in the picture (S, S, 3) with the number `index`; numbers increase."""
         if frame.shape[0] != PICTURE_SIZE:
             picture = Image.fromarray(frame).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
             frame = np.array(picture)
+        extractors = self._extractors
         reading = Reading(
-            {extractor.name: extractor.landmarks(frame) for extractor in self._extractors.landmarks},
-            {extractor.name: extractor.identity(frame) for extractor in self._extractors.identity},
+            {extractor.name: extractor.landmarks(frame) for extractor in extractors.landmarks},
+            {extractor.name: extractor.identity(frame) for extractor in extractors.identity},
+            {extractor.name: extractor.vector(frame) for extractor in extractors.pose},
+            {extractor.name: extractor.vector(frame) for extractor in extractors.expression},
         )
-        self.no_face.update(name for part in reading for name, found in part.items() if found is None)
+        self.no_face.update({name for part in reading for name, found in part.items() if found is None})
         if [number for number, _ in self._before] == [index - 2, index - 1]:
             first, second = (before.landmarks for _, before in self._before)
             self._add_jitter(first, second, reading.landmarks)
@@ -84,13 +90,20 @@ class FaceStream:
 
 
 def compare(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:
-    """Figures of one picture's face against another's, for each extractor that found both.
+    """Figures of one picture's face against another's, for each extractor that found both (docs/metrics.md)."""
+    return {
+        **_compare_landmarks(reading, wanted, extractors),
+        **compare_identity(reading, wanted, extractors),
+        **compare_motion(reading, wanted, extractors),
+    }
 
-    `landmarks_<extractor>`: mean Euclidean distance of the points, in pixels of a picture of 256 x 256.
-    `landmarks_<extractor>_<region>`: the same of a part of them after one face is laid over the other, so that a mouth
-    that does not open shows, however well the head moves. `identity_<extractor>`: cosine of the embeddings;
-    `identity_distance_<extractor>`: their Euclidean distance; `identity_same_<extractor>`: 1 where that is a single
-    person's by the extractor's rule, else 0.
+
+def _compare_landmarks(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:
+    """Distances in pixels of a picture of 256 x 256.
+
+    `landmarks_<extractor>`: mean Euclidean distance of the points; `akd_<extractor>`: mean difference of their
+    coordinates, as FOMM and the released code have it. `landmarks_<extractor>_<region>`: that of a part of them after
+    one face is laid over the other, so that a mouth that does not open shows, however well the head moves.
     """
     figures: dict[str, float] = {}
     for extractor in extractors.landmarks:
@@ -100,6 +113,18 @@ def compare(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[s
             distances = np.linalg.norm(laid_over(points, target) - target, axis=1)
             for region, part in extractor.regions.items():
                 figures[f"landmarks_{extractor.name}_{region}"] = float(distances[part].mean())
+            figures[f"akd_{extractor.name}"] = float(np.abs(points - target).mean())
+    return figures
+
+
+def compare_identity(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:
+    """Whether it is the same person.
+
+    `identity_<extractor>`: cosine of the embeddings; `identity_distance_<extractor>`: their Euclidean distance;
+    `identity_same_<extractor>`: 1 where that is a single person's by the extractor's rule, else 0; `aed_<extractor>`:
+    the square of their distance, as the released code has it.
+    """
+    figures: dict[str, float] = {}
     for judge in extractors.identity:
         embedding, other = reading.identity[judge.name], wanted.identity[judge.name]
         if embedding is not None and other is not None:
@@ -107,14 +132,25 @@ def compare(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[s
             distance = float(np.linalg.norm(embedding - other))
             figures[f"identity_{judge.name}"] = float(embedding @ other / lengths)
             figures[f"identity_distance_{judge.name}"] = distance
-            figures[f"identity_same_{judge.name}"] = float(distance < judge.same_person)
+            if judge.same_person:
+                figures[f"identity_same_{judge.name}"] = float(distance < judge.same_person)
+            figures[f"aed_{judge.name}"] = distance**2
     return figures
 
 
-def laid_over(points: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Points (P, 2) shifted, turned and scaled to lie as near to `target` (P, 2) as they can, by least squares."""
-    middle, wanted_middle = points.mean(0), target.mean(0)
-    plane = (points - middle) @ (1, 1j)  # as complex numbers, which turn and scale by multiplication
-    wanted = (target - wanted_middle) @ (1, 1j)
-    moved = plane * (np.vdot(plane, wanted) / np.vdot(plane, plane))
-    return np.column_stack([moved.real, moved.imag]) + wanted_middle
+def compare_motion(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:
+    """Whether it moves alike, whoever it is.
+
+    `pose_<extractor>`: mean difference of the head's three angles in degrees; `expression_<extractor>`: mean difference
+    of the coefficients of the expression.
+    """
+    figures: dict[str, float] = {}
+    for extractor in extractors.pose:
+        angles, other = reading.pose[extractor.name], wanted.pose[extractor.name]
+        if angles is not None and other is not None:
+            figures[f"pose_{extractor.name}"] = angle_distance(angles, other)
+    for extractor in extractors.expression:
+        found, other = reading.expression[extractor.name], wanted.expression[extractor.name]
+        if found is not None and other is not None:
+            figures[f"expression_{extractor.name}"] = float(np.abs(found - other).mean())
+    return figures

@@ -1,4 +1,4 @@
-"""What a talker's pictures are measured with, and the pictures on their way there."""
+"""Metrics of pictures and of faces, and the pictures of a clip on their way to them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,13 +14,16 @@ from torch import Tensor
 
 from cbtalk.errors import InputError
 from cbtalk.evaluate.extractors import Extractors, find_extractors
-from cbtalk.evaluate.lpips import Lpips, find_lpips
+from cbtalk.evaluate.lpips import Distance, find_distance
 from cbtalk.evaluate.metrics import colour_shift, colour_spread, l1, psnr, ssim
+from cbtalk.evaluate.networks import Network, find_network
 from cbtalk.media.clips import Clip, clip_frames
 from cbtalk.model.pictures import to_pictures
 
 Frame = NDArray[np.uint8]  # (S, S, 3) RGB
 Metric = Callable[[Tensor, Tensor], Tensor]
+Show = Callable[[Frame, Frame, Frame], None]  # source, driving, result
+Vectors = dict[str, NDArray[np.float32]]  # (N, D) by the pictures that they are of
 
 METRICS: dict[str, Metric] = {
     "l1": l1,
@@ -36,19 +39,21 @@ RUN = 3  # frames in a row that are measured together: a second difference needs
 class Judge:
     """The metrics of pictures, the extractors of faces, and how they are applied.
 
-    size: pictures are compared at this height and width. every: LPIPS and the extractors see one of this many runs of
-    three frames.
+    size: pictures are compared at this height and width. inception: the network of FID, where there is one. absent:
+    figure's or extractor's name -> why it is not there. every: LPIPS, FID and the extractors see one of this many runs
+    of three frames.
     """
 
     size: int
     extractors: Extractors
-    lpips: dict[str, Lpips] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)  # figure's or extractor's name -> why it is not there
+    lpips: dict[str, Distance] = field(default_factory=dict)
+    inception: Network | None = None
+    absent: dict[str, str] = field(default_factory=dict)
     every: int = 1
     batch_size: int = 8
 
     def measured(self, index: int) -> bool:
-        """Whether LPIPS and the extractors see the frame of this number, counted from 1 behind the source."""
+        """Whether LPIPS, FID and the extractors see the frame of this number, counted from 1 behind the source."""
         return (index - 1) // RUN % self.every == 0
 
 
@@ -56,15 +61,38 @@ def make_judge(
     models: Path | None, extractors: Extractors | None, *, size: int, every: int, batch_size: int, device: str
 ) -> Judge:
     """A judge with what is installed and lies in the folder `models`; other `extractors` in place of those found."""
-    found = find_extractors(models) if extractors is None else extractors
-    lpips: dict[str, Lpips] = {}
+    found = find_extractors(models, device) if extractors is None else extractors
+    lpips: dict[str, Distance] = {}
+    inception = None
     absent = dict(found.absent)
     for network in ("alex", "vgg"):
         try:
-            lpips[f"lpips_{network}"] = find_lpips(models, network).to(device)
-        except FileNotFoundError as reason:
+            lpips[f"lpips_{network}"] = find_distance(models, network, device)
+        except (FileNotFoundError, ImportError) as reason:
             absent[f"lpips_{network}"] = str(reason)
-    return Judge(size, found, lpips, absent, every, batch_size)
+    try:
+        inception = find_network(models, "inception", device)
+    except (FileNotFoundError, ImportError) as reason:
+        absent["fid"] = str(reason)
+    return Judge(size, found, lpips, inception, absent, every, batch_size)
+
+
+class Features:
+    """Vectors of FID's network, of pictures that come part after part; none where there is no network."""
+
+    def __init__(self, network: Network | None) -> None:
+        self._network = network
+        self._parts: dict[str, list[NDArray[np.float32]]] = {}
+
+    def add(self, name: str, frames: Iterable[Frame]) -> None:
+        """More pictures (S, S, 3) of this name."""
+        if self._network is not None and (pictures := list(frames)):
+            tensor = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+            self._parts.setdefault(name, []).append(self._network(tensor).reshape(len(pictures), -1))
+
+    def vectors(self) -> Vectors:
+        """Of all that were added."""
+        return {name: np.concatenate(parts) for name, parts in self._parts.items()}
 
 
 class Batch(NamedTuple):
@@ -94,6 +122,14 @@ def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[Bat
             number, part = number + len(part), list(islice(frames, batch_size))
 
     return head[0], others()
+
+
+def frame_of(clip: Clip, number: int, size: int) -> Frame:
+    """A frame of a clip, by its number from 0. Raises InputError where the clip ends before."""
+    frame = next(islice(clip_frames(clip, size), number, None), None)
+    if frame is None:
+        raise InputError(f"{clip.path}: has no frame of the number {number}, counted from 0")
+    return frame
 
 
 def to_tensor(frames: Iterable[Frame], device: torch.device) -> Tensor:

@@ -1,39 +1,43 @@
 """The whole evaluation: clips reconstructed, portraits driven, figures and pictures written."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import ConfigError, InputError, OutputError
-from cbtalk.evaluate.cross_identity import evaluate_portraits
+from cbtalk.evaluate.collect import collect
+from cbtalk.evaluate.evaluator import Evaluator, Setting
 from cbtalk.evaluate.extractors import Extractors
-from cbtalk.evaluate.judge import Frame, Judge, make_judge
+from cbtalk.evaluate.jobs import Job, crossings, file_names, find_portraits, reconstructions
 from cbtalk.evaluate.lpips import SMALLEST_SIDE
-from cbtalk.evaluate.report import markdown, mean_figures
-from cbtalk.evaluate.same_identity import Show, evaluate_clip
-from cbtalk.evaluate.sheet import ContactSheet, Moments, comparison_video
-from cbtalk.media.clips import Clip, find_clips, square
-from cbtalk.media.images import read_image
-from cbtalk.media.kinds import IMAGE_SUFFIXES
-from cbtalk.model.checkpoint import load
+from cbtalk.evaluate.pairs import read_pairs
+from cbtalk.evaluate.parts import Parts, open_parts
+from cbtalk.evaluate.report import markdown
+from cbtalk.evaluate.sheet import save_sheet
+from cbtalk.evaluate.working import Ranks, in_this_process, in_workers, ranks
+from cbtalk.interruptions import Interruptions
+from cbtalk.media.clips import find_clips
 from cbtalk.model.smooth import SMOOTHEST
-from cbtalk.model.talker import Talker
-from cbtalk.precision import float32_convolutions
+
+logger = logging.getLogger(__name__)
+
+_INTERRUPTED = ("clips in hand are finished, then the figures so far are written; once more ends now",)
 
 
-@float32_convolutions()
 def run(
     weights: str,
     data: Path,
     output_json: Path | None = None,
     *,
+    pairs: Path | None = None,
     portraits: Sequence[Path] = (),
     models: Path | None = None,
     extractors: Extractors | None = None,
@@ -43,142 +47,140 @@ def run(
     every: int = 1,
     smooth: float = 0.0,
     batch_size: int = 8,
+    workers: int = 1,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
     """Evaluates weights on a folder of clips; writes the figures as JSON and, beside it, as a Markdown table.
 
+    A clip that cannot be used costs its own figures alone. What is done is kept beside the output, in the folder
+    `<name>.parts`, until all is done: the same call goes on there. The first interruption (SIGINT, SIGTERM, SIGHUP)
+    lets the clips in hand finish; the report is then of what is done.
+
     Args:
         weights: a preset's name or a weights file.
         data: video files or folders of frames.
         output_json: absent: nothing is written.
+        pairs: list (.csv) of sources and driving clips of `data`: these are evaluated, in relative motion, in place of
+            the reconstruction of every clip.
         portraits: pictures, or folders of them, to be driven by each clip in relative motion.
-        models: folder of the networks of LPIPS and of the extractors; without it their figures are absent.
+        models: folder of the networks of LPIPS, FID and of the extractors; without it their figures are absent.
         extractors: in place of those that are installed and have their files in `models`.
         sheet: contact sheet (.png) to write.
-        videos: folder for comparison videos, source | driving | result: one a clip, and one a portrait.
+        videos: folder for comparison videos, source | driving | result: one a clip, and one a portrait or pair.
         size: pictures are compared at this size, the talker's resized to it (bicubic); default: its own.
-        every: LPIPS and the extractors see one of this many runs of three frames.
+        every: LPIPS, FID and the extractors see one of this many runs of three frames.
         smooth: time constant in seconds of the smoothing of the driving motion; 0: none.
         batch_size: frames at once.
+        workers: processes that share the clips, and torch's threads. The ranks of torchrun share them too, and each
+            returns the report of all.
         dtype: of the talker, as for `cbtalk.load`; what half precision leaves not finite shows as such in the figures.
 
     Returns:
-        {"weights", "data", "dtype", "size", "every", "smooth", "clips": {name: figures of `evaluate_clip`}, "mean":
-        {subject: figures}, "cross": {portrait: {clip: figures of `evaluate_portraits`}}, "cross_mean": {subject:
-        figures}, "absent": {figure: why}}; means are those over clips, and over pairs of portrait and clip.
+        {"weights", "data", "pairs", "dtype", "size", "every", "smooth", "clips": {name: figures of `evaluate_clip`},
+        "mean": {subject: figures}, "cross": {source: {driving: figures of `evaluate_portraits`}}, "cross_mean":
+        {subject: figures}, "fid": {"clips" or "cross": {"pictures", "numbers"}}, "absent": {figure: why}, "failed":
+        {name: why}, "warnings": {name: texts}, "missing": names of what was not done, "interrupted": number of the
+        signal, or None}; means are those over clips, and over pairs; FID is that of all their pictures.
 
     Raises:
-        InputError, WeightsError: clips, portraits, weights or models cannot be used.
+        InputError, WeightsError: portraits, the list, weights or models cannot be used, or no clip at all.
         OutputError: an output cannot be written where it should be.
     """
     _check_outputs(output_json, sheet, videos)
-    talker = load(weights, device=device, dtype=dtype)
-    clips = find_clips(data)
-    size = size or talker.image_size
-    if size < SMALLEST_SIDE or every < 1 or batch_size < 1 or not 0 <= smooth <= SMOOTHEST:
-        limits = f"size must be {SMALLEST_SIDE} or more, every and batch size 1 or more"
-        raise ConfigError(f"{limits}, smooth 0 to {SMOOTHEST:g} seconds")
-    judge = make_judge(models, extractors, size=size, every=every, batch_size=batch_size, device=device)
-    pictures = read_portraits(portraits, size)
-    views = _Views(videos, sheet is not None, size)
-    figures: dict[str, Any] = {}
-    cross: dict[str, dict[str, Any]] = {name: {} for name in pictures}
-    with tqdm(total=len(clips) * (1 + len(pictures)), desc="evaluating", unit="clip", disable=None) as bar:
-        for clip in clips:
-            with views.of(clip, clip.name) as show:
-                figures[clip.name] = evaluate_clip(talker, clip, judge, show, smooth=smooth)
-            bar.update()
-        for number, clip in enumerate(clips if pictures else ()):
-            shown = [name for place, name in enumerate(pictures) if place % len(clips) == number]
-            for name, found in _driven(talker, clip, pictures, judge, views, shown, smooth).items():
-                cross[name][clip.name] = found
-            bar.update(len(pictures))
-    report = {
-        "weights": str(weights),
-        "data": str(data),
-        "dtype": str(dtype).removeprefix("torch."),
-        "size": size,
-        "every": every,
-        "smooth": smooth,
-        "clips": figures,
-        "mean": mean_figures(list(figures.values())),
-        "cross": cross,
-        "cross_mean": mean_figures([pair for pairs in cross.values() for pair in pairs.values()]),
-        "absent": judge.absent,
-    }
-    if sheet is not None:
-        views.sheet.save(sheet)
-    if output_json is not None:
-        _write(output_json, json.dumps(report, indent=2) + "\n")
-        _write(output_json.with_suffix(".md"), markdown(report))
+    setting = Setting(
+        weights, models, extractors, size, every, smooth, batch_size, device, dtype, sheet is not None, videos
+    )
+    with ranks() as joined, open_parts(output_json) as parts, Interruptions(_INTERRUPTED) as interruptions:
+        if joined.count > 1 and (output_json is None or workers > 1):
+            raise ConfigError("under torchrun, name an --output; its processes are the workers")
+        setting = replace(setting, device=joined.device(device))
+        evaluator, setting, jobs = _begin(setting, data, pairs, portraits, parts, workers)
+        named = file_names([title for job in jobs for title in sorted(job.shown)])
+        files = {title: videos / f"{name}.mp4" for title, name in named.items()} if videos is not None else {}
+        waiting = [job for job in joined.share(jobs) if not parts.is_done(job)]
+
+        def stop() -> bool:
+            return interruptions.count > 0
+
+        if workers > 1 and waiting:
+            working = in_workers(waiting, setting, parts, files, workers, stop)
+        else:
+            working = in_this_process(waiting, evaluator, files, stop)
+        _follow(working, jobs, waiting, parts, joined)
+        joined.meet()
+        facts = {
+            "weights": str(weights),
+            "data": str(data),
+            "pairs": None if pairs is None else str(pairs),
+            "dtype": str(dtype).removeprefix("torch."),
+            "size": setting.size,
+            "every": every,
+            "smooth": smooth,
+        }
+        report = {**facts, **collect(jobs, parts), "absent": evaluator.judge.absent}
+        report["interrupted"] = interruptions.number if report["missing"] else None
+        joined.meet()
+        if joined.rank == 0:
+            _finish(report, jobs, parts, output_json, sheet)
     return report
 
 
-def read_portraits(paths: Sequence[Path], size: int) -> dict[str, Frame]:
-    """Pictures, and those of folders, by their file names: centre squares, uint8 (size, size, 3).
-
-    Raises:
-        InputError: there is no picture, one cannot be read, or two have the same name.
-    """
-    files = []
-    for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        found = [file for file in inside if file == path or file.suffix.lower() in IMAGE_SUFFIXES]
-        if not found:
-            raise InputError(f"{path}: no picture in it")
-        files += found
-    names = [file.name for file in files]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{name}: two portraits of this name; rename one")
-    return {file.name: square(read_image(file), size) for file in files}
-
-
-def _driven(
-    talker: Talker,
-    clip: Clip,
-    portraits: Mapping[str, Frame],
-    judge: Judge,
-    views: "_Views",
-    shown: list[str],
-    smooth: float,
-) -> dict[str, Any]:
-    with ExitStack() as stack:
-        shows = {name: stack.enter_context(views.of(clip, f"{name} by {clip.name}")) for name in shown}
-        wanted = {name: show for name, show in shows.items() if show is not None}
-        return evaluate_portraits(talker, clip, portraits, judge, wanted, smooth=smooth)
+def _begin(
+    setting: Setting, data: Path, pairs: Path | None, portraits: Sequence[Path], parts: Parts, workers: int
+) -> tuple[Evaluator, Setting, list[Job]]:
+    """What does the jobs, with what options, and the jobs."""
+    if workers < 1:
+        raise ConfigError(f"--workers {workers}: must be 1 or more")
+    if pairs is not None and portraits:
+        raise ConfigError("--portraits: a list of pairs names its sources itself")
+    first = Evaluator(replace(setting, device="cpu") if workers > 1 else setting, parts)
+    clips = find_clips(data)
+    size, every, smooth = first.judge.size, setting.every, setting.smooth
+    if size < SMALLEST_SIDE or every < 1 or setting.batch_size < 1 or not 0 <= smooth <= SMOOTHEST:
+        limits = f"size must be {SMALLEST_SIDE} or more, every and batch size 1 or more"
+        raise ConfigError(f"{limits}, smooth 0 to {SMOOTHEST:g} seconds")
+    setting = replace(setting, size=size)
+    if first.judge.absent:
+        logger.warning("figures left out, for want of a network: %s", ", ".join(first.judge.absent))
+    if pairs is not None:
+        return first, setting, crossings(read_pairs(pairs, data, clips), setting.fingerprint())
+    found = find_portraits(portraits)
+    for portrait in found:
+        portrait.read(size)
+    return first, setting, reconstructions(clips, found, setting.fingerprint())
 
 
-class _Views:
-    """The contact sheet and the videos, where they are asked for."""
+def _follow(
+    working: Generator[Job, None, None], jobs: Sequence[Job], waiting: Sequence[Job], parts: Parts, joined: Ranks
+) -> None:
+    """Sees the waiting jobs done, and tells what is wrong with them as it comes."""
+    done = len(joined.share(jobs)) - len(waiting)
+    hidden = None if joined.rank == 0 else True
+    with closing(working), tqdm(total=len(joined.share(jobs)), initial=done, desc="evaluating", disable=hidden) as bar:
+        for job in working:
+            outcome = parts.read(job)
+            for text in outcome.get("warnings", ()):
+                logger.warning("%s: %s", job.name, text)
+            bar.update()
 
-    def __init__(self, videos: Path | None, with_sheet: bool, size: int) -> None:
-        self._videos, self._with_sheet, self._size = videos, with_sheet, size
-        self.sheet = ContactSheet()
 
-    @contextmanager
-    def of(self, clip: Clip, title: str) -> Iterator[Show | None]:
-        """What takes each source, driving and result of a sequence; None where nobody looks."""
-        if self._videos is None and not self._with_sheet:
-            yield None
-            return
-        moments = Moments()
-        sources: list[Frame] = []
-        with ExitStack() as stack:
-            writer = None
-            if self._videos is not None:
-                path = self._videos / f"{title.replace('/', '_')}.mp4"
-                writer = stack.enter_context(comparison_video(path, clip, self._size))
-
-            def show(source: Frame, driving: Frame, result: Frame) -> None:
-                if writer is not None:
-                    writer.write(np.concatenate([source, driving, result], axis=1), moments.seen)
-                moments.add(driving, result)
-                sources[:] = [source]
-
-            yield show
-        self.sheet.add(title, sources[0], moments.chosen())
+def _finish(
+    report: dict[str, Any], jobs: Sequence[Job], parts: Parts, output_json: Path | None, sheet: Path | None
+) -> None:
+    """Write what is there; raises InputError where nothing is."""
+    if not report["clips"] and not report["cross"] and report["failed"]:
+        name, reason = next(iter(report["failed"].items()))
+        parts.remove()
+        raise InputError(f"none of {len(report['failed'])} could be evaluated; {name}: {reason}")
+    bands = [band for job in jobs for band in parts.bands(job)]
+    if sheet is not None and bands:
+        save_sheet(sheet, bands)
+    if output_json is not None:
+        _write(output_json, json.dumps(report, indent=2) + "\n")
+        _write(output_json.with_suffix(".md"), markdown(report))
+    if not report["failed"] and not report["missing"]:
+        parts.remove()
 
 
 def _check_outputs(output_json: Path | None, sheet: Path | None, videos: Path | None) -> None:

@@ -1,9 +1,11 @@
 """Figures averaged, and as Markdown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+Figures = dict[str, dict[str, float]]  # by subject and name
 
 OF_REAL = ("jitter_", "opening_")  # figures that the real clip has, too
 SUBJECTS = ("result", "repeat", "real")
@@ -15,32 +17,46 @@ NAMES = {
     "colour_spread": "colour spread",
     "lpips_alex": "LPIPS-alex",
     "lpips_vgg": "LPIPS-vgg",
+    "fid": "FID",
+    "fid_source": "FID against sources",
+}
+PREFIXES = {
+    "akd_": "AKD ",
+    "aed_": "AED ",
+    "identity_distance_": "identity distance ",
+    "identity_same_": "same identity ",
+    "identity_": "CSIM ",
+    "pose_": "head pose ",
+    "expression_": "expression ",
 }
 FORMATS = {"l1": ".4f", "psnr": ".2f", "colour": ".2f", "jitter": ".2f", "landmarks": ".2f"}
-FORMATS |= {"opening": ".3f", "following": ".2f"}
+FORMATS |= {"opening": ".3f", "following": ".2f", "akd": ".2f", "pose": ".2f", "expression": ".3f", "fid": ".2f"}
 
 SAME_IDENTITY = (
     "`{weights}` on `{data}` at {size} px: the first frame animated by the rest, absolute motion (repeating the first "
-    "frame in brackets). Colour: distances of the means, and of the standard deviations, in Lab. {every}"
+    "frame in brackets). Colour: distances of the means, and of the standard deviations, in Lab. FID against sources: "
+    "as the released code has it. {every}"
 )
 FACES = (
     "The faces of the same clips, against those of the real frames; in brackets those of the first frame, repeated. "
     "Landmarks: mean distance in pixels of a 256 px picture; of mouth and eyes after laying one face over the other "
-    "(shift, turn, scale), which leaves the expression. Identity: cosine and Euclidean distance of embeddings, and the "
-    "share of frames taken for the same person. Opening of mouth and eyes: standard deviation in distances of the "
+    "(shift, turn, scale), which leaves the expression. AKD: mean difference of their coordinates. CSIM, identity "
+    "distance, AED: cosine, Euclidean distance and its square, of embeddings; same identity: the share of frames taken "
+    "for the same person. Head pose: degrees. Opening of mouth and eyes: standard deviation in distances of the "
     "pupils, in brackets that of the real clip; following: its correlation with the real one, where that moves. "
     "Jitter: mean second difference of the landmarks in pixels, at 25 frames a second, in brackets that of the real "
     "clip."
 )
 CROSS = (
-    "Each portrait driven by each clip, relative motion; means over clips. Identity: against the portrait, in brackets "
-    "that of the driving person against it. Jitter: in brackets that of the driving clip."
+    "{cross}, relative motion; means over clips. Identity: against the portrait, in brackets that of the driving "
+    "person against it. Head pose and expression: against the driving clip. Jitter: in brackets that of the driving "
+    "clip. FID: against the driving clips' frames, in brackets that of the portraits themselves."
 )
 
 
-def mean_figures(items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def mean_figures(items: Sequence[Mapping[str, Any]]) -> Figures:
     """The mean of each figure of each subject over the items that have it."""
-    result: dict[str, dict[str, float]] = {}
+    result: Figures = {}
     for subject in SUBJECTS:
         held = [item[subject] for item in items if subject in item]
         names = dict.fromkeys(name for figures in held for name in figures)
@@ -48,36 +64,68 @@ def mean_figures(items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, floa
     return {subject: figures for subject, figures in result.items() if figures}
 
 
+def with_fid(means: Figures, fid: Figures) -> Figures:
+    """Means, and the FID of all pictures."""
+    subjects = dict.fromkeys([*means, *fid])
+    return {subject: {**means.get(subject, {}), **fid.get(subject, {})} for subject in subjects}
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """The report of `run` as Markdown tables."""
     every = report["every"]
-    how = "" if every == 1 else f"LPIPS and faces: three frames in a row out of every {3 * every}."
+    how = "" if every == 1 else f"LPIPS, FID and faces: three frames in a row out of every {3 * every}."
     how += f" The motion is smoothed with a time constant of {report['smooth']:g} s." if report["smooth"] else ""
-    rows = {**report["clips"], "mean": report["mean"]}
-    names = list(report["mean"]["result"])
-    pictures = [name for name in names if name in NAMES]
-    faces = [name for name in names if name not in NAMES]
-    parts = [
-        SAME_IDENTITY.format(**{**report, "every": how.strip()}).strip(),
-        _table("clip", rows, pictures, "repeat"),
-    ]
-    if faces:
-        parts += [FACES, _table("clip", rows, faces, "repeat")]
+    parts = list(_same_identity(report, how.strip())) if report["clips"] else []
     if report["cross"]:
         portraits = {name: mean_figures(list(pairs.values())) for name, pairs in report["cross"].items()}
         rows = {**portraits, "mean": report["cross_mean"]}
-        parts += [CROSS, _table("portrait", rows, list(report["cross_mean"].get("result", {})), "real")]
-    notes = [*_no_face(report), *(f"- `{name}` is absent: {why}" for name, why in report["absent"].items())]
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
+        cross = "Each portrait driven by each clip"
+        if report["pairs"] is not None:
+            cross = (
+                f"`{report['weights']}` on `{report['data']}` at {report['size']} px: the pairs of `{report['pairs']}`"
+            )
+        columns = list(report["cross_mean"].get("result", {}))
+        parts += [CROSS.format(cross=cross), _table("portrait", rows, columns, "real")]
+    notes = "\n".join(_notes(report))
+    return "\n\n".join([*parts, *([notes] if notes else [])]) + "\n"
+
+
+def _same_identity(report: Mapping[str, Any], how: str) -> Iterator[str]:
+    rows = {**report["clips"], "mean": report["mean"]}
+    names = list(report["mean"]["result"])
+    yield SAME_IDENTITY.format(**{**report, "every": how}).strip()
+    yield _table("clip", rows, [name for name in names if name in NAMES], "repeat")
+    if faces := [name for name in names if name not in NAMES]:
+        yield FACES
+        yield _table("clip", rows, faces, "repeat")
+
+
+def _notes(report: Mapping[str, Any]) -> Iterator[str]:
+    if report["missing"]:
+        yield f"- not done: {', '.join(report['missing'])}"
+    yield from (f"- failed: {name}: {reason}" for name, reason in report["failed"].items())
+    yield from (f"- {name}: {text}" for name, texts in report["warnings"].items() for text in texts)
+    yield from _no_face(report)
+    for name, count in report["fid"].items():
+        if count["pictures"] <= count["numbers"]:
+            few = f"{count['pictures']} pictures for {count['numbers']} numbers each"
+            yield f"- FID ({name}): {few}; so few make it too large, so compare it with that of as many only"
+    yield from (f"- `{name}` is absent: {why}" for name, why in report["absent"].items())
 
 
 def _table(first: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], beside: str) -> str:
-    lines = [f"| {' | '.join([first, *(NAMES.get(name, name) for name in columns)])} |"]
+    lines = [f"| {' | '.join([first, *(_label(name) for name in columns)])} |"]
     lines.append(f"| {' | '.join(['---'] * (1 + len(columns)))} |")
     for name, row in rows.items():
         cells = (_cell(row, column, "real" if column.startswith(OF_REAL) else beside) for column in columns)
         lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
+
+
+def _label(name: str) -> str:
+    """A figure's name as a heading."""
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+    return NAMES.get(name) or PREFIXES.get(prefix, "") + name.removeprefix(prefix)
 
 
 def _cell(row: Mapping[str, Any], name: str, beside: str) -> str:
@@ -88,7 +136,7 @@ def _cell(row: Mapping[str, Any], name: str, beside: str) -> str:
     return text if other is None else f"{text} ({other:{form}})"
 
 
-def _no_face(report: Mapping[str, Any]) -> Iterable[str]:
+def _no_face(report: Mapping[str, Any]) -> Iterator[str]:
     """A line for each extractor that missed faces, with how many of how many pictures."""
     pairs = [pair for pairs in report["cross"].values() for pair in pairs.values()]
     for what, items in (("the clips", list(report["clips"].values())), ("portraits driven by clips", pairs)):

@@ -1,14 +1,15 @@
 """What an eye judges: a contact sheet of all clips, and comparison videos."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cbtalk.atomic import atomic_path
+from cbtalk.evaluate.judge import Frame, Show
+from cbtalk.file_names import printable
 from cbtalk.media.clips import Clip, clip_rate
 from cbtalk.media.video_writer import VideoWriter
 
@@ -16,7 +17,7 @@ MOMENTS = 5  # columns beside the source
 CELL = 192  # pixels a side of a picture on the sheet
 CAPTION = 16  # pixels above a band
 
-Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # driving, result: (S, S, 3)
+Pair = tuple[Frame, Frame]  # driving, result
 
 
 class Moments:
@@ -27,7 +28,7 @@ class Moments:
         self._step = 1
         self.seen = 0
 
-    def add(self, driving: NDArray[np.uint8], result: NDArray[np.uint8]) -> None:
+    def add(self, driving: Frame, result: Frame) -> None:
         """The next frame (S, S, 3)."""
         if self.seen % self._step == 0:
             self._kept.append((driving.copy(), result.copy()))
@@ -42,40 +43,51 @@ class Moments:
         return [self._kept[int(place)] for place in np.linspace(0, len(self._kept) - 1, count).round()]
 
 
-class ContactSheet:
-    """A band for each sequence: the source on the left, driving pictures above, results below."""
+def band(caption: str, source: Frame, moments: list[Pair]) -> Image.Image:
+    """A sequence on the sheet: the source on the left, driving pictures above, results below."""
+    image = Image.new("RGB", ((1 + MOMENTS) * CELL, CAPTION + 2 * CELL), "white")
+    ImageDraw.Draw(image).text((2, 2), printable(caption), fill="black")
+    image.paste(_cell(source), (0, CAPTION))
+    for column, pair in enumerate(moments, start=1):
+        for row, picture in enumerate(pair):
+            image.paste(_cell(picture), (column * CELL, CAPTION + row * CELL))
+    return image
 
-    def __init__(self) -> None:
-        self._bands: list[Image.Image] = []
 
-    def add(self, caption: str, source: NDArray[np.uint8], moments: list[Pair]) -> None:
-        """Another band."""
-        band = Image.new("RGB", ((1 + MOMENTS) * CELL, CAPTION + 2 * CELL), "white")
-        ImageDraw.Draw(band).text((2, 2), caption, fill="black")
-        band.paste(_cell(source), (0, CAPTION))
-        for column, pair in enumerate(moments, start=1):
-            for row, picture in enumerate(pair):
-                band.paste(_cell(picture), (column * CELL, CAPTION + row * CELL))
-        self._bands.append(band)
-
-    def save(self, path: Path) -> None:
-        """Write the bands, one below the other, as a PNG file."""
-        sheet = Image.new("RGB", (self._bands[0].width, sum(band.height for band in self._bands)))
-        top = 0
-        for band in self._bands:
-            sheet.paste(band, (0, top))
-            top += band.height
-        with atomic_path(path) as temporary:
-            sheet.save(temporary, format="PNG")
+def save_sheet(path: Path, bands: Sequence[Path]) -> None:
+    """Write bands (PNG files), one below the other, as a PNG file."""
+    sheet = Image.new("RGB", ((1 + MOMENTS) * CELL, len(bands) * (CAPTION + 2 * CELL)))
+    for number, file in enumerate(bands):
+        with Image.open(file) as image:
+            sheet.paste(image, (0, number * image.height))
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 @contextmanager
-def comparison_video(path: Path, clip: Clip, size: int) -> Iterator[VideoWriter]:
-    """A video to write pictures of (size, 3 size) to, as fast as the clip on the average."""
+def viewed(clip: Clip, size: int, caption: str, video: Path | None, bands: list[Image.Image]) -> Iterator[Show]:
+    """What takes each source, driving and result of a sequence; at its end, its band is among the `bands`.
+
+    Args:
+        video: source, driving and result side by side, to write as fast as the clip on the average.
+    """
+    moments = Moments()
+    sources: list[Frame] = []
     rate = clip_rate(clip)
-    with VideoWriter(path, width=3 * size, height=size, rate=rate, time_base=1 / rate) as writer:
-        yield writer
+    with ExitStack() as stack:
+        writer = None
+        if video is not None:
+            writer = stack.enter_context(VideoWriter(video, width=3 * size, height=size, rate=rate, time_base=1 / rate))
+
+        def show(source: Frame, driving: Frame, result: Frame) -> None:
+            if writer is not None:
+                writer.write(np.concatenate([source, driving, result], axis=1), moments.seen)
+            moments.add(driving, result)
+            sources[:] = [source]
+
+        yield show
+    bands.append(band(caption, sources[0], moments.chosen()))
 
 
-def _cell(picture: NDArray[np.uint8]) -> Image.Image:
+def _cell(picture: Frame) -> Image.Image:
     return Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.BICUBIC)

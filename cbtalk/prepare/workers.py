@@ -10,7 +10,7 @@ import torch
 
 from cbtalk.prepare.messages import Aborted, Done, Failed, Message, Progress
 from cbtalk.prepare.work import Job, work
-from cbtalk.worker_process import as_worker, death_in_words, end_workers, start_worker
+from cbtalk.worker_process import Worker, WorkerDied, as_worker
 
 _SECONDS_OF_PROGRESS = 0.5  # between two messages of progress
 
@@ -26,12 +26,12 @@ def run_jobs(jobs: Iterable[Job], workers: int) -> Generator[tuple[Job, Message]
     try:
         while waiting or active:
             while waiting and len(active) < workers:
-                worker = _Worker(threads)
+                worker = _Worker(_serve, threads)
                 active[worker.pipe] = worker
                 worker.give(waiting.popleft())
             for pipe in connection.wait(list(active)):
                 worker = active[pipe]  # type: ignore[index]
-                message = worker.receive()
+                message = worker.message()
                 yield worker.job, message
                 if isinstance(message, Done | Failed | Aborted):
                     if waiting and worker.is_alive():
@@ -44,40 +44,23 @@ def run_jobs(jobs: Iterable[Job], workers: int) -> Generator[tuple[Job, Message]
             worker.end()
 
 
-class _Worker:
-    """A process and the pipe to it."""
+class _Worker(Worker):
+    """A worker and the job that it is at."""
 
     job: Job
-
-    def __init__(self, threads: int) -> None:
-        self.pipe, other = connection.Pipe()
-        self._process = start_worker(_serve, other, threads)
-        other.close()
 
     def give(self, job: Job) -> None:
         """Let it do a job."""
         self.job = job
-        with contextlib.suppress(OSError):  # it is dead, which `receive` will tell
-            self.pipe.send(job)
+        self.send(job)
 
-    def receive(self) -> Message:
+    def message(self) -> Message:
         """Its next message, or one that says that it is dead."""
         try:
-            message: Message = self.pipe.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            death = death_in_words(self._process.exitcode)
+            message: Message = self.receive()
+        except WorkerDied as death:
             return Failed(f"{self.job.source.path}: its worker process died ({death}); try it again alone")
         return message
-
-    def is_alive(self) -> bool:
-        """Whether it can take another job."""
-        return self._process.is_alive()
-
-    def end(self) -> None:
-        """End it; a job that it is at is wound up."""
-        self.pipe.close()
-        end_workers([self._process])
 
 
 def _serve(pipe: connection.Connection, threads: int) -> None:

@@ -36,9 +36,30 @@ class Brightness:
         return np.array([level, 100.0]) if level else None
 
 
+class Angles:
+    """A head that turns by a degree a level, past 180 too, and tilts nowhere."""
+
+    name = "brightness"
+
+    def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+        level = float(frame.mean())
+        return np.array([(level + 90) % 360 - 180, 0.0, 0.0]) if level else None
+
+
+class Opening:
+    """A mouth that is open by the level."""
+
+    name = "brightness"
+
+    def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+        level = float(frame.mean())
+        return np.array([level / 100]) if level else None
+
+
 @pytest.fixture
 def extractors() -> Extractors:
-    return Extractors([Brightness()], [Brightness()], {"eyes_of_an_eagle": "there is no eagle"})
+    absent = {"eyes_of_an_eagle": "there is no eagle"}
+    return Extractors([Brightness()], [Brightness()], absent, [Angles()], [Opening()])
 
 
 @pytest.fixture

@@ -16,7 +16,17 @@ from cbtalk.evaluate.extractors.dlib_faces import DlibIdentity, DlibLandmarks
 from cbtalk.evaluate.extractors.face_mesh import FaceMesh
 from cbtalk.media.images import read_image
 
-NAMES = ["mediapipe_mesh", "dlib_5", "dlib_68", "dlib_resnet"]
+NAMES = [
+    "mediapipe_mesh",
+    "dlib_5",
+    "dlib_68",
+    "landmarks",
+    "dlib_resnet",
+    "arcface",
+    "openface",
+    "head_pose",
+    "expression",
+]
 BLACK = np.zeros((256, 256, 3), dtype=np.uint8)
 
 

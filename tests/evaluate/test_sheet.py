@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cbtalk.evaluate.sheet import CELL, MOMENTS, ContactSheet, Moments, comparison_video
+from cbtalk.evaluate.sheet import CELL, MOMENTS, Moments, band, save_sheet, viewed
 from cbtalk.media.clips import find_clips
 from cbtalk.media.video_reader import open_video
 from tests.media.synthetic import numbered, write_clip
@@ -26,26 +26,27 @@ def test_moments_are_spread_over_the_sequence(length: int) -> None:
 
 
 def test_sheet_shows_source_driving_and_result(tmp_path: Path) -> None:
-    sheet = ContactSheet()
-    for band in range(2):
-        moments = [(np.full((8, 8, 3), 60 + band, np.uint8), np.full((8, 8, 3), 90, np.uint8))] * 2
-        sheet.add(f"band {band}", np.full((8, 8, 3), 30, np.uint8), moments)
-    sheet.save(tmp_path / "sheet.png")
+    files = [tmp_path / f"{number}.png" for number in range(2)]
+    for number, file in enumerate(files):
+        moments = [(np.full((8, 8, 3), 60 + number, np.uint8), np.full((8, 8, 3), 90, np.uint8))] * 2
+        band(f"band {number} \udcff", np.full((8, 8, 3), 30, np.uint8), moments).save(file)
+    save_sheet(tmp_path / "sheet.png", files)
     with Image.open(tmp_path / "sheet.png") as image:
         picture = np.array(image)
     height = picture.shape[0] // 2
     assert picture.shape[1] == (1 + MOMENTS) * CELL
-    for band in range(2):
-        top = height * (band + 1) - 2 * CELL  # below the caption
+    for number in range(2):
+        top = height * (number + 1) - 2 * CELL  # below the caption
         assert picture[top + 5, 5, 0] == 30
-        assert picture[top + 5, CELL + 5, 0] == 60 + band and picture[top + CELL + 5, 2 * CELL + 5, 0] == 90
-    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+        assert picture[top + 5, CELL + 5, 0] == 60 + number and picture[top + CELL + 5, 2 * CELL + 5, 0] == 90
 
 
 def test_comparison_videos_are_as_fast_as_the_clip(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", [numbered(number) for number in range(6)], rate=12)
-    with comparison_video(tmp_path / "out.mp4", find_clips(tmp_path)[0], 64) as writer:
+    bands: list[Image.Image] = []
+    with viewed(find_clips(tmp_path)[0], 64, "clip", tmp_path / "out.mp4", bands) as show:
         for number in range(6):
-            writer.write(np.full((64, 3 * 64, 3), 9, np.uint8), number)
+            show(*(np.full((64, 64, 3), level, np.uint8) for level in (9, number, number)))
+    assert len(bands) == 1
     with open_video(tmp_path / "out.mp4") as reader:
         assert reader.info.average_rate == 12

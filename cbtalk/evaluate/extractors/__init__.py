@@ -8,9 +8,17 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cbtalk.evaluate.extractors.by_file import (
+    FaceFinder,
+    NetworkExpression,
+    NetworkIdentity,
+    NetworkLandmarks,
+    NetworkPose,
+)
 from cbtalk.evaluate.extractors.dlib_faces import DlibIdentity, DlibLandmarks
-from cbtalk.evaluate.extractors.face_mesh import FaceMesh
+from cbtalk.evaluate.extractors.face_mesh import FaceMesh, MeshExpression, MeshPose
 from cbtalk.evaluate.model_files import find_file
+from cbtalk.evaluate.networks import Network, find_network
 
 T = TypeVar("T")
 
@@ -47,22 +55,41 @@ class IdentityExtractor(Protocol):
 
     @property
     def same_person(self) -> float:
-        """Euclidean distance below which two embeddings are taken for one person's."""
+        """Euclidean distance below which two embeddings are taken for one person's; 0 where nobody says."""
 
     def identity(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
         """Picture (H, W, 3) RGB -> embedding (D,); None where no face is found."""
 
 
+class VectorExtractor(Protocol):
+    """Reads numbers off a face: the head's angles, or its expression."""
+
+    @property
+    def name(self) -> str:
+        """What its figures are called after."""
+
+    def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
+        """Picture (H, W, 3) RGB -> (D,); None where no face is found."""
+
+
 @dataclass(frozen=True)
 class Extractors:
-    """Those that can run, and why others cannot."""
+    """Those that can run, and why others cannot. pose: vectors are angles in degrees."""
 
     landmarks: Sequence[LandmarkExtractor] = ()
     identity: Sequence[IdentityExtractor] = ()
     absent: dict[str, str] = field(default_factory=dict)  # name -> reason
+    pose: Sequence[VectorExtractor] = ()
+    expression: Sequence[VectorExtractor] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Each name once."""
+        kinds = (self.landmarks, self.identity, self.pose, self.expression)
+        return list(dict.fromkeys(extractor.name for kind in kinds for extractor in kind))
 
 
-def find_extractors(models: Path | None) -> Extractors:
+def find_extractors(models: Path | None, device: str = "cpu") -> Extractors:
     """The extractors whose package is installed and whose files are in the folder `models`.
 
     Raises:
@@ -70,24 +97,40 @@ def find_extractors(models: Path | None) -> Extractors:
     """
     absent: dict[str, str] = {}
 
-    def found(name: str, build: Callable[..., T], *files: str) -> list[T]:
+    def found(name: str, build: Callable[[], T]) -> list[T]:
         try:
-            return [build(*(find_file(models, file) for file in files))]
+            return [build()]
         except FileNotFoundError as reason:
             absent[name] = str(reason)
         except ImportError as reason:
             absent[name] = f"the package {reason.name} is not installed: pip install 'cbtalk[evaluate]'"
         return []
 
-    def dlib_5(predictor: Path) -> DlibLandmarks:
-        return DlibLandmarks(predictor, points=5)
+    def file(pattern: str) -> Path:
+        return find_file(models, pattern)
 
-    def dlib_68(predictor: Path) -> DlibLandmarks:
-        return DlibLandmarks(predictor, points=68)
+    def network(role: str) -> Network:
+        return find_network(models, role, device)
 
+    face = FaceFinder()
+    mesh = found("mediapipe_mesh", lambda: FaceMesh(file(MESH_FILE)))
     landmarks: list[LandmarkExtractor] = [
-        *found("mediapipe_mesh", FaceMesh, MESH_FILE),
-        *found("dlib_5", dlib_5, FIVE_POINTS_FILE),
-        *found("dlib_68", dlib_68, SIXTY_EIGHT_POINTS_FILE),
+        *mesh,
+        *found("dlib_5", lambda: DlibLandmarks(file(FIVE_POINTS_FILE), points=5)),
+        *found("dlib_68", lambda: DlibLandmarks(file(SIXTY_EIGHT_POINTS_FILE), points=68)),
+        *found("landmarks", lambda: NetworkLandmarks(network("landmarks"), face)),
     ]
-    return Extractors(landmarks, found("dlib_resnet", DlibIdentity, RESNET_FILE, FIVE_POINTS_FILE), absent)
+    identity: list[IdentityExtractor] = [
+        *found("dlib_resnet", lambda: DlibIdentity(file(RESNET_FILE), file(FIVE_POINTS_FILE))),
+        *found("arcface", lambda: NetworkIdentity("arcface", network("arcface"), face)),
+        *found("openface", lambda: NetworkIdentity("openface", network("openface"), face)),
+    ]
+    pose: list[VectorExtractor] = [
+        *map(MeshPose, mesh),
+        *found("head_pose", lambda: NetworkPose(network("head_pose"), face)),
+    ]
+    expression: list[VectorExtractor] = [
+        *map(MeshExpression, mesh),
+        *found("expression", lambda: NetworkExpression(network("expression"), face)),
+    ]
+    return Extractors(landmarks, identity, absent, pose, expression)

@@ -1,12 +1,16 @@
 """Landmarks and identity by dlib (the package `dlib-bin`): frontal faces, found by histograms of gradients."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbtalk.errors import WeightsError
+
+REGIONS_OF_68 = MappingProxyType({"eyes": slice(36, 48), "mouth": slice(48, 68)})  # of the 68 points of iBUG 300-W
 
 
 class DlibLandmarks:
@@ -20,7 +24,7 @@ class DlibLandmarks:
         import dlib
 
         self.name = f"dlib_{points}"
-        self.regions = {"eyes": slice(36, 48), "mouth": slice(48, 68)} if points == 68 else {}
+        self.regions: Mapping[str, slice] = REGIONS_OF_68 if points == 68 else {}
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = _opened(dlib.shape_predictor, predictor)
 

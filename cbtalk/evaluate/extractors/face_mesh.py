@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.evaluate.extractors.attention_mesh import INPUT_SIZE, AttentionMesh
+from cbtalk.evaluate.extractors.euler import euler
 
 FACE_POINTS = 468  # of the mesh; the refined ones follow: 80 of the lips, 2 x 71 of the eyes, 2 x 5 of the irises
 LIPS = (503, 493)  # the middle of their inner edges, upper and lower
 UPPER_LIDS, LOWER_LIDS, PUPILS = (560, 631), (552, 623), (690, 695)  # image left and right
 EYE_CORNERS = (33, 263)  # outer ones, image left and right
+FOREHEAD, NOSE_BASE = 10, 2  # in the middle of the face; no expression moves them much
 MARGIN = 1.5  # side of the square that the network sees, in longer sides of the face: MediaPipe's
 
 
@@ -40,14 +42,25 @@ class FaceMesh:
 
     def __init__(self, model: Path) -> None:
         self._mesh = AttentionMesh(model)
+        self._last: tuple[NDArray[np.uint8], NDArray[np.float32] | None] | None = None
 
     def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """Picture (H, W, 3) RGB -> (700, 2) in pixels; None where the network sees no face."""
+        points = self.points(frame)
+        return None if points is None else points[:, :2]
+
+    def points(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """As `landmarks`, with the depth of the first 468 as third coordinate; the last picture's are kept."""
+        last = self._last
+        if last is not None and last[0] is frame:
+            return last[1]
         height, width = frame.shape[:2]
         picture = Image.fromarray(frame)
         points, _ = self._seen(picture, np.array([width / 2, height / 2]), max(height, width), 0.0)
-        points, face_logit = self._seen(picture, *_square(points[:FACE_POINTS]))
-        return points if face_logit > 0 else None
+        points, face_logit = self._seen(picture, *_square(points[:FACE_POINTS, :2]))
+        found = points if face_logit > 0 else None
+        self._last = frame, found
+        return found
 
     def openings(self, points: NDArray[np.floating]) -> dict[str, float]:
         """As `LandmarkExtractor.openings`."""
@@ -57,15 +70,52 @@ class FaceMesh:
     def _seen(
         self, picture: Image.Image, centre: NDArray[np.floating], side: float, angle: float
     ) -> tuple[NDArray[np.float32], float]:
-        """Points (700, 2) in the picture's pixels, and the face logit, of a square turned by `angle`."""
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (side / INPUT_SIZE)
+        """Points (700, 3) in the picture's pixels, and the face logit, of a square turned by `angle`."""
+        scale = side / INPUT_SIZE
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
         corner = centre - turn @ (INPUT_SIZE / 2, INPUT_SIZE / 2)
         matrix = np.column_stack([turn, corner])  # (2, 3): pixels of the square to those of the picture
         square = picture.transform(
             (INPUT_SIZE, INPUT_SIZE), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BILINEAR
         )
         points, face_logit = self._mesh(np.asarray(square, dtype=np.float32) / np.float32(255))
-        return (points @ turn.T + corner).astype(np.float32), face_logit
+        flat = points[:, :2] @ turn.T + corner
+        return np.column_stack([flat, points[:, 2] * scale]).astype(np.float32), face_logit
+
+
+class MeshPose:
+    """The head's angles by the mesh: its horizontal along the outer eye corners, its vertical along the forehead."""
+
+    name = FaceMesh.name
+
+    def __init__(self, mesh: FaceMesh) -> None:
+        self._mesh = mesh
+
+    def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
+        """Picture (H, W, 3) RGB -> (3,) pitch, yaw and roll in degrees; None where the network sees no face."""
+        points = self._mesh.points(frame)
+        if points is None:
+            return None
+        across = points[EYE_CORNERS[1]] - points[EYE_CORNERS[0]]
+        across = across / np.linalg.norm(across)
+        down = points[NOSE_BASE] - points[FOREHEAD]
+        down = down - (down @ across) * across
+        down = down / np.linalg.norm(down)
+        return euler(np.column_stack([across, down, np.cross(across, down)]))
+
+
+class MeshExpression:
+    """How far mouth and eyes are open, in distances of the pupils, by the mesh."""
+
+    name = FaceMesh.name
+
+    def __init__(self, mesh: FaceMesh) -> None:
+        self._mesh = mesh
+
+    def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
+        """Picture (H, W, 3) RGB -> (2,) mouth and eyes; None where the network sees no face."""
+        points = self._mesh.landmarks(frame)
+        return None if points is None else openings(lambda number: points[number])
 
 
 def _square(points: NDArray[np.floating]) -> tuple[NDArray[np.floating], float, float]:
