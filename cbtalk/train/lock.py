@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cbtalk.atomic import left_over
 from cbtalk.errors import ConfigError, OutputError
 
 NAME = ".train.lock"
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a folder, which is made, to this process until the block or the process ends.
+
+    What killed runs left half written in it is removed.
 
     Raises ConfigError where another process has it, OutputError where it cannot be made.
     """
@@ -40,4 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
             logger.warning("%s: no lock against a second run here: %s", folder, error.strerror)
         file.truncate(0)
         print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=file, flush=True)
+        for inside in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+            for stray, _ in left_over(inside):
+                stray.unlink(missing_ok=True)
         yield

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,17 +121,37 @@ def joined() -> Iterator[Processes]:
         return
     rank, count, local_rank, local_count = (int(os.environ[name]) for name in ENVIRONMENT[:4])
     store, _, _ = next(rendezvous("env://"))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=SILENCE, store=PrefixStore("group", store), rank=rank, world_size=count)
     if rank:
         logging.getLogger("cbtalk").setLevel(logging.ERROR)
     try:
+        _connect(rank, count)
         yield Processes(rank, count, local_rank, local_count, store)
     except BaseException as failure:  # the group is left to the end of the process: closing it could wait for the dead
         if _first_to_fail(store):
             raise
         raise AlreadyTold(failure) from failure
     dist.destroy_process_group()
+
+
+def _connect(rank: int, count: int) -> None:
+    """Makes the group, in a thread: one that waits for a process that is gone does not hear signals."""
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, _, _ = next(rendezvous("env://"))  # of its own: while it waits for a key, nobody else can use it
+    failures: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            group = PrefixStore("group", store)
+            dist.init_process_group(backend, timeout=SILENCE, store=group, rank=rank, world_size=count)
+        except RuntimeError as error:
+            failures.append(error)
+
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    while connecting.is_alive():
+        connecting.join(POLL_SECONDS)
+    if failures:
+        raise LostProcess(f"the processes of this run cannot reach each other: {failures[0]}") from failures[0]
 
 
 def _launched() -> bool:

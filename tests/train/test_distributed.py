@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.launch import Group
 from cbtalk.cli import main
 from cbtalk.train import run
 from cbtalk.train.batch_norm import synchronise
@@ -24,7 +25,6 @@ from cbtalk.train.processes import joined
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
 from tests.train.conftest import MakeConfig
-from tests.train.launch import Group
 
 SMALL = {  # twenty steps in float64 take seconds
     "keypoints": len(POINTS),
@@ -169,7 +169,7 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(
     config = make_config(run=options)
     group = Group(2, train, config)
     wait_for(lambda: saved(tmp_path / "run"), group)
-    group.kill(killed, signal.SIGKILL)
+    group.kill(signal.SIGKILL, killed)
     begun = time.monotonic()
     codes = group.codes(60)
     assert time.monotonic() - begun < 30
@@ -185,7 +185,7 @@ def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(
                 path.unlink()
         group = Group(count, train, config, "--max-steps", str(last + 1))
         assert group.codes() == [0] * count
-        assert group.said(0).count("resuming from") == 1 and group.said(0).count("weights after") == 1
+        assert group.said().count("resuming from") == 1 and group.said().count("weights after") == 1
         assert all(group.said(rank) == "" for rank in range(1, count))
         totals.append(rows(tmp_path / "run")[-1]["total"])
     assert totals == pytest.approx([totals[0]] * 3, rel=1e-3)
@@ -200,7 +200,7 @@ def wait_for(happened: Any, group: Group) -> None:
 def test_a_signal_to_one_process_ends_all_after_one_step(make_config: MakeConfig, tmp_path: Path) -> None:
     group = Group(2, train, make_config())
     wait_for(lambda: (tmp_path / "run" / "log.csv").exists(), group)
-    group.kill(1, signal.SIGTERM)
+    group.kill(signal.SIGTERM, 1)
     assert group.codes() == [128 + signal.SIGTERM, 0]  # torchrun would end the first if the other failed ahead of it
     (line,) = errors(group)
     (step,) = saved(tmp_path / "run")
@@ -228,10 +228,10 @@ def test_a_second_run_in_the_same_folder_is_refused(make_config: MakeConfig, tmp
     assert second.codes() == [2]
     (line,) = errors(second)
     assert f"another run is at work here (process {first.processes[0].pid} on" in line
-    first.kill(0, signal.SIGKILL)
+    first.kill(signal.SIGKILL)
     assert first.codes() == [-signal.SIGKILL]
     third = Group(1, train, config, "--max-steps", "1")  # while those that read frames for the first may still live
-    assert third.codes() == [0], third.said(0)
+    assert third.codes() == [0], third.said()
 
 
 def test_torchrun_trains_one_model_and_ends_when_one_process_dies(make_config: MakeConfig, tmp_path: Path) -> None:

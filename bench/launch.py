@@ -13,7 +13,7 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not say that it exports it
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["cbtalk.train.training", "cbtalk.cli.main", "tests.train.launch"])
+_context.set_forkserver_preload(["cbtalk.train.training", "cbtalk.cli.main", "torch.utils.tensorboard", __name__])
 
 
 class Group:
@@ -23,12 +23,12 @@ class Group:
     """
 
     def __init__(self, count: int, target: Callable[..., object], *arguments: Any) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="group-"))
-        self.store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(minutes=1), wait_for_workers=False)
-        places = [_environment(rank, count, self.store.port) for rank in range(count)]
+        self._folder = tempfile.TemporaryDirectory(prefix="group-")
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(minutes=1), wait_for_workers=False)
+        self._said = [Path(self._folder.name) / str(rank) for rank in range(count)]
         self.processes = [
-            _context.Process(target=_run, args=(place, self.folder / str(rank), target, arguments))
-            for rank, place in enumerate(places)
+            _context.Process(target=_run, args=(_environment(rank, count, self._store.port), said, target, arguments))
+            for rank, said in enumerate(self._said)
         ]
         for process in self.processes:
             process.start()
@@ -42,15 +42,15 @@ class Group:
             process.kill()
         return codes
 
-    def said(self, rank: int) -> str:
+    def said(self, rank: int = 0) -> str:
         """What a process has written to its standard output and error so far."""
-        return (self.folder / str(rank)).read_text()
+        return self._said[rank].read_text() if self._said[rank].exists() else ""
 
-    def kill(self, rank: int, number: int) -> None:
-        """Sends a signal to a process."""
+    def kill(self, number: int, rank: int = 0) -> None:
+        """Sends a signal to a process that may have ended."""
         pid = self.processes[rank].pid
-        assert pid is not None
-        os.kill(pid, number)
+        if self.processes[rank].is_alive() and pid is not None:
+            os.kill(pid, number)
 
 
 def _environment(rank: int, count: int, port: int) -> dict[str, str]:
