@@ -176,7 +176,7 @@ def _finish(
     bands = [band for job in jobs for band in parts.bands(job)]
     if sheet is not None and bands:
         save_sheet(sheet, bands)
-    if output_json is not None:
+    if output_json is not None and (report["clips"] or report["cross"]):
         _write(output_json, json.dumps(report, indent=2) + "\n")
         _write(output_json.with_suffix(".md"), markdown(report))
     if not report["failed"] and not report["missing"]:
