@@ -22,7 +22,7 @@ from cbtalk.evaluate.pairs import read_pairs
 from cbtalk.evaluate.parts import Parts, open_parts
 from cbtalk.evaluate.report import markdown
 from cbtalk.evaluate.sheet import save_sheet
-from cbtalk.evaluate.working import Ranks, in_this_process, in_workers, ranks
+from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import find_clips
 from cbtalk.model.smooth import SMOOTHEST
@@ -95,7 +95,8 @@ def run(
         if joined.count > 1 and (output_json is None or workers > 1):
             raise ConfigError("under torchrun, name an --output; its processes are the workers")
         setting = replace(setting, device=joined.device(device))
-        evaluator, setting, jobs = _begin(setting, data, pairs, portraits, parts, workers)
+        evaluator, jobs = _begin(setting, data, pairs, portraits, parts, workers)
+        setting = replace(setting, size=evaluator.judge.size)
         named = file_names([title for job in jobs for title in sorted(job.shown)])
         files = {title: videos / f"{name}.mp4" for title, name in named.items()} if videos is not None else {}
         waiting = [job for job in joined.share(jobs) if not parts.is_done(job)]
@@ -103,22 +104,10 @@ def run(
         def stop() -> bool:
             return interruptions.count > 0
 
-        if workers > 1 and waiting:
-            working = in_workers(waiting, setting, parts, files, workers, stop)
-        else:
-            working = in_this_process(waiting, evaluator, files, stop)
-        _follow(working, jobs, waiting, parts, joined)
+        _follow(work(waiting, evaluator, setting, parts, files, workers, stop), jobs, waiting, parts, joined)
         joined.meet()
-        facts = {
-            "weights": str(weights),
-            "data": str(data),
-            "pairs": None if pairs is None else str(pairs),
-            "dtype": str(dtype).removeprefix("torch."),
-            "size": setting.size,
-            "every": every,
-            "smooth": smooth,
-        }
-        report = {**facts, **collect(jobs, parts), "absent": evaluator.judge.absent}
+        names = {"data": str(data), "pairs": None if pairs is None else str(pairs)}
+        report = {**setting.facts(), **names, **collect(jobs, parts), "absent": evaluator.judge.absent}
         report["interrupted"] = interruptions.number if report["missing"] else None
         joined.meet()
         if joined.rank == 0:
@@ -128,8 +117,8 @@ def run(
 
 def _begin(
     setting: Setting, data: Path, pairs: Path | None, portraits: Sequence[Path], parts: Parts, workers: int
-) -> tuple[Evaluator, Setting, list[Job]]:
-    """What does the jobs, with what options, and the jobs."""
+) -> tuple[Evaluator, list[Job]]:
+    """What does the jobs here, and the jobs."""
     if workers < 1:
         raise ConfigError(f"--workers {workers}: must be 1 or more")
     if pairs is not None and portraits:
@@ -141,14 +130,14 @@ def _begin(
         limits = f"size must be {SMALLEST_SIDE} or more, every and batch size 1 or more"
         raise ConfigError(f"{limits}, smooth 0 to {SMOOTHEST:g} seconds")
     setting = replace(setting, size=size)
-    if first.judge.absent:
+    if first.judge.absent and rank() == 0:
         logger.warning("figures left out, for want of a network: %s", ", ".join(first.judge.absent))
     if pairs is not None:
-        return first, setting, crossings(read_pairs(pairs, data, clips), setting.fingerprint())
+        return first, crossings(read_pairs(pairs, data, clips), setting.fingerprint())
     found = find_portraits(portraits)
     for portrait in found:
         portrait.read(size)
-    return first, setting, reconstructions(clips, found, setting.fingerprint())
+    return first, reconstructions(clips, found, setting.fingerprint())
 
 
 def _follow(
