@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cbtalk.atomic import atomic_path
+from cbtalk.atomic import atomic_path, left_over
 from cbtalk.errors import ConfigError, InputError, OutputError
 from cbtalk.evaluate.collect import collect
 from cbtalk.evaluate.evaluator import Evaluator, Setting
@@ -112,6 +112,7 @@ def run(
         joined.meet()
         if joined.rank == 0:
             _finish(report, jobs, parts, output_json, sheet)
+            _sweep(videos, files.values())
     return report
 
 
@@ -170,6 +171,14 @@ def _finish(
         _write(output_json.with_suffix(".md"), markdown(report))
     if not report["failed"] and not report["missing"]:
         parts.remove()
+
+
+def _sweep(folder: Path | None, files: Iterable[Path]) -> None:
+    """Remove what killed processes left of the videos."""
+    names = {file.name for file in files}
+    for path, name in left_over(folder) if folder is not None else ():
+        if name in names:
+            path.unlink(missing_ok=True)
 
 
 def _check_outputs(output_json: Path | None, sheet: Path | None, videos: Path | None) -> None:

@@ -263,8 +263,12 @@ def test_no_two_names_share_an_output(
 ) -> None:
     make_clip("a/b", [50, 60])
     make_clip("a_b", [70, 80])
+    (tmp_path / "videos").mkdir()
+    for name in ("c_b.mp4", "another.mp4"):  # as killed processes leave them
+        (tmp_path / "videos" / f".{name}.0123abcd.cbtalk-part").touch()
     protocol.run(weights, make_clip("c/b", [70, 80]), videos=tmp_path / "videos", extractors=extractors)
-    assert len(list((tmp_path / "videos").iterdir())) == 3
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == 3
+    assert [path.name for path in (tmp_path / "videos").glob(".*")] == [".another.mp4.0123abcd.cbtalk-part"]
     titles = ["a/b", "a_b", "A_B", "c/b", "d"]
     names = file_names(titles)
     assert len({name.casefold() for name in names.values()}) == len(titles) and not any(
