@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,7 +19,7 @@ from cbtalk.errors import CbtalkError, SystemFailure
 from cbtalk.evaluate.cross_identity import evaluate_portraits
 from cbtalk.evaluate.extractors import Extractors
 from cbtalk.evaluate.jobs import Job
-from cbtalk.evaluate.judge import Show, make_judge
+from cbtalk.evaluate.judge import Show, Vectors, make_judge
 from cbtalk.evaluate.parts import Parts
 from cbtalk.evaluate.same_identity import evaluate_clip
 from cbtalk.evaluate.sheet import viewed
@@ -44,6 +45,12 @@ class Setting:
     dtype: torch.dtype = torch.float32
     with_sheet: bool = False
     videos: Path | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What the report says of them."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        options = {"size": self.size, "every": self.every, "smooth": self.smooth}
+        return {"weights": str(self.weights), "dtype": dtype, **options}
 
     def fingerprint(self) -> str:
         """Text that changes when the figures of a clip may."""
@@ -85,24 +92,7 @@ class Evaluator:
         bands: list[Image.Image] = []
         try:
             with _warnings() as warnings, ExitStack() as stack:
-                shows = self._shows(job, videos, bands, stack)
-                if job.pairs:
-                    portraits = {pair.source.name: pair.source.read(self.judge.size) for pair in job.pairs}
-                    by_source = {pair.source.name: shows[pair.title] for pair in job.pairs if pair.title in shows}
-                    figures, vectors = evaluate_portraits(
-                        self.talker,
-                        job.clip,
-                        portraits,
-                        self.judge,
-                        by_source,
-                        smooth=self._setting.smooth,
-                        anchor=job.pairs[0].anchor,
-                    )
-                else:
-                    show = shows.get(job.clip.name)
-                    figures, vectors = evaluate_clip(
-                        self.talker, job.clip, self.judge, show, smooth=self._setting.smooth
-                    )
+                figures, vectors = self._measured(job, self._shows(job, videos, bands, stack))
             self._parts.write(job, figures, vectors, bands, warnings)
         except SystemFailure:
             raise
@@ -113,6 +103,15 @@ class Evaluator:
         except Exception as error:
             traceback.print_exc()
             self._parts.fail(job, f"internal: {type(error).__name__}: {error}")
+
+    def _measured(self, job: Job, shows: dict[str, Show]) -> tuple[dict[str, Any], Vectors]:
+        smooth = self._setting.smooth
+        if not job.pairs:
+            return evaluate_clip(self.talker, job.clip, self.judge, shows.get(job.clip.name), smooth=smooth)
+        portraits = {pair.source.name: pair.source.read(self.judge.size) for pair in job.pairs}
+        by_source = {pair.source.name: shows[pair.title] for pair in job.pairs if pair.title in shows}
+        anchor = job.pairs[0].anchor
+        return evaluate_portraits(self.talker, job.clip, portraits, self.judge, by_source, smooth=smooth, anchor=anchor)
 
     def _shows(self, job: Job, videos: dict[str, Path], bands: list[Image.Image], stack: ExitStack) -> dict[str, Show]:
         """Callbacks that take the pictures of what is shown, by its title."""

@@ -16,6 +16,7 @@ from cbtalk.errors import InputError
 from cbtalk.evaluate.extractors import Extractors, find_extractors
 from cbtalk.evaluate.lpips import Distance, find_distance
 from cbtalk.evaluate.metrics import colour_shift, colour_spread, l1, psnr, ssim
+from cbtalk.evaluate.model_files import absence
 from cbtalk.evaluate.networks import Network, find_network
 from cbtalk.media.clips import Clip, clip_frames
 from cbtalk.model.pictures import to_pictures
@@ -69,11 +70,11 @@ def make_judge(
         try:
             lpips[f"lpips_{network}"] = find_distance(models, network, device)
         except (FileNotFoundError, ImportError) as reason:
-            absent[f"lpips_{network}"] = str(reason)
+            absent[f"lpips_{network}"] = absence(reason)
     try:
         inception = find_network(models, "inception", device)
     except (FileNotFoundError, ImportError) as reason:
-        absent["fid"] = str(reason)
+        absent["fid"] = absence(reason)
     return Judge(size, found, lpips, inception, absent, every, batch_size)
 
 

@@ -28,6 +28,13 @@ def find_file(models: Path | None, *patterns: str) -> Path:
     raise FileNotFoundError(f"no {' or '.join(patterns)} in {models}")
 
 
+def absence(reason: FileNotFoundError | ImportError) -> str:
+    """Why something cannot be used: its file or its package is not there."""
+    if isinstance(reason, ImportError):
+        return f"the package {reason.name} is not installed: pip install 'cbtalk[evaluate]'"
+    return str(reason)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of an .npz, or of a state dict (.pth). Raises WeightsError for a file that is neither."""
     try:

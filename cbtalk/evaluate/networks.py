@@ -42,6 +42,7 @@ class Input:
 _HALF = (0.5,)  # as mean and standard deviation: a picture in [-1, 1]
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PAIRS = ("lpips_alex", "lpips_vgg")  # take two pictures
+WHOLE = (*PAIRS, "inception")  # see whole pictures, many at once
 ROLES = {
     "lpips_alex": Input(0, _HALF, _HALF),
     "lpips_vgg": Input(0, _HALF, _HALF),
@@ -66,8 +67,10 @@ class Network:
         open_ = _open_onnx if path.suffix == ".onnx" else _open_torchscript
         self._run = open_(path, device)
         size = taken.size or 64
-        trial = torch.full((2 if taken.crop == "whole" else 1, 3, size, size), 0.5)
+        trial = torch.full((2 if role in WHOLE else 1, 3, size, size), 0.5)
         self.outputs = self(*[trial] * (2 if role in PAIRS else 1)).shape
+        if self.outputs[:1] != trial.shape[:1]:
+            raise WeightsError(f"{path}: gives {self.outputs} for {len(trial)} pictures")
 
     def __call__(self, *pictures: Tensor) -> NDArray[np.float32]:
         """See the class."""
@@ -130,7 +133,12 @@ def _changed(path: Path, role: str, table: dict[str, Any]) -> Input:
         if not _GOOD[name](value):
             raise WeightsError(f"{path}: [{role}] {name} cannot be {value!r}")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in table.items()}
-    return replace(ROLES[role], **values)
+    changed = replace(ROLES[role], **values)
+    if role in WHOLE and changed.crop != "whole":
+        raise WeightsError(f"{path}: [{role}] sees whole pictures")
+    if role not in WHOLE and not changed.size:
+        raise WeightsError(f"{path}: [{role}] needs a size")
+    return changed
 
 
 def _numbers(values: Any) -> bool:

@@ -64,14 +64,12 @@ class Parts:
         return sorted(self._folder.glob(f"{job.key}.*.png"), key=lambda file: int(file.name.split(".")[1]))
 
     def remove(self) -> None:
-        """Remove all that evaluations keep in the folder, and the folder if nothing else is in it."""
+        """Remove all that evaluations keep in the folder."""
         for file in self._folder.iterdir():
             if file.suffix in _KINDS and len(file.name.partition(".")[0]) == _KEY_LENGTH:
                 file.unlink(missing_ok=True)
         for file, _ in left_over(self._folder):
             file.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._folder.rmdir()
 
     def _file(self, job: Job, suffix: str) -> Path:
         return self._folder / f"{job.key}{suffix}"
@@ -83,7 +81,7 @@ class Parts:
 
 @contextmanager
 def open_parts(output: Path | None) -> Iterator[Parts]:
-    """The folder beside an output, figures.parts beside figures.json; for the time being where there is no output."""
+    """The folder beside an output, figures.parts beside figures.json, or a temporary one; gone when it is empty."""
     if output is None:
         with TemporaryDirectory() as folder:
             yield Parts(Path(folder))
@@ -95,4 +93,8 @@ def open_parts(output: Path | None) -> Iterator[Parts]:
         raise OutputError(
             f"{beside}: cannot be made ({error.strerror}); it keeps results until all are there"
         ) from error
-    yield Parts(beside)
+    try:
+        yield Parts(beside)
+    finally:
+        with suppress(OSError):  # something is in it
+            beside.rmdir()

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cbtalk.atomic import atomic_path
+from cbtalk.atomic import atomic_path, left_over
 from cbtalk.errors import ConfigError, InputError, OutputError
 from cbtalk.evaluate.collect import collect
 from cbtalk.evaluate.evaluator import Evaluator, Setting
@@ -22,7 +22,7 @@ from cbtalk.evaluate.pairs import read_pairs
 from cbtalk.evaluate.parts import Parts, open_parts
 from cbtalk.evaluate.report import markdown
 from cbtalk.evaluate.sheet import save_sheet
-from cbtalk.evaluate.working import Ranks, in_this_process, in_workers, ranks
+from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import find_clips
 from cbtalk.model.smooth import SMOOTHEST
@@ -95,7 +95,8 @@ def run(
         if joined.count > 1 and (output_json is None or workers > 1):
             raise ConfigError("under torchrun, name an --output; its processes are the workers")
         setting = replace(setting, device=joined.device(device))
-        evaluator, setting, jobs = _begin(setting, data, pairs, portraits, parts, workers)
+        evaluator, jobs = _begin(setting, data, pairs, portraits, parts, workers)
+        setting = replace(setting, size=evaluator.judge.size)
         named = file_names([title for job in jobs for title in sorted(job.shown)])
         files = {title: videos / f"{name}.mp4" for title, name in named.items()} if videos is not None else {}
         waiting = [job for job in joined.share(jobs) if not parts.is_done(job)]
@@ -103,33 +104,22 @@ def run(
         def stop() -> bool:
             return interruptions.count > 0
 
-        if workers > 1 and waiting:
-            working = in_workers(waiting, setting, parts, files, workers, stop)
-        else:
-            working = in_this_process(waiting, evaluator, files, stop)
-        _follow(working, jobs, waiting, parts, joined)
+        _follow(work(waiting, evaluator, setting, parts, files, workers, stop), jobs, waiting, parts, joined)
         joined.meet()
-        facts = {
-            "weights": str(weights),
-            "data": str(data),
-            "pairs": None if pairs is None else str(pairs),
-            "dtype": str(dtype).removeprefix("torch."),
-            "size": setting.size,
-            "every": every,
-            "smooth": smooth,
-        }
-        report = {**facts, **collect(jobs, parts), "absent": evaluator.judge.absent}
+        names = {"data": str(data), "pairs": None if pairs is None else str(pairs)}
+        report = {**setting.facts(), **names, **collect(jobs, parts), "absent": evaluator.judge.absent}
         report["interrupted"] = interruptions.number if report["missing"] else None
         joined.meet()
         if joined.rank == 0:
             _finish(report, jobs, parts, output_json, sheet)
+            _sweep(videos, files.values())
     return report
 
 
 def _begin(
     setting: Setting, data: Path, pairs: Path | None, portraits: Sequence[Path], parts: Parts, workers: int
-) -> tuple[Evaluator, Setting, list[Job]]:
-    """What does the jobs, with what options, and the jobs."""
+) -> tuple[Evaluator, list[Job]]:
+    """What does the jobs here, and the jobs."""
     if workers < 1:
         raise ConfigError(f"--workers {workers}: must be 1 or more")
     if pairs is not None and portraits:
@@ -141,14 +131,14 @@ def _begin(
         limits = f"size must be {SMALLEST_SIDE} or more, every and batch size 1 or more"
         raise ConfigError(f"{limits}, smooth 0 to {SMOOTHEST:g} seconds")
     setting = replace(setting, size=size)
-    if first.judge.absent:
+    if first.judge.absent and rank() == 0:
         logger.warning("figures left out, for want of a network: %s", ", ".join(first.judge.absent))
     if pairs is not None:
-        return first, setting, crossings(read_pairs(pairs, data, clips), setting.fingerprint())
+        return first, crossings(read_pairs(pairs, data, clips), setting.fingerprint())
     found = find_portraits(portraits)
     for portrait in found:
         portrait.read(size)
-    return first, setting, reconstructions(clips, found, setting.fingerprint())
+    return first, reconstructions(clips, found, setting.fingerprint())
 
 
 def _follow(
@@ -176,11 +166,19 @@ def _finish(
     bands = [band for job in jobs for band in parts.bands(job)]
     if sheet is not None and bands:
         save_sheet(sheet, bands)
-    if output_json is not None:
+    if output_json is not None and (report["clips"] or report["cross"]):
         _write(output_json, json.dumps(report, indent=2) + "\n")
         _write(output_json.with_suffix(".md"), markdown(report))
     if not report["failed"] and not report["missing"]:
         parts.remove()
+
+
+def _sweep(folder: Path | None, files: Iterable[Path]) -> None:
+    """Remove what killed processes left of the videos."""
+    names = {file.name for file in files}
+    for path, name in left_over(folder) if folder is not None else ():
+        if name in names:
+            path.unlink(missing_ok=True)
 
 
 def _check_outputs(output_json: Path | None, sheet: Path | None, videos: Path | None) -> None:

@@ -22,10 +22,28 @@ _TICK = 0.2  # seconds between looks at whether to stop
 _LONGEST_WAIT = timedelta(days=30)  # of a rank for the slowest
 
 
-def in_this_process(
+def work(
+    jobs: Sequence[Job],
+    evaluator: Evaluator,
+    setting: Setting,
+    parts: Parts,
+    videos: Mapping[str, Path],
+    workers: int,
+    stop: Callable[[], bool],
+) -> Generator[Job, None, None]:
+    """Does jobs until `stop`, here or in several workers; yields each that has ended.
+
+    Args:
+        videos: files to write, by the titles of what they show.
+    """
+    if workers > 1:
+        return _in_workers(jobs, setting, parts, videos, workers, stop)
+    return _in_this_process(jobs, evaluator, videos, stop)
+
+
+def _in_this_process(
     jobs: Sequence[Job], evaluator: Evaluator, videos: Mapping[str, Path], stop: Callable[[], bool]
 ) -> Generator[Job, None, None]:
-    """Does jobs one after another, until `stop`; yields each that has ended."""
     for job in jobs:
         if stop():
             return
@@ -33,7 +51,7 @@ def in_this_process(
         yield job
 
 
-def in_workers(
+def _in_workers(
     jobs: Sequence[Job],
     setting: Setting,
     parts: Parts,
@@ -41,7 +59,7 @@ def in_workers(
     workers: int,
     stop: Callable[[], bool],
 ) -> Generator[Job, None, None]:
-    """Does jobs in processes, among which torch's threads and the GPUs are divided; as `in_this_process`.
+    """In processes, among which torch's threads and the GPUs are divided.
 
     A worker that dies costs the job that it was at. When the iteration is given up, the workers are ended.
     """

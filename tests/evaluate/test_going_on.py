@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class Trouble:
         if round(frame.mean()) == self._level:
             for _ in range(self._times):
                 os.kill(os.getpid(), self._number)
+                time.sleep(0.3)  # two at once count as one
 
 
 def without(report: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -143,6 +145,48 @@ def test_the_command_exits_130(
     assert main(words) == 0 and not (tmp_path / "f.parts").exists()
 
 
+def test_a_second_interruption_ends_at_once(
+    tmp_path: Path, data: Path, weights: str, monkeypatch: pytest.MonkeyPatch, interruptible: None
+) -> None:
+    trouble = Extractors(identity=[Trouble(51, signal.SIGINT, times=2)])
+    monkeypatch.setattr("cbtalk.evaluate.judge.find_extractors", lambda models, device: trouble)
+    assert main(["evaluate", "--data", str(data), "--weights", weights, "-o", str(tmp_path / "f.json")]) == 130
+    assert [file.suffix for file in (tmp_path / "f.parts").iterdir()] == [".json"]  # of the first clip, and no other
+    assert not (tmp_path / "f.json").exists()
+
+
+def test_ctrl_c_with_workers(tmp_path: Path, make_clip: MakeClip, weights: str) -> None:
+    for number in range(12):
+        data = make_clip(f"clip{number:02}", [50 + number, *[60 + number] * 9])
+    words = ["evaluate", "--data", str(data), "--weights", weights, "-o", str(tmp_path / "f.json"), "--workers", "2"]
+    # A shell that starts a process in the background lets it ignore SIGINT; a terminal does not.
+    started = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", started, sys.executable, "-m", "cbtalk", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        until = time.monotonic() + 120
+        while not list((tmp_path / "f.parts").glob("*.json")):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all
+        out, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and "| mean |" in out
+    report = json.loads((tmp_path / "f.json").read_text())
+    done = len(report["clips"])
+    assert 0 < done < 12 and len(report["missing"]) == 12 - done and report["failed"] == {}
+    assert f"{12 - done} not done; the same command goes on" in told
+    assert main(words) == 0
+    assert len(json.loads((tmp_path / "f.json").read_text())["clips"]) == 12
+
+
 def test_what_changes_the_figures_is_done_anew(tmp_path: Path, data: Path, weights: str) -> None:
     output = tmp_path / "f.json"
     (data / "bad.mp4").write_bytes(b"no video")  # so that the parts are kept
@@ -219,8 +263,12 @@ def test_no_two_names_share_an_output(
 ) -> None:
     make_clip("a/b", [50, 60])
     make_clip("a_b", [70, 80])
+    (tmp_path / "videos").mkdir()
+    for name in ("c_b.mp4", "another.mp4"):  # as killed processes leave them
+        (tmp_path / "videos" / f".{name}.0123abcd.cbtalk-part").touch()
     protocol.run(weights, make_clip("c/b", [70, 80]), videos=tmp_path / "videos", extractors=extractors)
-    assert len(list((tmp_path / "videos").iterdir())) == 3
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == 3
+    assert [path.name for path in (tmp_path / "videos").glob(".*")] == [".another.mp4.0123abcd.cbtalk-part"]
     titles = ["a/b", "a_b", "A_B", "c/b", "d"]
     names = file_names(titles)
     assert len({name.casefold() for name in names.values()}) == len(titles) and not any(

@@ -4,40 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from bench.metrics_of_pictures import alexnet_like, vgg_like
 from cbtalk.errors import WeightsError
 from cbtalk.evaluate.lpips import Lpips, find_lpips
 
-
-def alexnet() -> nn.Sequential:
-    """The layers of torchvision's AlexNet features, with fewer channels."""
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(4, 5, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
-        nn.Conv2d(5, 6, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(6, 7, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(7, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
-    )  # fmt: skip
-
-
-def vgg16() -> nn.Sequential:
-    """The layers of torchvision's VGG16 features, with fewer channels."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for width in (4, 4, 0, 5, 5, 0, 6, 6, 6, 0, 7, 7, 7, 0, 8, 8, 8, 0):
-        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()] if width else [nn.MaxPool2d(2, 2)]
-        channels = width or channels
-    return nn.Sequential(*layers)
-
-
-NETWORKS = {"alex": (alexnet, (1, 4, 7, 9, 11)), "vgg": (vgg16, (3, 8, 15, 22, 29))}  # the layers that are compared
+NETWORKS = {"alex": alexnet_like, "vgg": vgg_like}
 
 
 @pytest.mark.parametrize("network", ["alex", "vgg"])
 def test_the_published_formula(network: str) -> None:
-    make, taps = NETWORKS[network]
-    layers = make()
+    layers, taps = NETWORKS[network]()
     heads = [torch.rand(width) for width in (4, 5, 6, 7, 8)]
     pictures = torch.rand(2, 2, 3, 65, 80) * 2.4 - 1.2  # beyond the range as well
 
@@ -71,7 +49,7 @@ def test_the_lpips_package_says_the_same(shared: Path, network: str, expected: f
 
 
 def write_models(folder: Path) -> None:
-    entries = {name: value.half().numpy() for name, value in alexnet().state_dict().items()}
+    entries = {name: value.half().numpy() for name, value in alexnet_like()[0].state_dict().items()}
     np.savez(folder / "alexnet.npz", **entries)  # type: ignore[arg-type]
     heads = {f"lin{n}.model.1.weight": torch.rand(1, width, 1, 1) for n, width in enumerate((4, 5, 6, 7, 8))}
     torch.save(heads, folder / "lpips_v0.1_lin_alex.pth")

@@ -17,7 +17,7 @@ from cbtalk.evaluate.extractors.by_file import (
 )
 from cbtalk.evaluate.extractors.dlib_faces import DlibIdentity, DlibLandmarks
 from cbtalk.evaluate.extractors.face_mesh import FaceMesh, MeshExpression, MeshPose
-from cbtalk.evaluate.model_files import find_file
+from cbtalk.evaluate.model_files import absence, find_file
 from cbtalk.evaluate.networks import Network, find_network
 
 T = TypeVar("T")
@@ -100,10 +100,8 @@ def find_extractors(models: Path | None, device: str = "cpu") -> Extractors:
     def found(name: str, build: Callable[[], T]) -> list[T]:
         try:
             return [build()]
-        except FileNotFoundError as reason:
-            absent[name] = str(reason)
-        except ImportError as reason:
-            absent[name] = f"the package {reason.name} is not installed: pip install 'cbtalk[evaluate]'"
+        except (FileNotFoundError, ImportError) as reason:
+            absent[name] = absence(reason)
         return []
 
     def file(pattern: str) -> Path:

@@ -81,10 +81,13 @@ def around(frame: NDArray[np.uint8], face: Face, margin: float, size: int) -> Vi
 
 def aligned(frame: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.uint8]:
     """The face turned and scaled so that its five points lie where ArcFace has them."""
-    turn, shift = similarity((ARCFACE_POINTS + 0.5) * (size / ARCFACE_SIZE), face.points.double().numpy())
-    inverse = (turn.real, -turn.imag, shift.real, turn.imag, turn.real, shift.imag)
-    picture = Image.fromarray(frame).transform((size, size), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+    laid = similarity((ARCFACE_POINTS + 0.5) * (size / ARCFACE_SIZE), face.points.double().numpy())
+    corner, across, down = laid(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    inverse = np.column_stack([across - corner, down - corner, corner])  # (2, 3): the output's pixels to the picture's
+    picture = Image.fromarray(frame).transform(
+        (size, size), Image.Transform.AFFINE, tuple(inverse.ravel()), Image.Resampling.BILINEAR
+    )
+    return np.array(picture)  # a copy, for Pillow's own memory is read-only
 
 
 class NetworkLandmarks(FaceNetwork):
