@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,31 +16,45 @@ from cbtalk.batch import read_ledger
 from cbtalk.batch.ledger import NAME
 
 EARLY, MOST_GROWTH = 50, 0.05
-FRAMES, SIDE = 2, 256
-SOURCES = 20  # more than a worker keeps
+WINDOW = 20  # jobs of which the most memory counts: it varies with the moment of a job
+FRAMES, SIDE = 3, 256
+SOURCES = 20
+
+
+class Size(NamedTuple):
+    """Memory of a process in KiB: its proportional set size, and the part of it that no file backs."""
+
+    whole: int
+    own: int
 
 
 def memory(args: argparse.Namespace, scratch: Path) -> bool:
-    """Memory of the parent and of each worker after 50 jobs of two frames and after all of them."""
+    """Memory of the parent and of each worker around the 50th job of three frames and at the last ones."""
     sources, clips = _files(scratch, -(-args.jobs // SOURCES))
     manifest, lines = write_jobs(scratch / "jobs.csv", sources, clips, args.jobs)
     folder = scratch / "out"
     process = subprocess.Popen(
         command(manifest, folder, "--motion-cache-mb=1", "--set", "crop=centre", "driving_crop=centre")
     )
-    _await(folder, EARLY, process)
-    early = dict(_sizes(process.pid))
-    late = early
-    while process.poll() is None and _done(folder) < len(lines) - 2:
-        late = dict(_sizes(process.pid)) or late
+    early: dict[tuple[int, str], Size] = {}
+    late: dict[tuple[int, str], Size] = {}
+    while process.poll() is None:
+        done = _done(folder)
+        for key, size in _sizes(process.pid):
+            if EARLY - WINDOW <= done <= EARLY:
+                early[key] = max(size, early.get(key, size))
+            elif done >= len(lines) - WINDOW:
+                late[key] = max(size, late.get(key, size))
         time.sleep(0.2)
-    code = process.wait()
-    print(f"{_done(folder)} jobs done, exit code {code}")
-    good = code == 0 and early.keys() == late.keys()
-    for key, before in early.items():
-        name, after = key[1], late.get(key, 0)
+    print(f"{_done(folder)} jobs done, exit code {process.returncode}")
+    good = process.returncode == 0 and early.keys() == late.keys() and len(early) > 1
+    for key in early.keys() & late.keys():
+        (before, own_before), (after, own_after) = early[key], late[key]
         growth = after / before - 1
-        print(f"{name}: {before / 2**10:.1f} MiB after {EARLY} jobs, {after / 2**10:.1f} MiB at the end, {growth:+.1%}")
+        print(
+            f"{key[1]}: {before / 2**10:.1f} MiB at job {EARLY}, {after / 2**10:.1f} MiB at the end, {growth:+.1%}; "
+            f"of its own {own_before / 2**10:.1f} and {own_after / 2**10:.1f}, {own_after / own_before - 1:+.1%}"
+        )
         good = good and growth <= MOST_GROWTH
     return good
 
@@ -55,24 +70,22 @@ def _files(scratch: Path, clips: int) -> tuple[list[Path], list[Path]]:
     return sources, drivings
 
 
-def _await(folder: Path, jobs: int, process: "subprocess.Popen[bytes]") -> None:
-    while process.poll() is None and _done(folder) < jobs:
-        time.sleep(0.2)
-
-
 def _done(folder: Path) -> int:
     return sum(entry.state == "done" for entry in read_ledger(folder)) if (folder / NAME).exists() else 0
 
 
-def _sizes(parent: int) -> Iterator[tuple[tuple[int, str], int]]:
-    """Proportional set size in KiB of a process and of each that it began."""
-    children = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+def _sizes(parent: int) -> Iterator[tuple[tuple[int, str], Size]]:
+    """Memory of a process and of each that it began."""
+    try:
+        children = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except FileNotFoundError:  # it has ended
+        return
     for pid in (parent, *children):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_text()
-            name = "parent" if pid == parent else "worker" if "spawn_main" in words else "resource tracker"
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    yield (pid, name), int(line.split()[1])
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         except (FileNotFoundError, ProcessLookupError):
             continue
+        sizes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+        name = "parent" if pid == parent else "worker" if "spawn_main" in words else "resource tracker"
+        yield (pid, name), Size(sizes["Pss"], sizes["Pss_Anon"])

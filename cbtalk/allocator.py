@@ -17,3 +17,13 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
     return False
+
+
+def return_freed_memory() -> None:
+    """Have glibc return to the system what is free anywhere in its heap; what is needed next is taken anew.
+
+    As blocks are of many sizes, the heap falls into ever more free pieces between those in use, and grows. This takes
+    ten milliseconds or so and the next work a few more, so it is for now and then.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -128,14 +128,12 @@ def size_of(file: File) -> int | None:
 
 def sweep_urls(outputs: Iterable[Url]) -> None:
     """Removes what killed workers left beside these."""
-    folders: dict[str, set[str]] = {}
-    one_of: dict[str, Url] = {}
+    folders: dict[str, list[Url]] = {}
     for output in outputs:
-        folder = output.address.rpartition("/")[0]
-        folders.setdefault(folder, set()).add(output.name)
-        one_of[folder] = output
-    for folder, names in folders.items():
-        with _opened(one_of[folder], "swept") as (system, path), suppress(FileNotFoundError):
+        folders.setdefault(output.address.rpartition("/")[0], []).append(output)
+    for together in folders.values():
+        names = {output.name for output in together}
+        with _opened(together[0], "swept") as (system, path), suppress(FileNotFoundError):
             for found in system.ls(path.rpartition("/")[0], detail=False):
                 name = PurePosixPath(found).name
                 if name.endswith(SUFFIX) and name.removesuffix(SUFFIX).rpartition(".")[0].removeprefix(".") in names:

@@ -115,11 +115,11 @@ def _sweep(jobs: Sequence[Job], folder: Path) -> None:
 
 
 def _plan(jobs: Sequence[Job], ledger: Ledger, folder: Path, options: BatchOptions, progress: bool) -> list[Job]:
-    """The jobs to be done, those of one source side by side, those that were begun before at the end."""
+    """The jobs to be done, those of one source and the same options side by side, those begun before at the end."""
     weights = ledger.digest(weights_file(options.weights))
     digest = cache(ledger.digest)
     entries, by_name = [], {}
-    ordered = sorted(jobs, key=lambda job: (str(job.source), str(job.driving), str(job.output)))
+    ordered = sorted(jobs, key=lambda job: (str(job.source), job.words, str(job.driving), str(job.output)))
     for job in tqdm(ordered, desc="fingerprints", unit="job", disable=None if progress else True):
         name = output_name(job, folder)
         try:

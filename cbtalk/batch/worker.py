@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from cbtalk.allocator import keep_freed_memory
+from cbtalk.allocator import keep_freed_memory, return_freed_memory
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import worker_lock
 from cbtalk.batch.local_files import LocalFiles
@@ -21,6 +21,8 @@ from cbtalk.render.video import model_cache, render_video
 from cbtalk.worker_process import as_worker
 
 MOTIONS, DOWNLOADS = ".motions", ".downloads"  # folders of motion files and of copies from URLs, in that of the batch
+
+_JOBS_BETWEEN_RETURNS = 20  # of freed memory to the system
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Worker:
 
     def __init__(self, setting: Setting) -> None:
         """Raises WeightsError for weights that cannot be used, SystemFailure for a machine that cannot be used."""
+        self._jobs = 0
         self._closing = contextlib.ExitStack()
         shared = setting.folder.is_dir()  # other machines of a cluster may not have it
         if shared:
@@ -84,6 +87,13 @@ class Worker:
 
     def render(self, job: Job) -> Outcome:
         """Renders a job; whatever goes wrong is told, in one line."""
+        outcome = self._render(job)
+        self._jobs += 1
+        if self._jobs % _JOBS_BETWEEN_RETURNS == 0:
+            return_freed_memory()
+        return outcome
+
+    def _render(self, job: Job) -> Outcome:
         try:
             with self._files.of(job) as local:
                 report = render_video(local.source, local.driving, local.output, local.options, cache=self._cache)

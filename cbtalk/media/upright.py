@@ -5,7 +5,7 @@ from typing import cast
 
 import av
 import numpy as np
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -94,7 +94,8 @@ def _assumed_matrix(frame: av.VideoFrame) -> Colorspace | None:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d) of the display matrix: a stored pixel (x, y) is shown at (a x + c y, b x + d y)."""
-    data = cast(SideData | None, frame.side_data.get(Type.DISPLAYMATRIX))  # type: ignore[call-overload]
+    # Not frame.side_data: a frame that holds its own holder stays until a collection of all garbage, with its picture.
+    data = cast(SideData | None, SideDataContainer(frame).get(Type.DISPLAYMATRIX))  # type: ignore[call-arg,call-overload]
     if data is not None:
         values = np.frombuffer(bytes(data), dtype=np.int32)
         return int(values[0]), int(values[1]), int(values[3]), int(values[4])

@@ -1,13 +1,12 @@
 """The cache of renders of one process: the model, encoded sources, and motions of driving videos in files."""
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from cbtalk.digest import combined, digest_of
 from cbtalk.errors import InputError
@@ -21,11 +20,9 @@ from cbtalk.render.report import Report
 T = TypeVar("T")
 Places = tuple[Place, ...]  # of each scene of a source
 
-SOURCES = 8  # encoded sources that are kept: 60 MB each at 256 pixels
-
 
 class RenderCache:
-    """Sources in memory and motions in files, so that what several renders need is worked out once.
+    """The last source in memory and motions in files, so that what several renders need is worked out once.
 
     motions: a folder for motion files, named by the content of video, model and options, of which the longest unused
     are removed when they take more than `motion_bytes`. None: no motions are kept. make_float32: makes the same model
@@ -42,8 +39,8 @@ class RenderCache:
         self._make_talker = make_talker
         self.in_float32 = None if make_float32 is None else cache(make_float32)
         self._motions, self._motion_bytes = motions, motion_bytes
-        self._places: OrderedDict[object, tuple[Places, list[str]]] = OrderedDict()
-        self._states: OrderedDict[object, SourceState] = OrderedDict()
+        self._places: _Latest[tuple[Places, list[str]]] = _Latest()
+        self._state: _Latest[SourceState] = _Latest()  # 60 MB of the paper's model at 256 pixels
         self._digests: dict[object, str] = {}
 
     @cached_property
@@ -66,19 +63,19 @@ class RenderCache:
         return self._motions is not None
 
     def places(self, path: Path, options: RenderOptions, report: Report, find: Callable[[Report], Places]) -> Places:
-        """The places of the face in a source, found where they are not kept; `report` gets the notes of that."""
+        """The places of the face in a source, found where it is not the last; `report` gets the notes of that."""
 
         def found() -> tuple[Places, list[str]]:
             finding = Report(report.output)
             return find(finding), finding.notes
 
-        places, notes = _kept(self._places, _source_key(path, options), found)
+        places, notes = self._places.get(_source_key(path, options), found)
         report.notes.extend(notes)
         return places
 
     def state(self, path: Path, options: RenderOptions, encode: Callable[[], SourceState]) -> SourceState:
-        """A source that is encoded, or was."""
-        return _kept(self._states, _source_key(path, options), encode)
+        """A source encoded, where it is not the last that was."""
+        return self._state.get(_source_key(path, options), encode)
 
     def motion(
         self, path: Path, options: DrivingOptions, report: Report, extract: Callable[[Report], Motion]
@@ -122,14 +119,18 @@ class RenderCache:
                 left -= status.st_size
 
 
-def _kept(kept: OrderedDict[object, T], key: object, make: Callable[[], T]) -> T:
-    """The value kept under a key, made where there is none; the longest unused is given up."""
-    if key not in kept:
-        kept[key] = make()
-    kept.move_to_end(key)
-    if len(kept) > SOURCES:
-        kept.popitem(last=False)
-    return kept[key]
+class _Latest(Generic[T]):
+    """The value of the key that was asked for last."""
+
+    def __init__(self) -> None:
+        self._kept: dict[object, T] = {}
+
+    def get(self, key: object, make: Callable[[], T]) -> T:
+        """The value of a key, made where it is not the last, whose value is given up first."""
+        if key not in self._kept:
+            self._kept.clear()
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 def _source_key(path: Path, options: RenderOptions) -> object:

@@ -1,5 +1,6 @@
 """What renders share is worked out once, and gives what a render of its own gives."""
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from PIL import Image
 
 from cbtalk.errors import InputError
 from cbtalk.model.talker import Talker
-from cbtalk.render import DrivingOptions, RenderOptions, cache, render_video
+from cbtalk.render import DrivingOptions, RenderOptions, render_video
 from cbtalk.render.cache import RenderCache
 from tests.render.conftest import numbers_of
 from tests.render.fake_talker import FakeTalker, level
@@ -107,8 +108,8 @@ def test_notes_are_told_again(talker: Counting, tmp_path: Path, portrait: Path, 
     assert reports[0].notes == reports[1].notes and "not finite" in reports[0].notes[0]
 
 
-def test_the_longest_unused_goes_first(
-    talker: Counting, tmp_path: Path, portrait: Path, make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_the_longest_unused_motion_goes_first(
+    talker: Counting, tmp_path: Path, portrait: Path, make_clip: Callable[..., Path]
 ) -> None:
     motions = tmp_path / "motions"
     clips = [make_clip([number, 20], f"{number}.mp4") for number in (1, 2, 3)]
@@ -120,13 +121,17 @@ def test_the_longest_unused_goes_first(
     for clip in clips[1:]:
         render_video(portrait, clip, tmp_path / "out.mp4", PLAIN, cache=shared)
     assert len(list(motions.iterdir())) == 2 and not oldest.exists()
-    monkeypatch.setattr(cache, "SOURCES", 1)
+
+
+def test_the_last_source_alone_is_kept(
+    talker: Counting, tmp_path: Path, portrait: Path, make_clip: Callable[..., Path]
+) -> None:
+    shared, clip = sharing(talker), make_clip([10, 20])
     other = tmp_path / "other.png"
     other.write_bytes(portrait.read_bytes())
-    for source in (other, portrait):
-        before = talker.sources
-        render_video(source, clips[2], tmp_path / "out.mp4", PLAIN, cache=shared)
-        assert talker.sources == before + 1
+    for source, encoded in ((portrait, 1), (portrait, 1), (other, 2), (portrait, 3)):
+        render_video(source, clip, tmp_path / "out.mp4", PLAIN, cache=shared)
+        assert talker.sources == encoded
 
 
 def test_faults_of_the_inputs_show_before_the_model_is_loaded(tmp_path: Path, make_clip: Callable[..., Path]) -> None:
@@ -141,3 +146,24 @@ def test_faults_of_the_inputs_show_before_the_model_is_loaded(tmp_path: Path, ma
             PLAIN,
             cache=RenderCache(cast(Callable[[], Talker], never)),
         )
+
+
+def test_a_render_leaves_nothing_that_waits_for_the_garbage_collector(
+    talker: Counting, tmp_path: Path, portrait: Path, make_clip: Callable[..., Path]
+) -> None:
+    """Frames, tensors and files that hold each other would pile up over a batch: a full collection is rare."""
+    shared, clip = sharing(talker), make_clip([10, 20, 30])
+    for motion in ("relative", "absolute"):
+        render_video(portrait, clip, tmp_path / "out.mp4", replace(PLAIN, motion=motion), cache=shared)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        render_video(portrait, make_clip([5, 15], "other.mp4"), tmp_path / "out.mp4", PLAIN, cache=shared)
+        gc.collect()
+        left = [repr(found) for found in gc.garbage]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
