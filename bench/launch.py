@@ -63,6 +63,7 @@ def _environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 def _run(place: dict[str, str], said: Path, target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     os.environ.update(place)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that the shell started
     torch.set_num_threads(1)
     descriptor = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)

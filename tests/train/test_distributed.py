@@ -161,12 +161,12 @@ def test_a_synchronised_batch_norm_is_that_of_the_whole_batch(
     assert all(torch.equal(other, mean[0]) for other in mean)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize(("killed", "workers"), [(0, 0), (1, 1)])
 def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(
-    make_config: MakeConfig, tmp_path: Path, killed: int
+    make_config: MakeConfig, tmp_path: Path, killed: int, workers: int
 ) -> None:
     options = {"batch_size": 6, "checkpoint_every": 2, "synchronise_batch_norm": True, "keep_checkpoints": -1}
-    config = make_config(run=options)
+    config = make_config(run=options, data={"workers": workers})  # which hold its connections, too
     group = Group(2, train, config)
     wait_for(lambda: saved(tmp_path / "run"), group)
     group.kill(signal.SIGKILL, killed)
