@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +34,11 @@ class Group:
         ]
         for process in self.processes:
             process.start()
+
+    def begun(self) -> None:
+        """Waits until every process is about to call the function, and ends by signals."""
+        while not all(said.exists() for said in self._said):
+            time.sleep(0.005)
 
     def codes(self, seconds: float = 300) -> list[int | None]:
         """Waits for the processes; their exit codes, minus the signal's number, or None for one that does not end."""
@@ -63,6 +70,9 @@ def _environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 def _run(place: dict[str, str], said: Path, target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     os.environ.update(place)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts,
+    for number in (signal.SIGINT, signal.SIGHUP):  # and not in its background, where these are ignored
+        signal.signal(number, signal.SIG_DFL)
     torch.set_num_threads(1)
     descriptor = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)

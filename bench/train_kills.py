@@ -138,8 +138,6 @@ def _steps(output: Path) -> int:
 
 
 def _train(config: Path, *arguments: str) -> int:
-    for number in (signal.SIGINT, signal.SIGHUP):  # in the background of a shell they would be ignored
-        signal.signal(number, signal.SIG_DFL)
     return cbtalk(["train", str(config), *arguments])
 
 
@@ -154,6 +152,7 @@ def _ended(number: int, config: Path, output: Path, draw: random.Random, after: 
 def _one_process(config: Path, output: Path, draw: random.Random, after: float) -> Round:
     kind = draw.choice(list(KINDS))
     group = Group(1, _train, config)
+    group.begun()
     time.sleep(after)
     before = _steps(output)
     for place, number in enumerate(KINDS[kind]):
@@ -168,6 +167,7 @@ def _two_processes(config: Path, output: Path, draw: random.Random, after: float
     """One of two processes is ended, and then the other one asked to end, as torchrun would."""
     number, rank = draw.choice([signal.SIGKILL, signal.SIGTERM]), draw.randrange(2)
     group = Group(2, _train, config)
+    group.begun()
     time.sleep(after)
     before = _steps(output)
     group.kill(number, rank)

@@ -18,6 +18,7 @@ from cbtalk.train.data import (
     read_clips,
 )
 from cbtalk.train.pairs import PairSampler
+from cbtalk.train.share import Share
 from tests.train.conftest import MakeConfig
 
 CPU = torch.device("cpu")
@@ -34,6 +35,14 @@ def loader(frames: list[np.ndarray], changes: AugmentConfig | None = None, *, fl
     clips = [(f"person {index}", len(clip)) for index, clip in enumerate(frames)]
     sampler = PairSampler(clips, DataConfig(horizontal_flip=flip), seed=0)
     return PairLoader(ResidentFrames(frames, CPU), sampler, SIZE, changes or AugmentConfig())
+
+
+def written(folder: Path, clips: list[np.ndarray]) -> list[Path]:
+    """The files of clips."""
+    files = [folder / f"{index}.npy" for index in range(len(clips))]
+    for file, clip in zip(files, clips, strict=True):
+        np.save(file, clip)
+    return files
 
 
 def pictures(loader: PairLoader, number: int) -> Tensor:
@@ -67,10 +76,7 @@ def test_a_batch_follows_from_its_number_augmentation_included() -> None:
 
 def test_workers_stream_the_same_batches_from_any_number_on(tmp_path: Path) -> None:
     clips = frames_of(5, 3)
-    files = []
-    for index, clip in enumerate(clips):
-        files.append(tmp_path / f"{index}.npy")
-        np.save(files[-1], clip)
+    files = written(tmp_path, clips)
     resident = loader(clips)
     streamed = PairLoader(
         StreamedFrames(files, resident.sampler, SIZE, CPU, workers=2), resident.sampler, SIZE, AugmentConfig()
@@ -81,6 +87,20 @@ def test_workers_stream_the_same_batches_from_any_number_on(tmp_path: Path) -> N
 
     for number in (3, 4, 5, 11, 12, 0):
         assert torch.equal(*both(number)), number
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_shares_are_parts_of_the_whole_batch(tmp_path: Path, stream: bool) -> None:
+    clips, changes = frames_of(5, 3), AugmentConfig(brightness=0.3, rotation=10.0, blur=1.0)
+    whole = loader(clips, changes)
+    parts = []
+    for number in range(2):
+        part = loader(clips, changes)
+        part.sampler.share = Share(number, 2)
+        if stream:
+            part.frames = StreamedFrames(written(tmp_path, clips), part.sampler, SIZE, CPU, workers=1)
+        parts.append(pictures(part, 5))
+    torch.testing.assert_close(torch.cat(parts, dim=1), pictures(whole, 5))
 
 
 def test_the_configuration_chooses_streaming(make_config: MakeConfig) -> None:
