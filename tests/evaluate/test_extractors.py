@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from cbtalk.errors import WeightsError
 from cbtalk.evaluate.extractors import find_extractors
 from cbtalk.evaluate.extractors.attention_mesh import crop_features, crop_matrix, move_landmarks
 from cbtalk.evaluate.extractors.dlib_faces import DlibIdentity, DlibLandmarks
-from cbtalk.evaluate.extractors.face_mesh import FaceMesh
+from cbtalk.evaluate.extractors.face_mesh import FaceMesh, MeshPose
 from cbtalk.media.images import read_image
 
 NAMES = [
@@ -99,6 +100,18 @@ def test_mesh_finds_what_mediapipe_finds(shared: Path, portrait: NDArray[np.uint
     assert np.abs(nose_and_chin - [[125.4, 148.2], [123.9, 212.4]]).max() < 2.5
     assert np.abs([lips[:, 0].min() - 97.3, lips[:, 0].max() - 155.4]).max() < 1.5  # corners of the mouth
     assert mesh.landmarks(BLACK) is None
+
+
+def test_the_heads_angles_turn_with_the_picture_and_mirror_with_it(shared: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    pose = MeshPose(FaceMesh(shared / "data" / "models" / "face_landmark_with_attention.tflite"))
+    picture = read_image(shared / "data" / "portraits_val" / "uf_woman1_256.png")
+    turned = np.array(Image.fromarray(picture).rotate(-10, Image.Resampling.BILINEAR))  # clockwise
+    seen, mirrored, rolled = (pose.vector(each) for each in (picture, np.ascontiguousarray(picture[:, ::-1]), turned))
+    assert seen is not None and mirrored is not None and rolled is not None
+    assert np.abs(mirrored - seen * (1, -1, -1)).max() < 1.5  # yaw and roll change sides, pitch stays
+    assert rolled[2] - seen[2] == pytest.approx(10, abs=1.5)
+    assert pose.vector(BLACK) is None
 
 
 def test_another_file_is_no_mesh(tmp_path: Path) -> None:
