@@ -6,6 +6,6 @@ each clip; the rest stays in the index, a file of the cache folder.
 
 from cbtalk.dataset.clip_set import ClipFrames, ClipSet
 from cbtalk.dataset.indexing import Way, holds_shards, index_clips
-from cbtalk.dataset.writing import write_shards
+from cbtalk.dataset.writing import FrameOptions, write_shards
 
-__all__ = ["ClipFrames", "ClipSet", "Way", "holds_shards", "index_clips", "write_shards"]
+__all__ = ["ClipFrames", "ClipSet", "FrameOptions", "Way", "holds_shards", "index_clips", "write_shards"]

@@ -1,5 +1,6 @@
 """Clips that are video files, decoded when they are needed: from a key frame, where that gives the same frames."""
 
+import contextlib
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -49,9 +50,9 @@ class Video:
         found: dict[int, np.ndarray] = {}
         for start in {int(starts[number]) for number in frames}:
             together = [number for number in frames if starts[number] == start]
-            found |= _decoded(path, start, together, times, size)
-        missing = set(frames) - set(found)
-        if missing:
+            with contextlib.suppress(InputError):  # of a file that has changed, which tells it from its start on
+                found |= _decoded(path, start, together, times, size)
+        if missing := set(frames) - set(found):
             found |= _decoded(path, 0, missing, times, size)
         if missing := set(frames) - set(found):
             raise InputError(f"{path}: frame {min(missing)} is not there any more: the file has changed; start again")

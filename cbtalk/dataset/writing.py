@@ -91,8 +91,9 @@ def write_shards(
     SystemFailure where the disk is full.
     """
     options = options or FrameOptions()
-    if shard_mb < 1:
-        raise ConfigError(f"--shard-mb {shard_mb}: must be 1 or more")
+    for name, number in (("--shard-mb", shard_mb), ("--workers", processes)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{name} {number}: must be 1 or more")
     clips = find_clips(root, [output])
     with _alone_in(output):
         _sweep(output)

@@ -10,6 +10,7 @@ from typing import Self
 
 import av
 from av.container import InputContainer
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -57,8 +58,8 @@ class VideoReader:
     The pts are those of the file on a clock that starts at 0 and never jumps (`timeline`). They always increase: a
     missing one is set one frame after the one before, a repeated one one tick after it.
 
-    uniform: so far every frame could be decoded, at its own time in the file, and had the size of the first: read from
-    a later key frame on, it would be the same.
+    uniform: so far every frame could be decoded, at its own time in the file, and had the size of the first, and what
+    is called a key frame was one: read from a later key frame on, it would be the same.
     """
 
     info: VideoInfo
@@ -68,6 +69,7 @@ class VideoReader:
         self._path, self._container, self._stream = path, container, stream
         self._span, self._skipped = span, skip or first_needed(path, span.start)
         self.uniform = True
+        self._key_times: set[int] = set()
         self._decoder = decoder_of(stream)
         self._decoder.thread_type = "AUTO"
         self._decoder.thread_count = decoding_threads()
@@ -135,6 +137,8 @@ class VideoReader:
             self.uniform = False
             return BadFrame(index, "is damaged", pts)
         self.uniform &= self._upright.fits(frame)
+        if frame.pts in self._key_times:  # H.264 may call so a frame from which on the picture is built up bit by bit
+            self.uniform &= frame.pict_type == PictureType.I
         try:
             image = self._upright(frame)
         except (av.FFmpegError, ValueError) as error:
@@ -173,6 +177,8 @@ class VideoReader:
                 self._order.hole(packet)
             elif packet.stream is self._stream:
                 self._order.add(packet)
+                if packet.is_keyframe and packet.pts is not None:
+                    self._key_times.add(packet.pts)
                 try:
                     yield from self._decoder.decode(packet)
                 except (av.FFmpegError, ValueError) as error:
