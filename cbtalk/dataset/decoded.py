@@ -15,7 +15,7 @@ class Decoded:
 
     def survey(self, path: Path, size: int, cache: Path) -> list[Record]:
         """As `Kind.survey`."""
-        frames = decode_clip(Clip("", path, ""), size, cache)
+        frames = decode_clip(Clip("", path.resolve(), ""), size, cache)  # as the index has it: links share it
         kept = Path(str(frames.filename)).name
         return [Record("", len(frames), mean_change(frames), kept.encode())]
 

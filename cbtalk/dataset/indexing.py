@@ -87,7 +87,7 @@ def _kind(way: Way, clip: Clip) -> str:
 def _key(source: Source, size: int) -> str:
     """Changes when the files of a source do; empty where they cannot be looked at."""
     try:
-        return f"{source.kind} {cache_name(Clip(source.name, source.path, ''), size)}"
+        return f"{source.kind} {cache_name(Clip(source.name, source.path.resolve(), ''), size)}"
     except OSError as error:
         logger.warning("left out: %s: %s", source.path, error.strerror)
         return ""
