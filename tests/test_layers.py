@@ -45,13 +45,14 @@ MAY_IMPORT = {
     "batch": FOUNDATION | {"allocator", "model", "media", "render"},
     "prepare": FOUNDATION | {"media", "faces"},
     "evaluate": FOUNDATION | {"model", "media", "faces"},
-    "train": FOUNDATION | {"model", "media", "ops", "nn", "evaluate"},
+    "dataset": FOUNDATION | {"media"},
+    "train": FOUNDATION | {"model", "media", "ops", "nn", "evaluate", "dataset"},
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
     "figures": FOUNDATION | {"model", "render"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
     "cli": FOUNDATION
     | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "ablate", "figures"}
-    | {"doctor"},
+    | {"doctor", "dataset"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

@@ -20,6 +20,7 @@ from cbtalk.cli.batch import batch
 from cbtalk.cli.evaluate import evaluate
 from cbtalk.cli.figures import figures
 from cbtalk.cli.render import crop, motion, render
+from cbtalk.cli.shards import shards
 from cbtalk.cli.train import ablate, convert, prepare, split_settings, train
 from cbtalk.errors import AlreadyTold, CbtalkError
 
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "crop": crop,
     "batch": batch,
     "prepare": prepare,
+    "shards": shards,
     "train": train,
     "ablate": ablate,
     "evaluate": evaluate,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -31,6 +32,10 @@ class Clip:
     name: str  # path below the root, with forward slashes; the root's own name for the root
     path: Path
     identity: str  # whose clip it is, by the name's convention
+
+    def __str__(self) -> str:
+        """Its path, for messages."""
+        return str(self.path)
 
 
 def identity_of(name: str) -> str:
@@ -116,10 +121,21 @@ def clip_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
             yield last
 
 
+def good_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
+    """As `clip_frames`, without the frames that cannot be decoded. Raises InputError where none can."""
+    found = False
+    for image in _pictures(clip, size):
+        if image is not None:
+            found = True
+            yield image
+    if not found:
+        raise InputError(f"{clip.path}: no frame in it")
+
+
 def _pictures(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
     """As `clip_frames`, None for a frame that cannot be decoded; what is wrong with a video is logged."""
     if clip.path.is_dir():
-        yield from (_picture(path, size) for path in frame_files(clip))
+        yield from (read_frame(path, size) for path in frame_files(clip))
         return
     with open_video(clip.path) as reader:
         for warning in reader.info.warnings:
@@ -132,7 +148,8 @@ def _pictures(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
             logger.warning("%s: %d of its frames cannot be decoded", clip.path, bad)
 
 
-def _picture(path: Path, size: int) -> np.ndarray | None:
+def read_frame(path: Path, size: int) -> np.ndarray | None:
+    """A picture of a frame folder as `clip_frames` has it; None, and a warning, where it cannot be read."""
     try:
         return square(read_image(path), size)
     except InputError as error:
@@ -171,16 +188,24 @@ def decode_clip(clip: Clip, size: int, cache: Path) -> np.memmap:
         InputError: the clip cannot be read, or has no frame.
     """
     path = cache / cache_name(clip, size)
-    decoded = _mapped(path)
+    decoded = decoded_before(path)
     if decoded is not None:
         return decoded
-    frames = [image for image in _pictures(clip, size) if image is not None]
-    if not frames:
-        raise InputError(f"{clip.path}: no frame in it")
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.stack(frames))
+        count = 0
+        _write_header(file, (count, size, size, 3))
+        for image in good_frames(clip, size):
+            file.write(image.tobytes())
+            count += 1
+        file.seek(0)
+        _write_header(file, (count, size, size, 3))
     return map_frames(path)
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """That of an .npy file of uint8; numpy leaves room in it for any number in the first place of the shape."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def map_frames(path: Path) -> np.memmap:
@@ -189,7 +214,7 @@ def map_frames(path: Path) -> np.memmap:
     return mapped
 
 
-def _mapped(path: Path) -> np.memmap | None:
+def decoded_before(path: Path) -> np.memmap | None:
     """The frames that were decoded before; None where there are none, or damaged ones, which are told of."""
     try:
         return map_frames(path)
@@ -202,5 +227,15 @@ def _mapped(path: Path) -> np.memmap | None:
 
 def mean_change(frames: np.ndarray) -> float:
     """How much a clip, uint8 (T, H, W, 3), moves: mean difference of a few frames from the first, in levels of 255."""
-    later = np.linspace(0, len(frames) - 1, COMPARED + 1).round().astype(int)[1:]
-    return float(np.mean([np.abs(frames[index].astype(np.int16) - frames[0]).mean() for index in later]))
+    return float(np.mean([change(frames[0], frames[index]) for index in compared(len(frames))]))
+
+
+def compared(length: int) -> list[int]:
+    """The frames that `mean_change` compares with the first one of so many."""
+    numbers: list[int] = np.linspace(0, length - 1, COMPARED + 1).round().astype(int)[1:].tolist()
+    return numbers
+
+
+def change(first: np.ndarray, later: np.ndarray) -> float:
+    """Mean difference of two frames, uint8 (H, W, 3), in levels of 255."""
+    return float(np.abs(later.astype(np.int16) - first).mean())

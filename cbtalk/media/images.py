@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,15 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """
     path = Path(path)
     check_readable(path, "picture")
+    return read_picture(path, path)
+
+
+def read_picture(file: Path | BinaryIO, path: Path) -> NDArray[np.uint8]:
+    """As `read_image`, from a file or what was read of it; `path` names it in errors."""
     try:
         with (
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(path) as image,
+            Image.open(file) as image,
         ):
             check_size(path, *image.size)
             image.load()

@@ -1,7 +1,8 @@
 """A part of a video, exact to the frame."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -116,21 +117,31 @@ def first_needed(path: Path, start: Fraction) -> int:
     That of the last key frame but one before it, in case the last is damaged; found by reading the packets and not by
     the file's index: the clock that counts is the one of `Timeline`, which is made of all packets.
     """
-    if start == 0:
-        return 0
+    last = needed = 0
+    if start > 0:
+        with closing(key_frames(path)) as keys:
+            for number, ticks, time_base in keys:
+                if ticks * time_base > start:
+                    break
+                needed, last = last, number
+    return needed
+
+
+def key_frames(path: Path) -> Generator[tuple[int, int, Fraction], None, None]:
+    """The number of each key frame's packet and when it is shown: ticks, and seconds of a tick.
+
+    None of a video whose key frames are not ones from which all that is shown after them can be decoded.
+    """
     with open_container(path) as container:
         stream = main_video(container)
         if stream is None or stream.codec_context is None or container_kind(container) in DECODING_TIMES_ONLY:
-            return 0
+            return
         if stream.codec_context.codec.canonical_name not in _KEY_FRAMES:
-            return 0
-        number = last = needed = 0
+            return
+        number = 0
         for packet in Timeline(container).placed(packets(container)):
             if isinstance(packet, str) or packet.stream is not stream:
                 continue
             if packet.is_keyframe and packet.pts is not None:
-                if packet.pts * packet.time_base > start:
-                    break
-                needed, last = last, number
+                yield number, packet.pts, packet.time_base
             number += 1
-    return needed

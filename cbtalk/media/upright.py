@@ -68,6 +68,10 @@ class UprightRgb:
         image = cast(NDArray[np.uint8], converted.to_ndarray())
         return _turn(_fitted(over_white(image) if alpha else image, self._stored), self._matrix)
 
+    def fits(self, frame: av.VideoFrame) -> bool:
+        """Whether a frame is of the first one's size."""
+        return self._square_pixels(frame) == self._stored
+
     def _square_pixels(self, frame: av.VideoFrame) -> tuple[int, int]:
         return max(1, round(frame.width * self._aspect)), frame.height
 

@@ -10,6 +10,7 @@ from typing import Self
 
 import av
 from av.container import InputContainer
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -30,10 +31,11 @@ __all__ = ["BadFrame", "Frame", "VideoInfo", "VideoReader", "open_video"]
 _MOST_PIXELS = 2**26  # 8192 x 8192: more is a damaged or hostile header
 
 
-def open_video(path: str | os.PathLike[str], span: Span = WHOLE) -> "VideoReader":
+def open_video(path: str | os.PathLike[str], span: Span = WHOLE, *, skip: int = 0) -> "VideoReader":
     """Open a video file of any kind of `kinds`, or a part of it; use it as a context manager and iterate over it once.
 
     A part reads like a file of its own, from 0 on; it is decoded from a key frame before it (`span.first_needed`).
+    skip: packets of the whole video to leave out, up to a key frame; the times stay those of the whole.
 
     Raises InputError for a file that is missing, a folder, empty, damaged, a still picture, or without any picture that
     can be decoded. Of a file that is cut off what is there is read, and `info.warnings` says so.
@@ -44,7 +46,7 @@ def open_video(path: str | os.PathLike[str], span: Span = WHOLE) -> "VideoReader
         raise InputError(f"{path}: is a still picture; a video or a motion file is needed")
     container = open_container(path)
     try:
-        return VideoReader(path, container, _video_stream(path, container), span)
+        return VideoReader(path, container, _video_stream(path, container), span, skip)
     except BaseException:
         container.close()
         raise
@@ -55,14 +57,19 @@ class VideoReader:
 
     The pts are those of the file on a clock that starts at 0 and never jumps (`timeline`). They always increase: a
     missing one is set one frame after the one before, a repeated one one tick after it.
+
+    uniform: so far every frame could be decoded, at its own time in the file, and had the size of the first, and what
+    is called a key frame was one: read from a later key frame on, it would be the same.
     """
 
     info: VideoInfo
 
-    def __init__(self, path: Path, container: InputContainer, stream: VideoStream, span: Span) -> None:
+    def __init__(self, path: Path, container: InputContainer, stream: VideoStream, span: Span, skip: int) -> None:
         """Decode up to the first good frame, which settles size and orientation. `open_video` is the way in."""
         self._path, self._container, self._stream = path, container, stream
-        self._span, self._skipped = span, first_needed(path, span.start)
+        self._span, self._skipped = span, skip or first_needed(path, span.start)
+        self.uniform = True
+        self._key_times: set[int] = set()
         self._decoder = decoder_of(stream)
         self._decoder.thread_type = "AUTO"
         self._decoder.thread_count = decoding_threads()
@@ -114,6 +121,7 @@ class VideoReader:
         for index, item in enumerate(self._items()):
             ticks = None if item.ticks is None else item.ticks + early
             if isinstance(item, Lost):
+                self.uniform = False
                 yield BadFrame(index, item.reason, None if ticks is None or ticks < 0 else ticks)
                 continue
             if ticks is None:
@@ -121,14 +129,20 @@ class VideoReader:
             if last is None and ticks < 0:
                 early, ticks = -ticks, 0  # an output cannot start before 0
             last = ticks if last is None else max(ticks, last + 1)
+            self.uniform &= last == item.ticks
             yield self._frame(item.frame, last, index)
 
     def _frame(self, frame: av.VideoFrame, pts: int, index: int) -> Frame | BadFrame:
         if frame.is_corrupt:
+            self.uniform = False
             return BadFrame(index, "is damaged", pts)
+        self.uniform &= self._upright.fits(frame)
+        if frame.pts in self._key_times:  # H.264 may call so a frame from which on the picture is built up bit by bit
+            self.uniform &= frame.pict_type == PictureType.I
         try:
             image = self._upright(frame)
         except (av.FFmpegError, ValueError) as error:
+            self.uniform = False
             return BadFrame(index, f"cannot be converted to RGB: {reason_of(error)}", pts)
         return Frame(image, pts, self._time_base, index, self._shown_for(frame))
 
@@ -163,6 +177,8 @@ class VideoReader:
                 self._order.hole(packet)
             elif packet.stream is self._stream:
                 self._order.add(packet)
+                if packet.is_keyframe and packet.pts is not None:
+                    self._key_times.add(packet.pts)
                 try:
                     yield from self._decoder.decode(packet)
                 except (av.FFmpegError, ValueError) as error:

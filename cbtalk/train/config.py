@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 import yaml
 
+from cbtalk.dataset import Way
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS, TalkerConfig
 from cbtalk.train.config_ranges import check_ranges
@@ -25,7 +26,8 @@ class DataConfig:
 
     root: Path = Path("data/train")
     validation: Path | None = None  # clips that are only looked at
-    cache: Path | None = None  # decoded frames; default: <output>/frames
+    cache: Path | None = None  # index of the clips, and decoded frames; default: <output>/frames
+    source: Way = "decoded"  # frames decoded once and kept; "files": read when needed; shards in root are read as such
     workers: int = 0  # 0: all frames are kept on the device (mapped on the CPU); else processes that stream them to it
     horizontal_flip: float = 0.5  # probability
     time_flip: float = 0.5
@@ -221,6 +223,8 @@ def check_config(config: TrainConfig) -> None:
         raise ConfigError(
             f"run.batch_size {config.run.batch_size} is not a multiple of run.micro_batches {config.run.micro_batches}"
         )
+    if config.data.source == "files" and not config.data.workers:
+        raise ConfigError("data.source files needs data.workers of 1 or more, the processes that read the files")
     if config.guidance.steps and not config.loss.guidance:
         raise ConfigError("guidance.steps needs loss.guidance: the keypoint detector has nothing else to learn from")
     if config.guidance.model is None and (users := face_users(config)):

@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from cbtalk.errors import InputError, TrainingError
-from cbtalk.media.clips import Clip, decode_clip, find_clips, mean_change
+from cbtalk.dataset import ClipSet, index_clips
+from cbtalk.errors import CbtalkError, InputError, TrainingError
 from cbtalk.model.pictures import to_pictures
 from cbtalk.train.augment import augment, draw, move_points
 from cbtalk.train.config import AugmentConfig, TrainConfig, face_users
@@ -39,18 +39,30 @@ class Frames(Protocol):
         """Source and driving frames of batch `number`, uint8 (2, B, H, W, 3), on the device."""
 
 
+class Clips(Protocol):
+    """Clips as `ClipSet` has them."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of frames of each."""
+
+    @property
+    def size(self) -> int:
+        """The side of the frames."""
+
+    def read(self, number: int, frames: Sequence[int]) -> np.ndarray:
+        """Frames of a clip, uint8 (N, size, size, 3)."""
+
+
 class ResidentFrames:
-    """Every frame of every clip in one tensor on the device: a batch is one gather.
+    """Every frame of every clip in one tensor on the device: a batch is one gather."""
 
-    Args:
-        clips: for each clip, uint8 (T, H, W, 3).
-    """
-
-    def __init__(self, clips: Sequence[np.ndarray], device: torch.device) -> None:
-        self.first = np.cumsum([0, *(len(clip) for clip in clips)])
-        self.frames = torch.empty((int(self.first[-1]), *clips[0].shape[1:]), dtype=torch.uint8, device=device)
-        for clip, start in zip(clips, self.first[:-1].tolist(), strict=True):
-            self.frames[start : start + len(clip)] = torch.from_numpy(clip)
+    def __init__(self, clips: Clips, device: torch.device) -> None:
+        self.first = np.cumsum([0, *clips.lengths])
+        shape = (int(self.first[-1]), clips.size, clips.size, 3)
+        self.frames = torch.empty(shape, dtype=torch.uint8, device=device)
+        for number, (start, end) in enumerate(pairwise(self.first.tolist())):
+            self.frames[start:end] = torch.from_numpy(clips.read(number, range(end - start)))
 
     def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
         """As `Frames.read`."""
@@ -58,35 +70,29 @@ class ResidentFrames:
 
 
 class MappedFrames:
-    """Frames read from the files they are mapped from, for the CPU: what is in memory once needs no copy there.
+    """Frames read in this process, for the CPU: decoded ones are mapped from their files, and need no copy there."""
 
-    Args:
-        clips: for each clip, uint8 (T, H, W, 3).
-    """
-
-    def __init__(self, clips: Sequence[np.ndarray]) -> None:
+    def __init__(self, clips: Clips) -> None:
         self.clips = clips
 
     def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
         """As `Frames.read`."""
-        return _gathered([self.clips[pair.clip] for pair in pairs], pairs)
+        return _gathered(self.clips, pairs)
 
 
 class StreamedFrames:
     """Frames read by worker processes ahead of their batch, for sets too large for the device.
 
     Args:
-        files: for each clip, an .npy file of uint8 (T, H, W, 3).
+        clips: of which each worker has the numbers, and reads the frames itself.
         sampler: says which pairs each worker reads; its batches are asked for in the order of their numbers.
     """
 
-    def __init__(
-        self, files: Sequence[Path], sampler: PairSampler, size: int, device: torch.device, workers: int
-    ) -> None:
-        self.batches = _FileBatches(files, sampler, size)
+    def __init__(self, clips: Clips, sampler: PairSampler, size: int, device: torch.device, workers: int) -> None:
+        self.batches = _Batches(clips, sampler, size)
         self.device = device
         self.workers = workers
-        self.stream: Iterator[Tensor] = iter(())
+        self.stream: Iterator[Tensor | CbtalkError] = iter(())
         self.next = -1
 
     def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
@@ -102,11 +108,13 @@ class StreamedFrames:
                 logger.warning("a process that reads frames died; new ones are started (%s)", error)
                 self.next = -1
                 continue
+            if isinstance(frames, CbtalkError):
+                raise frames
             self.next = number + 1
             return frames.to(self.device, non_blocking=True)
         raise TrainingError(f"processes that read frames died {RESTARTS} times in a row; fewer data.workers need less")
 
-    def _from(self, number: int) -> Iterator[Tensor]:
+    def _from(self, number: int) -> Iterator[Tensor | CbtalkError]:
         loader = DataLoader(
             self.batches,
             batch_size=None,
@@ -122,22 +130,23 @@ class StreamedFrames:
         return stream
 
 
-class _FileBatches(Dataset[Tensor]):
-    def __init__(self, files: Sequence[Path], sampler: PairSampler, size: int) -> None:
-        self.files = files
+class _Batches(Dataset[Tensor | CbtalkError]):
+    def __init__(self, clips: Clips, sampler: PairSampler, size: int) -> None:
+        self.clips = clips
         self.sampler = sampler
         self.size = size
 
-    def __getitem__(self, number: int) -> Tensor:
-        pairs = self.sampler.batch(number, self.size)
-        return _gathered([np.load(self.files[pair.clip], mmap_mode="r") for pair in pairs], pairs)
+    def __getitem__(self, number: int) -> Tensor | CbtalkError:
+        """The frames of a batch, or why they cannot be read: the loader would make a page of it."""
+        try:
+            return _gathered(self.clips, self.sampler.batch(number, self.size))
+        except CbtalkError as error:
+            return error
 
 
-def _gathered(clips: Sequence[np.ndarray], pairs: Sequence[Pair]) -> Tensor:
+def _gathered(clips: Clips, pairs: Sequence[Pair]) -> Tensor:
     """The frames (2, B, H, W, 3) of pairs, each of its own clip."""
-    sources = [clip[pair.source] for clip, pair in zip(clips, pairs, strict=True)]
-    driving = [clip[pair.driving] for clip, pair in zip(clips, pairs, strict=True)]
-    return torch.from_numpy(np.stack([np.stack(sources), np.stack(driving)]))
+    return torch.from_numpy(np.stack([clips.read(pair.clip, (pair.source, pair.driving)) for pair in pairs], axis=1))
 
 
 class Batch(NamedTuple):
@@ -193,59 +202,48 @@ class PairLoader:
         return Batch(source, driving, points)
 
 
-def read_clips(root: Path, config: TrainConfig) -> list[tuple[Clip, np.memmap]]:
-    """The clips with a pair of frames, and their frames, uint8 (T, H, W, 3), decoded once.
+def read_clips(root: Path, config: TrainConfig) -> ClipSet:
+    """The clips with a pair of frames; those that are new are read once.
 
     A clip that cannot be read is left out with a notice.
 
     Raises:
         InputError: nothing is left.
+        OutputError, SystemFailure: the cache folder cannot be written.
     """
     cache = config.data.cache or config.run.output / "frames"
-    used = []
-    for clip in tqdm(find_clips(root, [config.run.output, cache]), desc=f"reading {root}", unit="clip", leave=False):
-        try:
-            frames = decode_clip(clip, config.model.image_size, cache)
-        except InputError as error:
-            logger.warning("left out: %s", error)
-            continue
-        if len(frames) < 2:
-            logger.warning("left out: %s: one frame only", clip.path)
-        else:
-            used.append((clip, frames))
-    return _some(used, root)
+    clips = index_clips(root, config.data.source, config.model.image_size, cache, [config.run.output, cache])
+    single = clips.lengths < 2
+    for number in np.flatnonzero(single).tolist():
+        logger.warning("left out: %s: one frame only", clips.title(number))
+    return _some(clips.taken(~single), root)
 
 
-def hold_back(clips: list[tuple[Clip, np.memmap]], config: TrainConfig) -> list[tuple[Clip, np.memmap]]:
+def hold_back(clips: ClipSet, config: TrainConfig) -> ClipSet:
     """`clips` without the short and the static ones (`DataConfig`), each with a notice. Raises InputError as above."""
-    used = []
-    for clip, frames in clips:
-        if len(frames) < config.data.min_frames:
-            logger.warning("held back: %s: %d frames only", clip.path, len(frames))
-        elif (change := mean_change(frames)) < config.data.min_change:
-            logger.warning("held back: %s: hardly moves (%.2f levels)", clip.path, change)
-        else:
-            used.append((clip, frames))
-    return _some(used, config.data.root)
+    short, static = clips.lengths < config.data.min_frames, clips.changes < config.data.min_change
+    for number in np.flatnonzero(short | static).tolist():
+        reason = f"{clips.lengths[number]} frames only"
+        if not short[number]:
+            reason = f"hardly moves ({clips.changes[number]:.2f} levels)"
+        logger.warning("held back: %s: %s", clips.title(number), reason)
+    return _some(clips.taken(~(short | static)), config.data.root)
 
 
-def _some(clips: list[tuple[Clip, np.memmap]], root: Path) -> list[tuple[Clip, np.memmap]]:
-    if not clips:
+def _some(clips: ClipSet, root: Path) -> ClipSet:
+    if not len(clips):
         raise InputError(f"{root}: no clip in it that can be used")
     return clips
 
 
-def pair_loader(
-    clips: Sequence[tuple[Clip, np.memmap]], config: TrainConfig, device: torch.device, share: Share = WHOLE
-) -> PairLoader:
-    """A share of the batches from these clips and their frames, for one part of a step."""
+def pair_loader(clips: ClipSet, config: TrainConfig, device: torch.device, share: Share = WHOLE) -> PairLoader:
+    """A share of the batches from these clips, for one part of a step."""
     size, workers = config.run.batch_size // config.run.micro_batches, config.data.workers
-    files, arrays = [Path(str(array.filename)) for _, array in clips], [array for _, array in clips]
     points = None
     if config.guidance.model is not None and face_users(config):
-        points = find_landmarks(files, arrays, config.guidance.model)
+        points = find_landmarks(clips.own_files(), clips, config.guidance.model)
     sampler = PairSampler(
-        [(clip.identity, len(frames)) for clip, frames in clips],
+        list(zip(clips.people.tolist(), clips.lengths.tolist(), strict=True)),
         config.data,
         seed=config.run.seed,
         openings=None if points is None else [openings_of(clip) for clip in points],
@@ -254,7 +252,7 @@ def pair_loader(
     landmarks = None if points is None else Landmarks(points, device)
     frames: Frames
     if workers:
-        frames = StreamedFrames(files, sampler, size, device, workers)
+        frames = StreamedFrames(clips, sampler, size, device, workers)
     else:
-        frames = MappedFrames(arrays) if device.type == "cpu" else ResidentFrames(arrays, device)
+        frames = MappedFrames(clips) if device.type == "cpu" else ResidentFrames(clips, device)
     return PairLoader(frames, sampler, size, config.augment, landmarks)

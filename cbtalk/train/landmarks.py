@@ -1,7 +1,7 @@
 """Points of faces that keypoints are guided to: found once in every frame by MediaPipe's mesh, and kept beside it."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +40,11 @@ class Landmarks:
         return torch.where(mirrored, points[:, :, self.mirrored] * self.sign, points)
 
 
-def find_landmarks(files: Sequence[Path], clips: Sequence[np.ndarray], model: Path) -> list[np.ndarray]:
-    """The points of clips, each uint8 (T, H, W, 3) kept in a file, as `Landmarks` takes them; found once.
+def find_landmarks(files: Sequence[Path], clips: Iterable[Iterable[np.ndarray]], model: Path) -> list[np.ndarray]:
+    """The points of clips, frames uint8 (H, W, 3), as `Landmarks` takes them; found once.
 
     Args:
-        files: where each clip is kept; its points are kept beside it.
+        files: one for each clip; its points are kept beside it.
         model: MediaPipe's face_landmark_with_attention.tflite.
 
     Raises:
@@ -60,7 +60,9 @@ def find_landmarks(files: Sequence[Path], clips: Sequence[np.ndarray], model: Pa
             f"guidance.model needs the package {error.name}: pip install 'cbtalk[evaluate]', or leave it out"
         ) from error
     found = []
-    for file, frames in tqdm(list(zip(files, clips, strict=True)), desc="finding faces", unit="clip", leave=False):
+    for file, frames in tqdm(
+        zip(files, clips, strict=True), desc="finding faces", total=len(files), unit="clip", leave=False
+    ):
         path = file.with_suffix(KEPT)
         if not path.exists():
             points = np.stack([_points(mesh, frame) for frame in frames])

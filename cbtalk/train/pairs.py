@@ -1,6 +1,6 @@
 """Which frames of which clips make up a batch; the n-th batch follows from the seed and n alone."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ class PairSampler:
     """Draws an identity, then one of its clips, then two of its frames; identities and clips evenly.
 
     Args:
-        clips: for each clip, its identity and its number of frames, 2 or more.
+        clips: for each clip, whose it is and its number of frames, 2 or more.
         config: the shares of expressive, far and near pairs, and how often pairs are flipped.
         openings: for each clip, how far mouth and eyes are open (T, 2), NaN: unknown; without it, no expressive pairs.
         share: of every batch, this process's.
@@ -41,18 +41,18 @@ class PairSampler:
 
     def __init__(
         self,
-        clips: Sequence[tuple[str, int]],
+        clips: Sequence[tuple[Hashable, int]],
         config: DataConfig,
         *,
         seed: int,
         openings: Sequence[np.ndarray] | None = None,
         share: Share = WHOLE,
     ) -> None:
-        by_identity: dict[str, list[int]] = {}
-        for index, (identity, _) in enumerate(clips):
-            by_identity.setdefault(identity, []).append(index)
-        self.identities = list(by_identity.values())
-        self.lengths = [length for _, length in clips]
+        people: dict[Hashable, int] = {}
+        person = np.array([people.setdefault(identity, len(people)) for identity, _ in clips])
+        self.by_person = np.argsort(person, kind="stable").astype(np.int32)  # clips; those of a person start at
+        self.first = np.cumsum([0, *np.bincount(person)])
+        self.lengths = np.array([length for _, length in clips], dtype=np.int32)
         self.extremes = None if openings is None else [_extremes(opening) for opening in openings]
         self.config = config
         self.seed = seed
@@ -64,8 +64,9 @@ class PairSampler:
         return [self._draw(rng) for _ in range(size)][self.share.rows(size)]
 
     def _draw(self, rng: np.random.Generator) -> Pair:
-        clips = self.identities[rng.integers(len(self.identities))]
-        clip = clips[rng.integers(len(clips))]
+        person = int(rng.integers(len(self.first) - 1))
+        first, end = self.first[person : person + 2].tolist()
+        clip = int(self.by_person[first + rng.integers(end - first)])
         source, driving = self._frames(rng, clip)
         if rng.random() < self.config.time_flip:
             source, driving = driving, source
@@ -77,7 +78,7 @@ class PairSampler:
         if self.extremes is not None and self.extremes[clip] and kind >= 1 - config.expressive_pairs:
             closed, opened = self.extremes[clip][rng.integers(len(self.extremes[clip]))]
             return int(rng.choice(closed)), int(rng.choice(opened))
-        longest = self.lengths[clip] - 1
+        longest = int(self.lengths[clip]) - 1
         if kind >= config.far_pairs + config.near_pairs:
             first, last = sorted(int(frame) for frame in rng.integers(longest + 1, size=2))
             return first, last

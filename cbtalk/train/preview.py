@@ -1,12 +1,13 @@
 """What a run shows of itself while it trains: pictures of fixed clips, and their reconstruction figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cbtalk.dataset import ClipFrames
 from cbtalk.evaluate.metrics import l1, psnr
 from cbtalk.model.pictures import to_pictures
 from cbtalk.model.talker import Talker
@@ -21,16 +22,21 @@ class Preview:
     """First frames as sources, evenly spaced later frames as driving, absolute motion.
 
     Args:
-        frames: for each clip, uint8 (T, H, W, 3).
+        frames: of each clip, uint8 (T, H, W, 3).
         points: of the faces in each (T, P, 2), as `Landmarks` takes them; without them there is no figure `expression`.
     """
 
     def __init__(
-        self, frames: Sequence[np.ndarray], device: torch.device, points: Sequence[np.ndarray] | None = None
+        self,
+        frames: Iterable[np.ndarray | ClipFrames],
+        device: torch.device,
+        points: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.device = device
-        chosen = [_evenly_spaced(len(clip)) for clip in frames]
-        self.clips = [clip[rows] for clip, rows in zip(frames, chosen, strict=True)]  # copies: source, then driving
+        self.clips, chosen = [], []
+        for clip in frames:
+            chosen.append(_evenly_spaced(len(clip)))
+            self.clips.append(clip[chosen[-1]])  # copies: source, then driving
         self.points = None if points is None else [clip[rows] for clip, rows in zip(points, chosen, strict=True)]
 
     @torch.no_grad()

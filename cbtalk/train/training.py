@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from cbtalk.dataset import ClipSet, holds_shards
 from cbtalk.errors import ConfigError
-from cbtalk.media.clips import Clip, map_frames
 from cbtalk.nn.processes import place
 from cbtalk.precision import float32_convolutions
 from cbtalk.train import exchange, preview
@@ -27,8 +27,6 @@ from cbtalk.train.processes import joined
 from cbtalk.train.record import WEIGHTS_NAME, Record
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
-
-ClipFiles = list[tuple[Clip, Path]]  # with the file that holds the decoded frames
 
 
 @float32_convolutions()
@@ -83,12 +81,12 @@ def run(
             device = processes.device(plan.run.device)
             training, watched = processes.from_first("clips", lambda: _read(plan))
             with processes.first_alone("faces"):  # the first process finds them, the others read what it found
-                loader = pair_loader(_mapped(training), plan, device, processes.share)
+                loader = pair_loader(training, plan, device, processes.share)
             trainer = Trainer(plan, loader, device)
             _take_over(trainer, newest)
             record = None
             if processes.rank == 0:
-                record = Record(trainer, _preview(_mapped(watched), plan, device), shard_mb=shard_mb)
+                record = Record(trainer, _preview(watched, plan, device), shard_mb=shard_mb)
             Loop(trainer, record).run(max_steps=max_steps, max_seconds=max_seconds)
     return plan.run.output / WEIGHTS_NAME
 
@@ -113,19 +111,15 @@ def _newest_checkpoint(config: TrainConfig, resume: bool) -> Path | None:
     return newest[0] if newest else None
 
 
-def _read(config: TrainConfig) -> tuple[ClipFiles, ClipFiles]:
+def _read(config: TrainConfig) -> tuple[ClipSet, ClipSet]:
     """The clips to train with, and those that are shown in previews."""
+    if not config.data.workers and holds_shards(config.data.root):
+        raise ConfigError(
+            f"{config.data.root} holds shards: set data.workers to 1 or more, the processes that read them"
+        )
     training = hold_back(read_clips(config.data.root, config), config)
     watched = training if config.data.validation is None else read_clips(config.data.validation, config)
-    watched = watched[:: math.ceil(len(watched) / preview.CLIPS)]
-    of_training, of_watched = (
-        [(clip, Path(str(frames.filename))) for clip, frames in clips] for clips in (training, watched)
-    )
-    return of_training, of_watched
-
-
-def _mapped(clips: ClipFiles) -> list[tuple[Clip, np.memmap]]:
-    return [(clip, map_frames(path)) for clip, path in clips]
+    return training, watched.taken(np.arange(0, len(watched), math.ceil(len(watched) / preview.CLIPS)))
 
 
 def _take_over(trainer: Trainer, newest: Path | None) -> None:
@@ -145,9 +139,8 @@ def _take_over(trainer: Trainer, newest: Path | None) -> None:
             tqdm.write(line, file=sys.stderr)
 
 
-def _preview(clips: list[tuple[Clip, np.memmap]], settings: TrainConfig, device: torch.device) -> Preview:
-    frames = [array for _, array in clips]
+def _preview(clips: ClipSet, settings: TrainConfig, device: torch.device) -> Preview:
     points = None
     if settings.guidance.model is not None and face_users(settings):
-        points = find_landmarks([Path(str(array.filename)) for array in frames], frames, settings.guidance.model)
-    return Preview(frames, device, points)
+        points = find_landmarks(clips.own_files(), clips, settings.guidance.model)
+    return Preview(clips, device, points)

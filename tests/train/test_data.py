@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,23 @@ def frames_of(*lengths: int) -> list[np.ndarray]:
     return [rng.integers(0, 256, (length, 8, 8, 3), dtype=np.uint8) for length in lengths]
 
 
+class Arrays:
+    """Clips that are in memory."""
+
+    size = 8
+
+    def __init__(self, clips: list[np.ndarray]) -> None:
+        self.clips = clips
+        self.lengths = np.array([len(clip) for clip in clips])
+
+    def read(self, number: int, frames: Sequence[int]) -> np.ndarray:
+        return np.stack([self.clips[number][frame] for frame in frames])
+
+
 def loader(frames: list[np.ndarray], changes: AugmentConfig | None = None, *, flip: float = 0.5) -> PairLoader:
     clips = [(f"person {index}", len(clip)) for index, clip in enumerate(frames)]
     sampler = PairSampler(clips, DataConfig(horizontal_flip=flip), seed=0)
-    return PairLoader(ResidentFrames(frames, CPU), sampler, SIZE, changes or AugmentConfig())
-
-
-def written(folder: Path, clips: list[np.ndarray]) -> list[Path]:
-    """The files of clips."""
-    files = [folder / f"{index}.npy" for index in range(len(clips))]
-    for file, clip in zip(files, clips, strict=True):
-        np.save(file, clip)
-    return files
+    return PairLoader(ResidentFrames(Arrays(frames), CPU), sampler, SIZE, changes or AugmentConfig())
 
 
 def pictures(loader: PairLoader, number: int) -> Tensor:
@@ -74,12 +80,11 @@ def test_a_batch_follows_from_its_number_augmentation_included() -> None:
     assert not torch.equal(batches[0], batches[1])
 
 
-def test_workers_stream_the_same_batches_from_any_number_on(tmp_path: Path) -> None:
+def test_workers_stream_the_same_batches_from_any_number_on() -> None:
     clips = frames_of(5, 3)
-    files = written(tmp_path, clips)
     resident = loader(clips)
     streamed = PairLoader(
-        StreamedFrames(files, resident.sampler, SIZE, CPU, workers=2), resident.sampler, SIZE, AugmentConfig()
+        StreamedFrames(Arrays(clips), resident.sampler, SIZE, CPU, workers=2), resident.sampler, SIZE, AugmentConfig()
     )
 
     def both(number: int) -> tuple[Tensor, Tensor]:
@@ -90,7 +95,7 @@ def test_workers_stream_the_same_batches_from_any_number_on(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_shares_are_parts_of_the_whole_batch(tmp_path: Path, stream: bool) -> None:
+def test_shares_are_parts_of_the_whole_batch(stream: bool) -> None:
     clips, changes = frames_of(5, 3), AugmentConfig(brightness=0.3, rotation=10.0, blur=1.0)
     whole = loader(clips, changes)
     parts = []
@@ -98,7 +103,7 @@ def test_shares_are_parts_of_the_whole_batch(tmp_path: Path, stream: bool) -> No
         part = loader(clips, changes)
         part.sampler.share = Share(number, 2)
         if stream:
-            part.frames = StreamedFrames(written(tmp_path, clips), part.sampler, SIZE, CPU, workers=1)
+            part.frames = StreamedFrames(Arrays(clips), part.sampler, SIZE, CPU, workers=1)
         parts.append(pictures(part, 5))
     torch.testing.assert_close(torch.cat(parts, dim=1), pictures(whole, 5))
 
@@ -113,7 +118,7 @@ def test_the_configuration_chooses_streaming(make_config: MakeConfig) -> None:
     assert isinstance(mapped.frames, MappedFrames)
     mapped_pictures = pictures(mapped, 2)
     assert torch.equal(pictures(streamed, 2), mapped_pictures)
-    mapped.frames = ResidentFrames([frames for _, frames in clips], CPU)
+    mapped.frames = ResidentFrames(clips, CPU)
     assert torch.equal(pictures(mapped, 2), mapped_pictures)
 
 
@@ -128,7 +133,8 @@ def test_short_and_static_clips_are_held_back(
             (root / name / f"{position}.png").symlink_to(clips / "ann__00" / f"{frame}.png")
     config = load_config(make_config(data={"root": str(root), "min_frames": 3, "min_change": 1.0}))
     with caplog.at_level(logging.WARNING):
-        assert [clip.name for clip, _ in hold_back(read_clips(root, config), config)] == ["moving"]
+        used = hold_back(read_clips(root, config), config)
+    assert [used.title(number) for number in range(len(used))] == [str(root / "moving")]
     assert "static: hardly moves" in caplog.text and "short: 2 frames only" in caplog.text
     config = load_config(make_config(data={"root": str(root)}))
     assert len(hold_back(read_clips(root, config), config)) == 3
