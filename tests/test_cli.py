@@ -1,5 +1,6 @@
 """The command line as a user meets it: what goes wrong is one line, the right exit code, and nothing left behind."""
 
+import contextlib
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 import cbtalk
 from cbtalk.cli import main
+from cbtalk.cli.main import COMMANDS as CLI_COMMANDS
 from cbtalk.errors import SystemFailure
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.model.checkpoint import BUNDLED, read_notes, save_weights
@@ -469,6 +471,35 @@ def test_interrupted_leaves_nothing(endless: Path, number: signal.Signals, rende
     assert process.returncode == 128 + number
     assert err == f"error: interrupted by {number.name}\n"
     assert names(endless) == before
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_interruption_that_is_swallowed_comes_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], signals: int
+) -> None:
+    """As by a library that tries an import and catches all; what winds up on the way out is left alone."""
+    wound_up = []
+
+    def doctor() -> None:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        for _ in range(signals - 1):
+            with contextlib.suppress(BaseException):
+                signal.raise_signal(signal.SIGINT)
+        try:
+            time.sleep(30)
+        finally:
+            deadline = time.monotonic() + 1.5  # longer than the look for a lost one
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+            wound_up.append(True)
+
+    monkeypatch.setitem(CLI_COMMANDS, "doctor", doctor)
+    begin = time.monotonic()
+    assert main(["doctor"]) == 130
+    assert wound_up and time.monotonic() - begin < 20
+    assert capsys.readouterr().err == "error: interrupted by SIGINT\n"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_killed_leaves_nothing_but_what_can_be_recognised(endless: Path) -> None:

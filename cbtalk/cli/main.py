@@ -28,6 +28,7 @@ DESCRIPTION = """Talking heads from one picture. Add --debug to any command to s
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_SECONDS = 2.0
+LOST_SECONDS = 0.5
 
 
 def doctor() -> int:
@@ -120,19 +121,35 @@ def _explain(failure: BaseException) -> tuple[str, int]:
 def _raised_signals() -> Iterator[None]:
     """SIGINT and SIGTERM as an exception in the main thread, which winds everything up on its way out."""
     last = -SAME_SIGNAL_SECONDS
+    latest = 0
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        nonlocal last
+        nonlocal last, latest
         # `timeout`, shells and supervisors signal a process and then its group: the second one must not end the
-        # winding up. Later ones count again, in case the first exception was lost in a destructor.
+        # winding up.
         repeated = time.monotonic() - last < SAME_SIGNAL_SECONDS
-        last = time.monotonic()
-        if not repeated:
+        last, latest = time.monotonic(), number
+        if not (repeated and _winding_up()):
+            signal.setitimer(signal.ITIMER_REAL, LOST_SECONDS, LOST_SECONDS)
             raise Interrupted(number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    def look_again(_number: int, _frame: FrameType | None) -> None:
+        if not _winding_up():  # a destructor, or a library that clears errors, has swallowed the exception
+            raise Interrupted(latest)
+
+    handlers = {**dict.fromkeys(SIGNALS, handle), signal.SIGALRM: look_again}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _winding_up() -> bool:
+    """Whether an `Interrupted` is on its way through blocks that clean up."""
+    failure = sys.exception()
+    while failure is not None and not isinstance(failure, Interrupted):
+        failure = failure.__context__
+    return failure is not None
