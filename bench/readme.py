@@ -1,4 +1,4 @@
-"""Writes README's performance tables from the committed figures, or checks that they agree.
+"""Writes the tables of README and docs/performance.md from the committed figures, or checks that they agree.
 
 python -m bench.readme [--check]
 """
@@ -18,27 +18,44 @@ from bench.model import BASELINE
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "bench" / "results" / "epyc-avx512-2cores" / "run.json"
-README = ROOT / "README.md"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- python -m bench.readme: begin -->\n", "<!-- python -m bench.readme: end -->\n"
 
 Results = dict[str, Any]
 
 
 def shown() -> list[Case]:
-    """The cases that README shows."""
+    """The cases that the page of performance shows."""
     return [case for case in cases(Setting()) if case.shown]
 
 
-def section(results: Results) -> str:
-    """The generated part of README, between its two marks."""
-    return BEGIN + "".join(f"{line}\n" for line in _lines(results)) + END
+def generated(results: Results) -> dict[Path, str]:
+    """The generated part of README and of the page, between their two marks."""
+    parts = {README: _short(results), PAGE: _lines(results)}
+    return {path: BEGIN + "".join(f"{line}\n" for line in lines) + END for path, lines in parts.items()}
+
+
+def _short(results: Results) -> Iterator[str]:
+    """A row for each op, of the first of its cases, and one for the model."""
+    facts = results["machine"]
+    yield f"| on {facts['cpu']}, {facts['threads']} threads, {facts['month']} | cbtalk | PyTorch | ratio |"
+    yield "| --- | --- | --- | --- |"
+    records = {record["case"]: record for record in results["ops"]}
+    firsts = {case.op: case for case in reversed(shown())}
+    for op in dict.fromkeys(case.op for case in shown()):
+        record, peer = records[firsts[op].name], firsts[op].shown[0]
+        times = [words.duration(record["times"][name]["median"]) for name in (OURS, peer)]
+        yield f"| `{op}`{record['case'].removeprefix(op)} | {' | '.join(times)} | {words.ratio(record, peer):.1f} |"
+    model = results["model"]
+    ours, theirs = (model["times"][name]["median"] for name in ("cbtalk, batch 4", BASELINE))
+    yield f"| a frame of the `{model['preset']}` model | {ours:.2f} s | {theirs:.2f} s | {theirs / ours:.1f} |"
 
 
 def _lines(results: Results) -> Iterator[str]:
     facts = results["machine"]
     machine = f"{facts['cpu']} with {facts['cbtalk cpu level']}, {facts['threads']} threads, torch {facts['torch']}"
     yield f"{machine}, float32, {facts['month']}; medians of interleaved rounds in one run of `python bench/run.py`"
-    figures = f"[figures]({FIGURES.relative_to(ROOT)})"
+    figures = f"[figures](../{FIGURES.relative_to(ROOT)})"
     yield f"({figures}). A result is checked against float64 before it is timed. The limit is"
     yield "what this machine's memory, arithmetic or exponentials allow at best, measured in the same run."
     yield ""
@@ -78,24 +95,27 @@ def _model(model: Results) -> Iterator[str]:
         yield f"| {name} | {seconds:.3f} | {seconds / times[BASELINE]['median']:.2f} |"
 
 
-def replaced(readme: str, generated: str) -> str:
-    """README with its generated part anew."""
-    head, rest = readme.split(BEGIN)
-    return head + generated + rest.split(END)[1]
+def replaced(page: str, part: str) -> str:
+    """A page with its generated part anew."""
+    head, rest = page.split(BEGIN)
+    return head + part + rest.split(END)[1]
 
 
 def main() -> int:
     """The command line; 1 where --check finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where README does not agree")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a table does not agree")
     check = parser.parse_args().check
-    before = README.read_text(encoding="utf-8")
-    after = replaced(before, section(json.loads(FIGURES.read_text(encoding="utf-8"))))
-    if check and after != before:
-        print(f"{README.name} does not agree with {FIGURES.relative_to(ROOT)}: run python -m bench.readme")
-    if not check:
-        README.write_text(after, encoding="utf-8")
-    return int(check and after != before)
+    differ = False
+    for path, part in generated(json.loads(FIGURES.read_text(encoding="utf-8"))).items():
+        before = path.read_text(encoding="utf-8")
+        after = replaced(before, part)
+        if check and after != before:
+            print(f"{path.name} does not agree with {FIGURES.relative_to(ROOT)}: run python -m bench.readme")
+            differ = True
+        if not check:
+            path.write_text(after, encoding="utf-8")
+    return int(differ)
 
 
 if __name__ == "__main__":

@@ -164,10 +164,11 @@ def test_changes_beyond_the_noise_are_found_and_others_are_not() -> None:
     assert found == {("op <1 & 2>", 2.0, 1.0), ("model paper, cbtalk, batch 1", 2.0, 1.33)}
 
 
-def test_readme_agrees_with_the_committed_figures() -> None:
-    text = readme.README.read_text(encoding="utf-8")
+def test_readme_and_the_page_agree_with_the_committed_figures() -> None:
     figures = json.loads(readme.FIGURES.read_text(encoding="utf-8"))
-    assert readme.replaced(text, readme.section(figures)) == text
+    for path, part in readme.generated(figures).items():
+        text = path.read_text(encoding="utf-8")
+        assert readme.replaced(text, part) == text, path.name
 
 
 def test_a_changed_figure_is_seen_in_readme() -> None:
@@ -176,8 +177,9 @@ def test_a_changed_figure_is_seen_in_readme() -> None:
     shown = {case.name for case in readme.shown()}
     record = next(record for record in changed["ops"] if record["case"] in shown)
     record["times"]["cbtalk"]["median"] *= 2
-    assert readme.section(changed) != readme.section(figures)
-    assert re.search(r"\| `nearest_code` ", readme.section(figures))
+    before, after = readme.generated(figures), readme.generated(changed)
+    assert all(before[path] != after[path] for path in before)
+    assert all(re.search(r"\| `nearest_code` ", part) for part in before.values())
 
 
 def test_no_committed_share_is_above_the_limit() -> None:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -25,7 +27,18 @@ def errors_in(output: str) -> list[float]:
 
 def test_every_example_has_a_test() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"__init__.py"}
-    assert names == {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py"}
+    assert names == {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py", "demo_picture.py"}
+
+
+def test_the_demo_picture_moves(tmp_path: Path) -> None:
+    output_of("demo_picture.py", str(tmp_path / "demo.gif"), "--frames", "2")
+    with Image.open(tmp_path / "demo.gif") as picture:
+        assert picture.format == "GIF" and getattr(picture, "n_frames", 1) == 2
+        first = np.asarray(picture.convert("RGB"), dtype=int)
+        picture.seek(1)
+        change = np.abs(np.asarray(picture.convert("RGB"), dtype=int) - first).max(axis=(0, 2))
+    side = len(change) // 3
+    assert not change[:side].any() and change[side : 2 * side].any() and change[2 * side :].any()
 
 
 def test_the_vqvae_learns_the_digits() -> None:

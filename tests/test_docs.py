@@ -1,0 +1,72 @@
+"""README and docs: their links lead somewhere, their commands exist with the options that they are given."""
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cbtalk.cli import main
+from cbtalk.cli.main import COMMANDS
+from cbtalk.train.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every `cbtalk` command in the page's blocks of shell."""
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and words[0] != "cbtalk":
+                del words[0]  # torchrun ... -m cbtalk
+            if words:
+                yield words[1:]
+
+
+def settings() -> set[str]:
+    """The settings of a training configuration, as options."""
+    found = set()
+    for section in dataclasses.fields(TrainConfig):
+        values = getattr(TrainConfig(), section.name)
+        found |= {f"--{section.name}.{field.name}".replace("_", "-") for field in dataclasses.fields(values)}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, heading = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_exist_with_their_options(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, *words in commands(page):
+        assert name in COMMANDS, name
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", capsys.readouterr().out)
+        for word in words:
+            option = word.partition("=")[0]
+            if "." in option and option.startswith("--"):
+                assert name in ("train", "ablate") and option.replace("_", "-") in settings(), option
+            elif option.startswith("-"):
+                assert option in known, f"cbtalk {name} {option}"
+
+
+def test_readme_fits_a_screen_or_two() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120 and max(map(len, lines)) <= 120
+    assert (ROOT / "docs" / "images" / "demo.gif").stat().st_size <= 3 << 20
