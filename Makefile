@@ -7,7 +7,7 @@ DEMO_FRAMES ?=
 # A warning ends the build in development, and not where a user's compiler has one more.
 export CBTALK_WERROR ?= ON
 
-.PHONY: build lint test test-all demo clean
+.PHONY: build lint test test-all docs demo clean
 
 # torch and the build's tools come first: the build reads torch's headers, and with --no-build-isolation it uses the
 # pinned tools instead of downloading them for every build.
@@ -36,6 +36,10 @@ test-all: build lint
 	.venv/bin/ctest --test-dir build/cmake --output-on-failure
 	$(PYTHON) -m pytest -q
 
+# Into site/, without network.
+docs: $(SETUP)
+	$(PYTHON) -m mkdocs build --strict
+
 # The portrait is the public-domain picture of an astronaut that scikit-image carries.
 demo: build
 	$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
@@ -43,4 +47,4 @@ demo: build
 	  $(if $(DEMO_FRAMES),--max-frames $(DEMO_FRAMES))
 
 clean:
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache cbtalk/_lib cbtalk/*.so demo.png demo.mp4
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache cbtalk/_lib cbtalk/*.so demo.png demo.mp4

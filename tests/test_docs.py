@@ -3,11 +3,15 @@
 import dataclasses
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import cbtalk
+from cbtalk import nn, ops
 from cbtalk.cli import main
 from cbtalk.cli.main import COMMANDS
 from cbtalk.train.config import TrainConfig
@@ -70,3 +74,23 @@ def test_readme_fits_a_screen_or_two() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 120 and max(map(len, lines)) <= 120
     assert (ROOT / "docs" / "images" / "demo.gif").stat().st_size <= 3 << 20
+
+
+def test_the_documentation_builds_strictly(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra docs)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "site" / "reference" / "ops" / "index.html").read_text(encoding="utf-8")
+    assert "nearest_code" in page and "squared Euclidean distance" in page
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = {name.rpartition(".")[2] for name in re.findall(r"^::: ([\w.]+)", reference, re.MULTILINE)}
+    errors = {
+        name for name in cbtalk.__all__ if isinstance(getattr(cbtalk, name), type)
+    }  # on the page of cbtalk.errors
+    public = {name for module in (ops, nn) for name in vars(module) if not name.startswith("_")} | set(cbtalk.__all__)
+    modules = {name for name in public if isinstance(getattr(ops, name, getattr(nn, name, None)), type(sys))}
+    assert public - errors - modules - {"__version__"} <= documented
