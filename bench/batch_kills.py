@@ -76,13 +76,13 @@ def _killed_again_and_again(args: argparse.Namespace, manifest: Path, folder: Pa
 
 
 def _done(folder: Path) -> dict[str, float]:
-    """When each job was done."""
+    """The time at which each job was done."""
     entries = read_ledger(folder) if (folder / NAME).exists() else []
     return {entry.output: entry.changed for entry in entries if entry.state == "done"}
 
 
 def _faults(folder: Path, lines: Sequence[Line], entries: Sequence[Entry]) -> list[str]:
-    """What the ledger and the folder should not say."""
+    """Faults of the ledger and the folder."""
     base = sqlite3.connect(folder / NAME)
     faults = [f"ledger: {text}" for (text,) in base.execute("PRAGMA integrity_check") if text != "ok"]
     base.close()

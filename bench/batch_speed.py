@@ -32,7 +32,7 @@ Record = dict[str, Any]
 
 
 class Floor(NamedTuple):
-    """What the model alone takes: frames a second of all processes, and seconds of CPU time a frame."""
+    """The cost of the model alone: frames a second of all processes, and seconds of CPU time a frame."""
 
     rate: float
     cpu: float

@@ -24,7 +24,7 @@ TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 1e-3}  #
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the cases run, in which dtype; the paper's shapes in a batch, or a sweep of batches and odd sizes."""
+    """The device and dtype of the cases; the paper's shapes in a batch, or a sweep of batches and odd sizes."""
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32

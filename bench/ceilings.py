@@ -1,4 +1,4 @@
-"""What this machine was measured to do at best, and the floor that follows for a piece of work."""
+"""The best rates that were measured on this machine, and the floor that follows for a piece of work."""
 
 import subprocess
 import time

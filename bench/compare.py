@@ -1,4 +1,4 @@
-"""What changed between two runs: ratios to peers, which a faster or slower machine leaves as they are."""
+"""Changes between two runs: ratios to peers, which a faster or slower machine leaves as they are."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -133,7 +133,7 @@ class Bench:
         return {extractor.name: values[f"landmarks_{extractor.name}"] for extractor in self.extractors.landmarks}
 
     def unrest(self, clip: Path, options: DrivingOptions) -> tuple[float, float]:
-        """How far the keypoints of a clip are from their mean, and their jitter, in px of a picture of 256 x 256."""
+        """The distance of a clip's keypoints from their mean, and their jitter, in px of a picture of 256 x 256."""
         output = self.folder / "motion.safetensors"
         write_motion(clip, output, options)
         fingerprint, count = self.talker.motion_fingerprint(), self.talker.config.keypoints
@@ -174,7 +174,7 @@ def framing(bench: Bench, clips: list[Clip], frames: int) -> None:
 
 
 def rest(bench: Bench, clips: list[Clip], frames: int) -> None:
-    """How quiet the keypoints of a face are that does not move."""
+    """The jitter of the keypoints of a face that does not move."""
     print(
         "| still face of | resting square: spread | jitter | --follow: spread | jitter | on a walk: spread | jitter |"
     )

@@ -1,4 +1,4 @@
-"""How faces are found and framed: `python -m bench.faces [--clips FOLDER] --portraits FOLDER`.
+"""Accuracy of found and framed faces: `python -m bench.faces [--clips FOLDER] --portraits FOLDER`.
 
 Prints the shares of faces in the training clips' squares, which `cbtalk.faces.framing` is made of; how well the square
 follows portraits pasted into photos, eight times each; and the time that finding takes.
@@ -27,7 +27,7 @@ FACE_SHARE = 0.6  # of a portrait's height
 
 
 class Miss(NamedTuple):
-    """How far a found square is from the known one."""
+    """The distance of a found square from the known one."""
 
     place: float  # in sides
     side: float  # relative
@@ -82,7 +82,7 @@ def scene(
 
 
 def miss(image: NDArray[np.uint8], known: Square) -> Miss | None:
-    """How far the square found in an image is from the known one; None where no face is found."""
+    """The distance of the square found in an image from the known one; None where no face is found."""
     face = largest(image)
     if face is None:
         return None

@@ -35,7 +35,7 @@ Record = dict[str, Any]
 
 
 def wrong(case: Case, inputs: Inputs, backend: str) -> str | None:
-    """What is wrong with the output or, where the case has them, a gradient, judged by the error budget, or None."""
+    """The fault of the output or, where the case has them, of a gradient, judged by the error budget, or None."""
     example = named(case.op)
     backward = case.direction == "bwd"
     found = results(example, inputs, backend, backward=backward)

@@ -40,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step; `code` is None where it was cut off or could not begin."""
+    """The outcome of a step; `code` is None where it was cut off or could not begin."""
 
     name: str
     code: int | None

@@ -50,7 +50,7 @@ class Group:
         return codes
 
     def said(self, rank: int = 0) -> str:
-        """What a process has written to its standard output and error so far."""
+        """The standard output and error of a process so far."""
         return self._said[rank].read_text() if self._said[rank].exists() else ""
 
     def kill(self, number: int, rank: int = 0) -> None:

@@ -18,7 +18,7 @@ Facts = dict[str, str | int | bool]
 
 
 def header(device: str = "cpu") -> Facts:
-    """What a reader needs to judge or repeat the figures."""
+    """Facts that a reader needs to judge or repeat the figures."""
     return {
         "device": device,
         **(_gpu() if device == "cuda" else {}),

@@ -31,7 +31,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(comparison: Comparison) -> Agreement:
-    """How far a metric and the other implementation are apart."""
+    """The distance of a metric from the other implementation."""
     ours, theirs = (np.array(values) for values in zip(*comparison.cases(), strict=True))
     scale = np.abs(theirs).mean()
     return Agreement(len(ours), float(scale), float(np.abs(ours - theirs).max() / scale))

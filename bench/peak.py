@@ -41,7 +41,7 @@ def _of_cpu(thunk: Thunk) -> int:
 
 
 class MemoryProfile:
-    """What torch's allocator did on the CPU while the profiler recorded, in its nanoseconds."""
+    """The events of torch's allocator on the CPU while the profiler recorded, in its nanoseconds."""
 
     def __init__(self, recorded: profile) -> None:
         self.recorded = recorded

@@ -47,12 +47,12 @@ def roofline(records: Sequence[Record], ceilings: Record) -> str:
 
 
 def roofline_key(records: Sequence[Record]) -> list[str]:
-    """What the numbers in `roofline` mean, from 1."""
+    """The meaning of the numbers in `roofline`, from 1."""
     return [record["case"] for record in records if record["work"]["operations"]]
 
 
 def shares(records: Sequence[Record]) -> str:
-    """How much of its limit each case reaches."""
+    """The share of its limit that each case reaches."""
     figure = Figure(figsize=(9, 1 + 0.22 * len(records)))
     axes = figure.add_subplot()
     values = [100 * record["floor"]["share"] for record in records]
@@ -64,7 +64,7 @@ def shares(records: Sequence[Record]) -> str:
 
 
 def against_peers(records: Sequence[Record]) -> str:
-    """How many times as long as ours each peer takes, the cases of one op."""
+    """The time of each peer as a multiple of ours, the cases of one op."""
     names, values, colours = [], [], []
     for record in records:
         names.append(record["case"])

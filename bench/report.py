@@ -20,7 +20,7 @@ console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False
 
 
 def progress(text: str) -> None:
-    """What is being measured, on a terminal only."""
+    """The case that is being measured, on a terminal only."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
 
@@ -104,7 +104,7 @@ def model_table(model: Record) -> Table:
 
 
 def stage_table(model: Record) -> Table:
-    """Where the time of a frame goes."""
+    """The stages of a frame and their shares of its time."""
     table = _table("stage", "batch", "a frame", "frames a second", "GFLOP", "of the matrix rate", "MiB")
     for name, seconds in model["media"].items():
         table.add_row(name, "", words.duration(seconds), f"{1 / seconds:.0f}", "", "", "")
@@ -143,7 +143,7 @@ def training_line(training: Record) -> str:
 
 
 def show_changes(changes: Sequence[Change]) -> None:
-    """What --base found."""
+    """The findings of --base."""
     for change in changes:
         console.print(f"{change.case}: {change.side}: {change.before:.2f} x ours before, {change.now:.2f} x now")
     console.print(f"{len(changes)} ratios changed beyond the noise")

@@ -1,4 +1,4 @@
-"""How fast every op and the whole model are here, how far from what the machine can do, and against their peers.
+"""The speed of every op and of the whole model here, beside what the machine can do, and beside their peers.
 
 python bench/run.py [--op flow_warp | --model mini | --batch] [--peer faiss] [--json FILE] [--html FILE] ...
 

@@ -52,7 +52,7 @@ def in_rounds(
 def interleave(
     functions: Mapping[str, Thunk], *, seconds: float, min_rounds: int = 5, warm_up: int = 2
 ) -> dict[str, Timing]:
-    """What `in_rounds` gives, summed up."""
+    """The results of `in_rounds`, summed up."""
     samples = in_rounds(functions, seconds=seconds, min_rounds=min_rounds, warm_up=warm_up)
     return {name: summary(values) for name, values in samples.items()}
 

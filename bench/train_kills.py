@@ -196,7 +196,7 @@ def _torchrun(config: Path, output: Path, draw: random.Random) -> Round:
 
 
 def _faults(this: Round, output: Path, finished: int) -> list[str]:
-    """What must not be after a run was ended; `finished` steps were before it began."""
+    """Faults after a run was ended; `finished` steps were before it began."""
     steps, faults = _steps(output), []
     if steps < max(finished, this.before):
         faults.append(f"{max(finished, this.before)} steps were finished, then {steps}")
@@ -216,7 +216,7 @@ def _faults(this: Round, output: Path, finished: int) -> list[str]:
 
 
 def _outcome(this: Round) -> str:
-    """Where the end met the run, in words."""
+    """The place of the run at which its end came, in words."""
     if "is saved" in this.said or ", saved in" in this.said:
         return "saved and ended"
     if "another process of this run ended" in this.said:
@@ -225,7 +225,7 @@ def _outcome(this: Round) -> str:
 
 
 def _unlike_a_whole_run(config: Path, output: Path, steps: int) -> list[str]:
-    """What an uninterrupted run would not have left behind, once this one has gone on to `steps`."""
+    """Leftovers that an uninterrupted run would not have, once this one has gone on to `steps`."""
     last = Group(1, _train, config, "--max-steps", str(steps))
     faults = [] if last.codes() == [0] else [f"the run does not go on: {last.said()[-2000:]}"]
     for name, every in (("log", 1), ("validation", SAMPLE_EVERY)):

@@ -1,4 +1,4 @@
-"""How much faster several processes of one thread train than one does.
+"""The speedup of several training processes of one thread over one.
 
 python -m bench.train_scaling [--config configs/mini-128.yaml] [--processes 2] [--share 4] [--rounds 3]
 

@@ -36,7 +36,7 @@ def size(bytes_: float | None) -> str:
 
 
 def ratio(record: Record, side: str) -> float:
-    """How many times as long as ours a side takes."""
+    """The time of a side as a multiple of ours."""
     return record["ratios"][side]["median"]
 
 
@@ -51,12 +51,12 @@ def shares(record: Record) -> str:
 
 
 def training(record: Record) -> str:
-    """Which step was measured."""
+    """The step that was measured."""
     return f"{record['config']}, batch {record['batch']}, {record['precision']}"
 
 
 def training_speed(record: Record) -> str:
-    """How fast it was."""
+    """Its speed."""
     seconds = record["seconds"]
     return (
         f"{duration(seconds)} a step, {record['batch'] / seconds:.2f} samples a second, "

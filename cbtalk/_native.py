@@ -52,7 +52,7 @@ _cuda_library, _cuda_reason = _load_cuda(_FOLDER / "libcbtalk_cuda.so")
 
 
 def why_not_cpp(*tensors: Tensor | None) -> str | None:
-    """Why no C++ kernel for the CPU can take these tensors, or None; each op checks dtypes and layouts itself."""
+    """The reason why no C++ kernel of the CPU takes these tensors, or None; dtypes and layouts are each op's business."""
     if _cpu_reason is not None:
         return _cpu_reason
     for tensor in tensors:
@@ -62,7 +62,7 @@ def why_not_cpp(*tensors: Tensor | None) -> str | None:
 
 
 def why_not_cuda(*tensors: Tensor) -> str | None:
-    """Why no CUDA C++ kernel can take these tensors, or None; dtypes and layouts are the business of each op."""
+    """The reason why no CUDA C++ kernel can take these tensors, or None; dtypes and layouts are each op's business."""
     if _cuda_reason is not None:
         return _cuda_reason
     for tensor in tensors:
@@ -72,7 +72,7 @@ def why_not_cuda(*tensors: Tensor) -> str | None:
 
 
 def _why_not_gpu(index: int | None) -> str | None:
-    """Why the kernels of the library do not run on the GPU of that index, or None."""
+    """The reason why the kernels of the library do not run on the GPU of that index, or None."""
     archs = "" if _cuda_library is None else _cuda_library.cbtalk_cuda_archs().decode()
     return why_not_capability(torch.cuda.get_device_capability(index), archs)
 
@@ -84,7 +84,7 @@ _why_not_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @cache
 def why_not_capability(capability: tuple[int, int], archs: str) -> str | None:
-    """Why kernels compiled for `archs`, written as CMake does ("80-real 90a-real 100"), do not run on a GPU, or None.
+    """The reason why kernels for `archs`, written as CMake does ("80-real 90a-real 100"), do not run on a GPU, or None.
 
     Machine code ("-real" or without a suffix) serves its major version from its minor version on; PTX ("-virtual" or
     without a suffix) everything after it. With an "a", either serves that one capability alone.

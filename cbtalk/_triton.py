@@ -26,7 +26,7 @@ _reason = _installed()
 
 
 def why_not_triton(*tensors: Tensor) -> str | None:
-    """Why no Triton kernel can take these tensors, or None; dtypes and layouts are the business of each op."""
+    """The reason why no Triton kernel can take these tensors, or None; dtypes and layouts are each op's business."""
     if _reason is not None:
         return _reason
     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""How the process keeps the memory of large tensors."""
+"""Settings of the process's allocator for the memory of large tensors."""
 
 import contextlib
 import ctypes

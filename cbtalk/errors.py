@@ -1,4 +1,4 @@
-"""What a user can do wrong, or what the machine refuses, as exceptions with one clear line each."""
+"""Errors of the user and refusals of the machine, as exceptions with one clear line each."""
 
 
 class CbtalkError(Exception):

@@ -62,7 +62,7 @@ def swap_back() -> None:
 
 
 def why_not(self: Any, temperature: float, topk: int | None) -> str | None:
-    """Why cbtalk cannot serve a call, or None."""
+    """The reason why cbtalk cannot serve a call, or None."""
     if topk is not None:
         return "top-k"
     options = getattr(self.gumbel_sample, "keywords", {})

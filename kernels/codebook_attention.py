@@ -58,13 +58,13 @@ def _locate(tiles, heads):
 
 @triton.jit
 def _row_offsets(row, tokens, batch_stride, row_stride):
-    """Where rows of a (B, T, heads * d) tensor begin; row counts over B and T, int32: its division is the cheap one."""
+    """Offsets of rows of a (B, T, heads * d) tensor; row counts over B and T, int32: its division is the cheap one."""
     return (row // tokens).to(tl.int64) * batch_stride + (row % tokens).to(tl.int64) * row_stride
 
 
 @triton.jit
 def _kept_keys(ignored_ptr, key_set, key, keys):
-    """Which of the keys exist and are not masked."""
+    """The keys that exist and are not masked."""
     kept = key < keys
     if ignored_ptr is not None:
         kept &= tl.load(ignored_ptr + key_set * keys + key, mask=kept, other=1) == 0
@@ -387,7 +387,7 @@ def narrow_key_bwd_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """What one chunk of rows adds to the gradients of BLOCK_K keys of one head, and of their values."""
+    """The part of one chunk of rows in the gradients of BLOCK_K keys of one head, and of their values."""
     tile, head, part = _locate(tiles, heads)
     key_set, chunk = part % key_sets, part // key_sets
     key = tile * BLOCK_K + tl.arange(0, BLOCK_K).to(tl.int64)
@@ -465,7 +465,7 @@ def wide_key_bwd_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """What one chunk of rows adds to the gradients of BLOCK_K keys of one head, and of their values."""
+    """The part of one chunk of rows in the gradients of BLOCK_K keys of one head, and of their values."""
     tile, head, part = _locate(tiles, heads)
     key_set, chunk = part % key_sets, part // key_sets
     key = tile * BLOCK_K + tl.arange(0, BLOCK_K).to(tl.int64)

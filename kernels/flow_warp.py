@@ -97,7 +97,7 @@ def _mirror(coordinate):
 
 @triton.jit
 def _padded_position(coordinate, size, ALIGN_CORNERS: tl.constexpr, PADDING: tl.constexpr):
-    """Where a coordinate is read, in pixels, and d position / d coordinate in units of the axis' scale."""
+    """The position at which a coordinate is read, in pixels, and its derivative in units of the axis' scale."""
     finite = tl.abs(coordinate) < float("inf")
     slope = tl.full(coordinate.shape, 1.0, tl.float32)
     if PADDING != ZEROS:
@@ -367,7 +367,7 @@ def flow_warp_bwd_keys_kernel(
     ALIGN_CORNERS: tl.constexpr, PADDING: tl.constexpr, SAME_FLOW: tl.constexpr, SAME_OCCLUSION: tl.constexpr,
     HAS_OCCLUSION: tl.constexpr, TILE_P: tl.constexpr, TILE_W: tl.constexpr,
 ):  # fmt: skip
-    """Where each output pixel reads. A program: TILE_P output pixels."""
+    """The place that each output pixel reads. A program: TILE_P output pixels."""
     picture, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
     b = picture // N
     flow_x, flow_y = _read_flow(flow, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,

@@ -14,7 +14,7 @@ _ON_CHIP = 16384  # elements of x that the forward pass keeps in the registers o
 
 
 def tiling(pixels: int, channels: int) -> dict[str, int]:
-    """How the chunks are cut: a chunk is TILES tiles of TILE_P pixels by TILE_C channels, one after the other."""
+    """The cut into chunks: a chunk is TILES tiles of TILE_P pixels by TILE_C channels, one after the other."""
     tile_c = min(64, triton.next_power_of_2(channels))
     return {"C": channels, "TILE_P": _TILE // tile_c, "TILE_C": tile_c, "TILES": 4 if pixels <= 4096 else 16}
 
@@ -79,7 +79,7 @@ def _inner_gradient(grad_y, centred, scale, bias, SILU: tl.constexpr):
 
 @triton.jit
 def _place(pixels, chunks, C: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr, TILES: tl.constexpr):
-    """Which part a program of the chunked passes works on: (picture, chunk) item, picture, first pixel, channels."""
+    """The part that a program of the chunked passes works on: (picture, chunk) item, picture, first pixel, channels."""
     blocks: tl.constexpr = (C + TILE_C - 1) // TILE_C
     program = tl.program_id(0)
     item = program // blocks

@@ -343,7 +343,7 @@ def nearest_code_bwd_rows_kernel(
 
 
 def doubt(D: int, z_dtype: torch.dtype, codebook_dtype: torch.dtype) -> float:
-    """What times |e| (|z| + |e| / 2) two scores z.e - |e|^2 / 2 must be apart to be in the right order for certain.
+    """The factor of |e| (|z| + |e| / 2) by which two scores z.e - |e|^2 / 2 must be apart to be in the right order.
 
     Twice the error of a score, with u = 2^-24. 3xTF32: 20 u |z| |e| for what the two parts of a number leave out;
     24 u for each of up to four steps of 8 columns that the tensor cores, which truncate to 24 bits of the largest

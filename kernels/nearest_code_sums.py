@@ -32,7 +32,7 @@ def code_keys_kernel(
     K,
     BLOCK: tl.constexpr,
 ):
-    """What the rows are sorted by."""
+    """The keys that the rows are sorted by."""
     head = tl.program_id(1).to(tl.int64)
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     index = tl.load(indices + head * N + n, mask=n < N, other=-1)
@@ -103,7 +103,7 @@ def sum_chunks_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Where each code's rows begin and end, and the sums of the chunks that one code fills."""
+    """The begin and end of each code's rows, and the sums of the chunks that one code fills."""
     chunk = tl.program_id(0).to(tl.int64)
     begin = chunk * CHUNK
     if tl.program_id(1) == 0:

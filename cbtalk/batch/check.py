@@ -100,7 +100,7 @@ class _Outputs:
             self._first.setdefault(_real(job.output), job)
 
     def problem_of(self, job: Job) -> str | None:
-        """What is wrong with the output of a job, in one line."""
+        """The fault of a job's output, in one line."""
         output, name = _real(job.output), job.output.name
         first = self._first[output]
         if first is not job:

@@ -16,7 +16,7 @@ class Machine:
     threads: int | None = None
     """CPU threads for the model."""
     device: Device = "auto"
-    """Where the model runs; auto takes the GPU if there is one."""
+    """Device of the model; auto takes the GPU if there is one."""
     precision: Precision = "auto"
     """Numbers that the model computes with, but for the keypoints; auto takes bf16 where it is faster, else fp32."""
     quiet: bool = False
@@ -48,11 +48,11 @@ class Faces:
     crop: str | None = None
     """Square of the source to animate, x,y,size in pixels, or centre; that of a face without it."""
     face: str = "largest"
-    """Which face of the source: largest, its number from left to right, or x,y near it."""
+    """Face of the source: largest, its number from left to right, or x,y near it."""
     driving_crop: str | None = None
     """Square of the driving video to watch, x,y,size in pixels, or centre; that of a face without it."""
     driving_face: str = "longest"
-    """Which face to watch: longest (in view), largest, its number from left to right, or x,y near it."""
+    """Face to watch: longest (in view), largest, its number from left to right, or x,y near it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Movement:
     motion: Literal["relative", "absolute"] = "relative"
     """Move the source as the driving face moves, or put it where the driving face is."""
     strength: float = 1.0
-    """How strongly to move in relative motion: 0 (not at all) to 2 (twice as much as the driving face)."""
+    """Strength of relative motion: 0 (none at all) to 2 (twice as much as the driving face)."""
     adapt_scale: bool = False
     """Multiply relative motion by the ratio of the two faces' sizes."""
     best_frame: bool = False

@@ -47,7 +47,7 @@ class ClipSet:
         return KINDS[place.kind].read(place.path, place.places, self.size, self.cache, frames)
 
     def title(self, number: int) -> str:
-        """What a clip is called in messages."""
+        """The name of a clip in messages."""
         place = place_of(self.cache, int(self.rows[number]))
         return f"{place.path}: {place.name}" if place.name else str(place.path)
 

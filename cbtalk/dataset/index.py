@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a clip is. own_name: no other clip of the cache folder has it."""
+    """The place of a clip. own_name: no other clip of the cache folder has it."""
 
     kind: str
     path: Path
@@ -103,7 +103,7 @@ class Index:
 
 
 def place_of(cache: Path, row: int) -> Place:
-    """Where the clip of a row is. Raises InputError where the index is gone or damaged."""
+    """The place of the clip of a row. Raises InputError where the index is gone or damaged."""
     path = cache / FILE
     try:
         query = "select kind, path, name, places, key, number from clips where id = ?"

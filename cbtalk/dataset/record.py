@@ -52,7 +52,7 @@ class Measure:
         self.changes.append(change(self.first, frame))
 
     def record(self, name: str, places: bytes) -> Record:
-        """What came of it; there must be a frame."""
+        """The record that came of it; there must be a frame."""
         length = len(self.changes)
         moved = float(np.mean([self.changes[number] for number in compared(length)]))
         return Record(name, length, moved, places)

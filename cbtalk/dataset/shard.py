@@ -57,7 +57,7 @@ def _clips(path: Path, size: int) -> Iterator[Record]:
 
 
 def members(path: Path) -> Iterator[tarfile.TarInfo]:
-    """What is in a shard, in its order; of one that is damaged or cut off, what comes before, and a warning.
+    """The members of a shard, in its order; of one that is damaged or cut off, what comes before, and a warning.
 
     Raises InputError where it is no tar file.
     """

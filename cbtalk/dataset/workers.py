@@ -27,7 +27,7 @@ class Failed(NamedTuple):
 
 
 class _Said(NamedTuple):
-    """What a process says of a job: what came of it, or an error that ends all; and what it logged."""
+    """A process's answer to a job: what came of it, or an error that ends all; and what it logged."""
 
     result: Any
     fatal: Exception | None
@@ -35,7 +35,7 @@ class _Said(NamedTuple):
 
 
 def processes_for(jobs: int, most: int | None = None) -> int:
-    """How many processes so many jobs are worth; by default at most one for each core."""
+    """The number of processes that so many jobs are worth; by default at most one for each core."""
     return max(1, min(most or len(os.sched_getaffinity(0)), jobs // _JOBS_FOR_A_PROCESS))
 
 
@@ -80,7 +80,7 @@ def _start(active: dict[connection.Connection, tuple[Worker, J | None]], work: C
 
 
 def _heard(worker: Worker, job: J | None) -> Any:
-    """What a worker says of its job; None: that it has started."""
+    """A worker's answer to its job; None: that it has started."""
     try:
         said: _Said | None = worker.receive()
     except WorkerDied as death:

@@ -156,7 +156,7 @@ def _add(tar: tarfile.TarFile, clip: Clip, frames: list[bytes], suffix: str) -> 
 
 
 def _changed(clip: Clip) -> int:
-    """When the files of a clip were changed, in seconds since 1970."""
+    """The time at which the files of a clip were changed, in seconds since 1970."""
     files = frame_files(clip) if clip.path.is_dir() else [clip.path]
     return max(int(path.stat().st_mtime) for path in files)
 

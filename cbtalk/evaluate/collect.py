@@ -10,7 +10,7 @@ from cbtalk.evaluate.report import Figures, mean_figures, with_fid
 
 
 def collect(jobs: Sequence[Job], parts: Parts) -> dict[str, Any]:
-    """What `cbtalk.evaluate.run` returns of the jobs, in their order, whoever did them."""
+    """The result of `cbtalk.evaluate.run` from the jobs, in their order, whoever did them."""
     outcomes = {job: parts.read(job) for job in jobs}
     done = [job for job in jobs if "figures" in outcomes[job]]
     clips = {job.clip.name: outcomes[job]["figures"] for job in done if not job.pairs}

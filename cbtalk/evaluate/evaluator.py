@@ -47,7 +47,7 @@ class Setting:
     videos: Path | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What the report says of them."""
+        """The settings that the report names."""
         dtype = str(self.dtype).removeprefix("torch.")
         options = {"size": self.size, "every": self.every, "smooth": self.smooth}
         return {"weights": str(self.weights), "dtype": dtype, **options}

@@ -1,4 +1,4 @@
-"""How far mouth and eyes open over a sequence of pictures, against the real one."""
+"""Openings of mouth and eyes over a sequence of pictures, against the real ones."""
 
 import math
 

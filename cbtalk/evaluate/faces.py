@@ -20,7 +20,7 @@ Found = dict[str, NDArray[np.floating] | None]  # by the extractor's name; None 
 
 
 class Reading(NamedTuple):
-    """What the extractors find in one picture."""
+    """The findings of the extractors in one picture."""
 
     landmarks: Found  # (P, 2) in pixels of a picture of 256 x 256
     identity: Found  # (D,)
@@ -63,7 +63,7 @@ class FaceStream:
         self.no_face = Counter(dict.fromkeys(extractors.names, 0))
 
     def read(self, index: int, frame: NDArray[np.uint8]) -> Reading:
-        """What is found in the picture (S, S, 3) with the number `index`; numbers increase."""
+        """The findings in the picture (S, S, 3) with the number `index`; numbers increase."""
         if frame.shape[0] != PICTURE_SIZE:
             picture = Image.fromarray(frame).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
             frame = np.array(picture)

@@ -29,7 +29,7 @@ def find_file(models: Path | None, *patterns: str) -> Path:
 
 
 def absence(reason: FileNotFoundError | ImportError) -> str:
-    """Why something cannot be used: its file or its package is not there."""
+    """The reason why something cannot be used: its file or its package is not there."""
     if isinstance(reason, ImportError):
         return f"the package {reason.name} is not installed: pip install 'cbtalk[evaluate]'"
     return str(reason)

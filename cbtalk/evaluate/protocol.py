@@ -119,7 +119,7 @@ def run(
 def _begin(
     setting: Setting, data: Path, pairs: Path | None, portraits: Sequence[Path], parts: Parts, workers: int
 ) -> tuple[Evaluator, list[Job]]:
-    """What does the jobs here, and the jobs."""
+    """The evaluator of this process, and the jobs."""
     if workers < 1:
         raise ConfigError(f"--workers {workers}: must be 1 or more")
     if pairs is not None and portraits:

@@ -1,4 +1,4 @@
-"""What an eye judges: a contact sheet of all clips, and comparison videos."""
+"""A contact sheet of all clips, and comparison videos."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -66,7 +66,7 @@ def save_sheet(path: Path, bands: Sequence[Path]) -> None:
 
 @contextmanager
 def viewed(clip: Clip, size: int, caption: str, video: Path | None, bands: list[Image.Image]) -> Iterator[Show]:
-    """What takes each source, driving and result of a sequence; at its end, its band is among the `bands`.
+    """A function to call with (source, driving, result) for each frame; at its end, its band is among the `bands`.
 
     Args:
         video: source, driving and result side by side, to write as fast as the clip on the average.

@@ -1,4 +1,4 @@
-"""Which face of several: the largest, one by its number, or the one at a point."""
+"""The choice among several faces: the largest, one by its number, or the one at a point."""
 
 import re
 from collections.abc import Sequence

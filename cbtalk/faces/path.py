@@ -94,7 +94,7 @@ def _smoothed(values: Values, deviation: float, ends: int) -> Values:
 
 
 def _line_at_0(values: Values) -> float:
-    """What a straight line through three values or more has in place of the first; the first of fewer."""
+    """The value of a straight line through three values or more in place of the first; the first of fewer."""
     return float(values[0] if len(values) < 3 else polyfit(np.arange(len(values)), values, 1)[0])
 
 

@@ -20,7 +20,7 @@ WEIGHTS = Path(__file__).with_name("yunet.safetensors")
 
 
 class Candidates(NamedTuple):
-    """What the network says of every cell of its three grids, M in all; lengths in pixels of its input."""
+    """The network's outputs for every cell of its three grids, M in all; lengths in pixels of its input."""
 
     scores: Tensor  # (B, M) in [0, 1]
     boxes: Tensor  # (B, M, 4): left, top, right, bottom
@@ -39,7 +39,7 @@ class YuNet(nn.Module):
         self.heads = nn.ModuleList(_Head() for _ in STRIDES)
 
     def forward(self, images: Tensor) -> Candidates:
-        """What every cell of the three grids says, the coarsest grid first."""
+        """The outputs for every cell of the three grids, the coarsest grid first."""
         x = self.stem(images.flip(1))  # it was trained on BGR
         levels = [x := stage(F.max_pool2d(x, 2)) for stage in self.stages][1:]  # strides 8, 16, 32
         above: Tensor | None = None

@@ -20,7 +20,7 @@ Picture = NDArray[np.uint8]
 
 
 class Inputs(NamedTuple):
-    """What the model sees, (S, S, 3) uint8 each: the source, the first driving frame, and driving frames to show."""
+    """The model's view, (S, S, 3) uint8 each: the source, the first driving frame, and driving frames to show."""
 
     source: Picture
     first: Picture

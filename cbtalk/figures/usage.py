@@ -1,4 +1,4 @@
-"""How much of a codebook is used: the share of all attention that each code gets."""
+"""The usage of a codebook: the share of all attention that each code gets."""
 
 from typing import NamedTuple
 

@@ -226,7 +226,7 @@ def decoded_before(path: Path) -> np.memmap | None:
 
 
 def mean_change(frames: np.ndarray) -> float:
-    """How much a clip, uint8 (T, H, W, 3), moves: mean difference of a few frames from the first, in levels of 255."""
+    """The movement of a clip, uint8 (T, H, W, 3): mean difference of a few frames from the first, in levels of 255."""
     return float(np.mean([change(frames[0], frames[index]) for index in compared(len(frames))]))
 
 

@@ -37,7 +37,7 @@ _NODES = 65  # a side of the table: within 5 levels of the formulas in the darke
 
 
 class Signal(NamedTuple):
-    """How R'G'B' values of a frame are meant: H.273 numbers of primaries and transfer function."""
+    """The meaning of R'G'B' values of a frame: H.273 numbers of primaries and transfer function."""
 
     primaries: int
     transfer: int
@@ -49,7 +49,7 @@ class Signal(NamedTuple):
 
 
 def signal_of(frame: av.VideoFrame) -> Signal:
-    """What the tags of a frame say; HLG and PQ without primaries are BT.2020."""
+    """The colours that the tags of a frame name; HLG and PQ without primaries are BT.2020."""
     primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
     if transfer in (PQ, HLG) and primaries not in _PRIMARIES:
         primaries = _BT2020

@@ -70,5 +70,5 @@ def packets(container: InputContainer) -> Iterator["Packet | str"]:
 
 
 def reason_of(error: Exception) -> str:
-    """What FFmpeg says, without numbers and names."""
+    """FFmpeg's message, without numbers and names."""
     return getattr(error, "strerror", None) or str(error)

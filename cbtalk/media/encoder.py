@@ -54,7 +54,7 @@ def check_encoder(encoder: Encoder, width: int = 256, height: int = 256) -> None
 
 @contextmanager
 def _log_of_errors() -> Iterator[list[tuple[int, str, str]]]:
-    """What FFmpeg logs as errors, which PyAV otherwise turns off, as (level, who, text)."""
+    """Errors that FFmpeg logs, which PyAV otherwise turns off, as (level, who, text)."""
     level, skip = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)

@@ -1,4 +1,4 @@
-"""What must hold of an input file before a decoder sees it."""
+"""Checks of an input file before a decoder sees it."""
 
 import stat
 from pathlib import Path

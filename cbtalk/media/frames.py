@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known before the frames are read.
+    """Facts that are known before the frames are read.
 
     width, height: pixels of the upright frames. average_rate: frames per second. time_base: seconds per tick of the
     time stamps. frames, duration (seconds): as the file claims, None where it does not. warnings: what is wrong with

@@ -59,7 +59,7 @@ class Span:
         return min(left + wanted, default=None)
 
     def most_frames(self, whole: int | None, rate: Fraction) -> int | None:
-        """How many frames to expect of a video of so many, None where nothing tells it."""
+        """The number of frames to expect of a video of so many, None where nothing tells it."""
         if whole is None or self == WHOLE:
             return whole
         left = max(0, whole - math.floor(self.start * rate))

@@ -118,7 +118,7 @@ class Timeline:
 
 
 class _Clock:
-    """Where one stream is on the clock of the output, all in seconds."""
+    """The place of one stream on the clock of the output, all in seconds."""
 
     def __init__(self, offset: Fraction, step: Fraction) -> None:
         self.offset = offset  # from the file's clock to the output's
@@ -140,7 +140,7 @@ class _Clock:
 
 
 def _time(packet: Packet, *, shown: bool) -> Fraction | None:
-    """When a packet is shown, or is decoded, in seconds; where the file tells the other one only, that."""
+    """The time at which a packet is shown, or is decoded, in seconds; where the file tells the other one only, that."""
     first, second = (packet.pts, packet.dts) if shown else (packet.dts, packet.pts)
     ticks = second if first is None else first
     return None if ticks is None else ticks * packet.time_base

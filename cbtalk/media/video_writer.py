@@ -84,7 +84,7 @@ class VideoWriter:
 
     @property
     def audio(self) -> str | None:
-        """How the sound is carried over: "copied", "re-encoded to AAC", or None without sound."""
+        """The way the sound is carried over: "copied", "re-encoded to AAC", or None without sound."""
         return self._track.how if self._track else None
 
     @property

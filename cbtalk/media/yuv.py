@@ -91,12 +91,12 @@ class _Span(NamedTuple):
 
     @property
     def kept(self) -> slice:
-        """What is taken over, in the part."""
+        """The rows and columns that are taken over, in the part."""
         return slice(self.first - self.start, self.last - self.start)
 
     @property
     def target(self) -> slice:
-        """What is taken over, in the whole."""
+        """The rows and columns that are taken over, in the whole."""
         return slice(self.first, self.last)
 
 

@@ -159,7 +159,7 @@ def with_tensors(talker: Talker, tensors: Mapping[str, Tensor], path: Path) -> T
 
 
 def mismatch(expected: Mapping[str, Tensor], found: Mapping[str, tuple[int, ...]]) -> str | None:
-    """What is wrong with the names and shapes found, in one line; None where they are exactly those expected."""
+    """The fault of the names and shapes found, in one line; None where they are exactly those expected."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     reshaped = [

@@ -20,7 +20,7 @@ PARALLEL_PREFIX = "module."
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """What was taken from one checkpoint."""
+    """The parameters taken from one checkpoint."""
 
     path: Path
     key: str  # "params_ema" or "params"

@@ -21,7 +21,7 @@ from cbtalk.ops import flow_warp
 
 
 class DenseMotion(NamedTuple):
-    """Where each pixel of the driving frame comes from in the source, at motion size h."""
+    """For each pixel of the driving frame its place in the source, at motion size h."""
 
     deformation: Tensor  # (B, h, h, 2): (x, y) in the source, [-1, 1]
     occlusion: Tensor  # (B, 1, h, h): 1 = visible in the source

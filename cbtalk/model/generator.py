@@ -224,7 +224,7 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         return Synthesis(x, latent, steps)
 
     def tables(self, motion: DenseMotion) -> Tables:
-        """What the compensation of every scale reads."""
+        """The codebooks and heat maps that the compensation of every scale reads."""
         if not self.config.motion_compensation:
             return Tables([], None, self.project_appearance_codes())
         return Tables(self.project_motion_codes(), self.encode_heatmaps(motion), self.project_appearance_codes())

@@ -89,7 +89,7 @@ class FlowRefinement(nn.Module):
 
 
 class MotionStep(NamedTuple):
-    """What one scale makes of the motion that enters it."""
+    """The results of one scale's motion compensation."""
 
     deformation: Tensor  # (B, h, h, 2)
     occlusion: Tensor  # (B, 1, h, h)

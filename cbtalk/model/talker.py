@@ -25,7 +25,7 @@ class SourceState(NamedTuple):
 
 @dataclass
 class TalkerOutput:
-    """What a training step needs; gradients flow through all of it."""
+    """Outputs of a training step; gradients flow through all of them."""
 
     prediction: Tensor  # (B, 3, H, W)
     prediction_lr: Tensor | None  # (B, 3, H, W): the generator without fusion; None unless asked for

@@ -48,7 +48,7 @@ class CodebookAttention(nn.Module):
         return ProjectedCodes(self.key(codebook), self.value(codebook))
 
     def forward(self, tokens: Tensor, codes: Tensor | ProjectedCodes, position: Tensor | None = None) -> Tensor:
-        """What each token reads from the codes.
+        """The sums of code values that each token reads.
 
         Args:
             tokens: (B, T, D).
@@ -94,7 +94,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias)
 
     def forward(self, tokens: Tensor, position: Tensor | None = None, ignored: Tensor | None = None) -> Tensor:
-        """What each token reads from the others.
+        """The sums of the other tokens' values that each token reads.
 
         Args:
             tokens: (B, T, D).

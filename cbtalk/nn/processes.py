@@ -1,4 +1,4 @@
-"""What the processes of a training run do together; with one process, nothing."""
+"""Sums and broadcasts among the processes of a training run; with one process, nothing."""
 
 import torch
 import torch.distributed as dist

@@ -1,4 +1,4 @@
-"""Where codes come from: rows of the batch, as they are or as means of clusters."""
+"""Initial codes: rows of the batch, as they are or as means of clusters."""
 
 import torch
 import torch.nn.functional as F

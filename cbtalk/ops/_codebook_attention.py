@@ -89,7 +89,7 @@ def self_attention(
 
 
 def why_not_cpp(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
-    """Why the C++ kernels cannot take these tensors, or None."""
+    """The reason why the C++ kernels cannot take these tensors, or None."""
     if reason := _native.why_not_cpp(query, key, value):
         return reason
     if query.dtype not in (torch.float32, torch.bfloat16):
@@ -98,7 +98,7 @@ def why_not_cpp(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | 
 
 
 def why_not_cuda(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
-    """Why the CUDA C++ kernels cannot take these tensors, or None."""
+    """The reason why the CUDA C++ kernels cannot take these tensors, or None."""
     if reason := _native.why_not_cuda(query, key, value) or _why_not_on_gpu(query, key, value):
         return reason
     if query.shape[-1] // heads not in _CUDA_HEADS:
@@ -107,7 +107,7 @@ def why_not_cuda(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str |
 
 
 def why_not_triton(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str | None:
-    """Why the Triton kernels cannot take these tensors, or None."""
+    """The reason why the Triton kernels cannot take these tensors, or None."""
     if reason := _triton.why_not_triton(query, key, value) or _why_not_on_gpu(query, key, value):
         return reason
     if query.shape[-1] // heads > _WIDEST_TRITON_HEAD:

@@ -105,7 +105,7 @@ def _points(side: int, upsample: bool) -> int:
 
 
 def why_not_cpp(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> str | None:
-    """Why the C++ kernel cannot take these tensors, or None."""
+    """The reason why the C++ kernel cannot take these tensors, or None."""
     if reason := _native.why_not_cpp(x, weight, bias, residual):
         return reason
     tensors = (x, weight, bias) if residual is None else (x, weight, bias, residual)

@@ -72,7 +72,7 @@ def flow_warp(
 
 
 def why_not_cpp(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) -> str | None:
-    """Why the C++ kernel cannot take these arguments, or None."""
+    """The reason why the C++ kernel cannot take these arguments, or None."""
     if (reason := _native.why_not_cpp(feature, flow, occlusion)) is not None:
         return reason
     for map_name, tensor in _given(feature, flow, occlusion):
@@ -82,14 +82,14 @@ def why_not_cpp(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) 
 
 
 def why_not_cuda(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) -> str | None:
-    """Why the CUDA C++ kernel cannot take these arguments, or None."""
+    """The reason why the CUDA C++ kernel cannot take these arguments, or None."""
     given = _given(feature, flow, occlusion)
     reason = _native.why_not_cuda(*(tensor for _, tensor in given))
     return _why_not_gpu(feature, given) if reason is None else reason
 
 
 def why_not_triton(feature: Tensor, flow: Tensor, occlusion: Tensor | None = None) -> str | None:
-    """Why the Triton kernel cannot take these arguments, or None."""
+    """The reason why the Triton kernel cannot take these arguments, or None."""
     given = _given(feature, flow, occlusion)
     reason = _triton.why_not_triton(*(tensor for _, tensor in given))
     return _why_not_gpu(feature, given) if reason is None else reason

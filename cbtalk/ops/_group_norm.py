@@ -73,7 +73,7 @@ def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int) -
 
 
 def why_not_cpp(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
-    """Why the C++ kernels cannot take these tensors, or None."""
+    """The reason why the C++ kernels cannot take these tensors, or None."""
     if reason := _native.why_not_cpp(x, weight, bias):
         return reason
     if x.dtype not in (torch.float32, torch.bfloat16):
@@ -82,12 +82,12 @@ def why_not_cpp(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | 
 
 
 def why_not_cuda(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
-    """Why the CUDA C++ kernels cannot take these tensors, or None."""
+    """The reason why the CUDA C++ kernels cannot take these tensors, or None."""
     return _native.why_not_cuda(*_given(x, weight, bias)) or _why_not_on_gpu(x)
 
 
 def why_not_triton(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
-    """Why the Triton kernels cannot take these tensors, or None."""
+    """The reason why the Triton kernels cannot take these tensors, or None."""
     return _triton.why_not_triton(*_given(x, weight, bias)) or _why_not_on_gpu(x)
 
 

@@ -141,7 +141,7 @@ def vector_quantize(
 
 
 def why_not_cpp(z: Tensor, codebook: Tensor) -> str | None:
-    """Why the C++ kernels cannot take these tensors, or None."""
+    """The reason why the C++ kernels cannot take these tensors, or None."""
     if reason := _native.why_not_cpp(z, codebook) or _why_not_dtype(z, codebook):
         return reason
     if codebook.shape[-2] > _MAX_CODES:
@@ -150,12 +150,12 @@ def why_not_cpp(z: Tensor, codebook: Tensor) -> str | None:
 
 
 def why_not_cuda(z: Tensor, codebook: Tensor) -> str | None:
-    """Why the CUDA C++ kernels cannot take these tensors, or None."""
+    """The reason why the CUDA C++ kernels cannot take these tensors, or None."""
     return _native.why_not_cuda(z, codebook) or _why_not_gpu(z, codebook)
 
 
 def why_not_triton(z: Tensor, codebook: Tensor) -> str | None:
-    """Why the Triton kernels cannot take these tensors, or None."""
+    """The reason why the Triton kernels cannot take these tensors, or None."""
     return _triton.why_not_triton(z, codebook) or _why_not_gpu(z, codebook)
 
 

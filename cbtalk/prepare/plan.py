@@ -86,7 +86,7 @@ def judged(stretch: Stretch, size: tuple[int, int], options: PrepareOptions, *, 
 
 
 def longest_part(seconds: float, options: PrepareOptions) -> float:
-    """How long a clip may be that begins a stretch, so that the clips of the stretch become alike in length."""
+    """The length of a clip that begins a stretch, so that the clips of the stretch become alike in length."""
     return seconds / max(1, math.ceil(seconds / options.max_seconds))
 
 
@@ -135,7 +135,7 @@ def _parts(flags: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
 
 
 def _held_until(faces: Sequence[Face], times: Sequence[float], first: int, last: int, options: PrepareOptions) -> int:
-    """How far a fixed square holds the face from `first` on, at most `last`: at least to the next sighting."""
+    """The end of a fixed square's hold on the face from `first` on, at most `last`: at least the next sighting."""
     longest = longest_part(times[last] - times[first], options) + 1e-6
     low, high = first + 1, last
     while low < high:
@@ -170,13 +170,13 @@ def _intrudes(box: Tensor, square: Square) -> bool:
 
 
 def _outside(square: Square, size: tuple[int, int]) -> float:
-    """How far a square leaves a picture of this size, on the side where it does so most, in px."""
+    """The pixels by which a square leaves a picture of this size, on the side where it does so most."""
     half = square.side / 2
     return max(half - square.x, half - square.y, square.x + half - size[0], square.y + half - size[1], 0.0)
 
 
 def _faceless(scene: Scene) -> Iterator[Stretch]:
-    """Where nobody is seen for longer than a face may be lost from sight."""
+    """Stretches in which nobody is seen for longer than a face may be lost from sight."""
     times = [*(look.time for look in scene.looks), scene.end]
     for empty, first, last in _parts([not look.faces for look in scene.looks]):
         if empty and times[last] - times[first] > LONGEST_GAP:

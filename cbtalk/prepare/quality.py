@@ -40,7 +40,7 @@ class Quality:
 
     @property
     def motion(self) -> float:
-        """How much the face differs from the first picture, in levels of 255 (`mean_change`)."""
+        """The difference of the face from the first picture, in levels of 255 (`mean_change`)."""
         return mean_change(np.stack(self._faces)) if self._faces else 0.0
 
 

@@ -48,7 +48,7 @@ def write_report(path: Path, rows: list[Row]) -> None:
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """How many clips there are, and how much is left out for which reason."""
+    """The number of clips, and how much is left out for which reason."""
     clips = [row.stretch for row in rows if row.stretch.reason is None]
     seconds = sum(clip.seconds for clip in clips)
     lines = [f"{len(clips)} clips, {seconds:.1f} s, of {len({row.video for row in rows})} videos"]

@@ -20,7 +20,7 @@ from cbtalk.prepare.workers import run_jobs
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is in the output folder now. notes: for the user; failures: why videos could not be read, a line each."""
+    """The output folder's content now. notes: for the user; failures: why videos could not be read, a line each."""
 
     rows: list[Row]
     notes: list[str]

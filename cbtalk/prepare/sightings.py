@@ -26,7 +26,7 @@ class Look:
 
 @dataclass
 class Scene:
-    """What lies between two cuts: looks, at the first and the last frame among them; `end` is the next cut's time."""
+    """The looks between two cuts, at the first and the last frame among them; `end` is the next cut's time."""
 
     looks: list[Look] = field(default_factory=list)
     end: float = 0.0

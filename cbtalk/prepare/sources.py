@@ -29,7 +29,7 @@ class Source:
     stem: str
 
     def clip_stem(self, identity: str | None = None) -> str:
-        """What the name of a clip begins with, of another identity than the video's where one is given."""
+        """The beginning of a clip's name, of another identity than the video's where one is given."""
         return self.stem if identity is None else _of_identity(_plain(identity), plain_name(self.path.stem))
 
 
@@ -59,7 +59,7 @@ def _videos(root: Path, output: Path) -> Iterator[Path]:
 
 
 def _stem(path: Path, identity: Literal["folder", "file"]) -> str:
-    """What the names of a video's clips begin with: its identity, and where that does not name it, its own name."""
+    """The beginning of the names of a video's clips: its identity, and where that does not name it, its own name."""
     parts = [*path.parts[:-1], path.stem]
     if identity == "folder" and len(parts) > 1:
         return _of_identity(_plain(parts[0]), plain_name(*parts[1:]))

@@ -7,7 +7,7 @@ from cbtalk.faces import Square
 
 
 class Reason(StrEnum):
-    """Why a stretch of a video is not among the clips."""
+    """The reason why a stretch of a video is not among the clips."""
 
     SHORT = "too short"
     SMALL = "face too small"
@@ -40,5 +40,5 @@ class Stretch:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Its length."""
         return self.end - self.start

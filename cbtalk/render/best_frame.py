@@ -1,4 +1,4 @@
-"""Where to start a relative motion: the driving frame whose keypoints lie most like the source's."""
+"""The best start of a relative motion: the driving frame whose keypoints lie most like the source's."""
 
 import torch
 from torch import Tensor

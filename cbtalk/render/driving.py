@@ -37,7 +37,7 @@ class DrivingFrame:
 
 
 def video_info(path: Path, span: Span = WHOLE) -> VideoInfo:
-    """What the header of a video says, or of a part of it; InputError where there is none, or no video."""
+    """The header of a video, or of a part of it; InputError where there is none, or no video."""
     with open_video(path, span) as reader:
         return reader.info
 
@@ -59,7 +59,7 @@ def whole_view(image: NDArray[np.uint8], scene: int, time: float) -> NDArray[np.
 
 
 def at_most(frames: int | None, limit: int | None) -> int | None:
-    """How many frames to expect, for a progress bar; None where neither number is known."""
+    """The number of frames to expect, for a progress bar; None where neither number is known."""
     return min((number for number in (frames, limit) if number is not None), default=None)
 
 

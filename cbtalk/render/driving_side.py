@@ -59,14 +59,14 @@ class DrivingSide:
 
     @property
     def timing(self) -> VideoInfo | Motion:
-        """What knows the time base and the average rate."""
+        """The video's header or the motion, which know the time base and the average rate."""
         timing = self.info or self.motion
         assert timing is not None
         return timing
 
     @property
     def frames(self) -> int | None:
-        """How many frames to expect, None where nothing tells it."""
+        """The number of frames to expect, None where nothing tells it."""
         if self.motion is not None:
             return self.motion.frames
         return at_most(self.timing.frames, self._options.driving.max_frames)

@@ -1,4 +1,4 @@
-"""What a caller can choose."""
+"""Options of a render."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MOST_SIDE = 4096  # px of an output's longer side
 
 @dataclass(frozen=True)
 class DrivingOptions:
-    """How the driving video is read.
+    """Options for reading the driving video.
 
     crop: the square to watch; None for that of the face which `face` names in each scene: the one that is longest in
     view, or one by its number (from left to right as they appear) or by a point near it. follow: that square moves with
@@ -59,7 +59,7 @@ class DrivingOptions:
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How a portrait is animated.
+    """Options for animating a portrait.
 
     motion: "relative" moves the source as the driving face moves since its initial frame, "absolute" puts it where
     the driving face is. adapt_scale: multiply relative motion by the ratio of the faces' sizes. best_frame: the

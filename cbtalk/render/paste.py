@@ -99,7 +99,7 @@ def colour_difference(wanted: Image8, made: Image8) -> NDArray[np.float32]:
 
 
 def _covered(u: Values, v: Values) -> Values:
-    """How much of the result is seen at (u, v) of the square: 0 at its edges and outside, 1 inside."""
+    """The weight of the result at (u, v) of the square: 0 at its edges and outside, 1 inside."""
     across, down = (np.clip(np.minimum(t, 1 - t) / FEATHER, 0, 1) for t in (u, v))
     return (across * across * (3 - 2 * across)) * (down * down * (3 - 2 * down))
 
@@ -113,7 +113,7 @@ def _visible(height: int, width: int, square: Square) -> Box:
 
 
 def _in_square(square: Square, x: Values, y: Values) -> tuple[Values, Values]:
-    """Where points of the image lie in the square: the inverse of `Square.point`."""
+    """Points of the image in coordinates of the square: the inverse of `Square.point`."""
     cosine, sine = math.cos(math.radians(square.angle)), math.sin(math.radians(square.angle))
     across, down = x - square.x, y - square.y
     return (cosine * across + sine * down) / square.side + 0.5, (cosine * down - sine * across) / square.side + 0.5

@@ -1,4 +1,4 @@
-"""What a finished render or extraction tells the user."""
+"""The report of a finished render or extraction."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -59,14 +59,14 @@ class Report:
 
     @property
     def lines(self) -> list[str]:
-        """What was done, one line each."""
+        """The work that was done, one line each."""
         times = ", ".join(f"{seconds:.2f}" for seconds in self.first_cuts) + (", ..." if self.cuts > TOLD_CUTS else "")
         cuts = f"{self.cuts} scene cut{'s' if self.cuts > 1 else ''} in the driving video, at {times} s"
         return [*self.notes, *([cuts] if self.cuts else []), str(self)]
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know, one line each."""
+        """Warnings for the user, one line each."""
         lines = list(self.file_warnings)
         if self.first_undecoded is not None:
             frame = self.first_undecoded

@@ -31,15 +31,15 @@ class Source:
     video: SourceVideo | None  # None where it is a picture
 
     def square(self, scene: int = 0) -> Square:
-        """Where the place of a scene lies."""
+        """The square of a scene in the image."""
         return square_of(self.image, self._place(scene))
 
     def pictures(self, frames: Sequence[SourceFrame], size: int) -> NDArray[np.uint8]:
-        """What the model sees of whole images of the source: (B, size, size, 3)."""
+        """The model's view of whole images of the source: (B, size, size, 3)."""
         return np.stack([picture_of(frame.image, self._place(frame.scene), size) for frame in frames])
 
     def first_picture(self, size: int) -> NDArray[np.uint8]:
-        """What the model sees of `image`: (size, size, 3)."""
+        """The model's view of `image`: (size, size, 3)."""
         return picture_of(self.image, self._place(0), size)
 
     def _place(self, scene: int) -> Place:

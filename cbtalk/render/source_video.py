@@ -63,7 +63,7 @@ class SourceVideo:
         return self._now.image
 
     def at(self, seconds: Fraction) -> SourceFrame | None:
-        """What is shown at a time, no earlier than the last one asked for; None from the end on."""
+        """The frame shown at a time, no earlier than the last one asked for; None from the end on."""
         while self._next is not None and self._next.pts * self._next.time_base <= seconds:
             self._now, self._next = self._next, next(self._frames, None)
             self._scene += self._cuts(self._now.image)

@@ -60,7 +60,7 @@ def move(pair: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
 
 
 def move_points(points: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
-    """Where points (2, B, P, 2) of the frames come to lie, 1 being the picture's edge, by the draws of `augment`."""
+    """Points (2, B, P, 2) of the frames moved by the draws of `augment`, 1 being the picture's edge."""
     theta = _theta(config, 2 * draws[:, :4] - 1)
     inverse = torch.linalg.inv(theta[:, :, :2])
     inverse, shift = to_device(inverse, points.device), to_device(theta[:, :, 2], points.device)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the clips are and how pairs are drawn: far apart, near, of unlike expression, or any two frames."""
+    """The clips, and how pairs of them are drawn: far apart, near, of unlike expression, or any two frames."""
 
     root: Path = Path("data/train")
     validation: Path | None = None  # clips that are only looked at
@@ -137,7 +137,7 @@ class EmaConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run starts and ends, and what it writes.
+    """The start and the end of a run, and what it writes.
 
     Of several processes (torchrun), each takes its share of `batch_size` pairs and of `threads`; the same pairs are
     seen whatever their number, which may change when a run goes on.

@@ -33,7 +33,7 @@ LAST_BATCH = 1 << 62
 
 
 class Frames(Protocol):
-    """Where the frames of a batch come from."""
+    """The source of a batch's frames."""
 
     def read(self, number: int, pairs: Sequence[Pair]) -> Tensor:
         """Source and driving frames of batch `number`, uint8 (2, B, H, W, 3), on the device."""

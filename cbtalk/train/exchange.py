@@ -1,4 +1,4 @@
-"""What the processes of a run exchange while they train; a process alone keeps what it has."""
+"""Exchanges between the processes of a run while they train; a process alone keeps what it has."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Which points of a face the first keypoints are guided to, and what they tell of its expression."""
+"""The points of a face that the first keypoints are guided to, and what they tell of its expression."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ MIRRORED = (*(index ^ 1 for index in range(PAIRED)), *range(PAIRED, len(POINTS))
 
 
 def openings_of(points: np.ndarray) -> np.ndarray:
-    """How far mouth and eyes are open (T, 2), in distances of the pupils, by points (T, P, 2); NaN as these are."""
+    """Openings of mouth and eyes (T, 2), in distances of the pupils, by points (T, P, 2); NaN as these are."""
     return openings(lambda number: points[:, POINTS.index(number)])
 
 

@@ -11,14 +11,14 @@ from cbtalk.errors import TrainingError
 
 
 class StepRow(NamedTuple):
-    """What one step gave."""
+    """The figures of one step."""
 
     step: int
     figures: dict[str, float]
 
     @property
     def bad_steps(self) -> int:
-        """How many steps in a row, this one included, were not finite."""
+        """The number of steps in a row, this one included, that were not finite."""
         return int(self.figures["bad_steps"])
 
     @property

@@ -39,7 +39,7 @@ def start_from(talker: Talker, path: Path) -> str:
 
 
 def _renamed(name: str, old: Talker, new: Talker) -> str:
-    """What the entry `name` of `old` is called in `new`."""
+    """The name in `new` of the entry `name` of `old`."""
 
     def at_scale(match: re.Match[str]) -> str:
         return match[1] + _scale_of(int(match[2]), old.config, new.config)

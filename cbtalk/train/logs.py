@@ -1,4 +1,4 @@
-"""Where a run's figures go: CSV files, TensorBoard where it is installed, and pictures."""
+"""Logs of a run: CSV files, TensorBoard where it is installed, and pictures."""
 
 import csv
 import logging

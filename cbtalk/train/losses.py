@@ -34,7 +34,7 @@ class Losses(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What is random in a pass."""
+    """The random draws of a pass."""
 
     transform: ThinPlate  # of the driving frame, for the equivariance terms
     window: Tensor  # (B, 3) in [0, 1): where the perceptual loss looks at large pictures, and at which of the eyes

@@ -1,4 +1,4 @@
-"""Which frames of which clips make up a batch; the n-th batch follows from the seed and n alone."""
+"""The pairs of frames that make up a batch; the n-th batch follows from the seed and n alone."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ EXTREME_SHARE = 8  # expressive pairs come from the most closed and the most ope
 
 
 class Pair(NamedTuple):
-    """Which two frames of which clip, and whether both are mirrored."""
+    """Two frames of a clip, by their numbers, and whether both are mirrored."""
 
     clip: int
     source: int

@@ -26,7 +26,7 @@ Features = list[list[Tensor]]  # per scale of the pyramid, per stage: (B, C, h, 
 
 
 class Windows(NamedTuple):
-    """Where VGG looks at the levels that are too large for it: one window anywhere, others around given points."""
+    """Windows of VGG in the levels that are too large for it: one anywhere, others around given points."""
 
     anywhere: Tensor  # (B, 2), from the left and from the top, in [0, 1) of the places there are
     centres: Tensor  # (n, B, 2) in [-1, 1], x then y; NaN: anywhere instead

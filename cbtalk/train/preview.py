@@ -1,4 +1,4 @@
-"""What a run shows of itself while it trains: pictures of fixed clips, and their reconstruction figures."""
+"""Previews of a run while it trains: pictures of fixed clips, and their reconstruction figures."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -47,7 +47,7 @@ class Processes:
         return Share(self.rank, self.count)
 
     def from_first(self, name: str, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, for which the others wait however long it takes.
+        """The result of `make` in the first process, for which the others wait however long it takes.
 
         Raises LostProcess where it fails.
         """

@@ -1,4 +1,4 @@
-"""What a run writes into its output folder: logs, previews, checkpoints and weights; by its first process alone."""
+"""The output folder of a run: logs, previews, checkpoints and weights; written by its first process alone."""
 
 import logging
 import math

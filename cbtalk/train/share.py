@@ -12,7 +12,7 @@ class Share(NamedTuple):
     parts: int = 1
 
     def rows(self, size: int) -> slice:
-        """Which of a batch's `size` rows are in it."""
+        """The rows of a batch of `size` that are in it."""
         part = size // self.parts
         return slice(self.number * part, (self.number + 1) * part)
 

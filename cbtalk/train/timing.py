@@ -1,4 +1,4 @@
-"""Where a step's time goes: seconds of each part, by events on a GPU, so that measuring makes nobody wait."""
+"""Seconds of each part of a step, by events on a GPU, so that measuring makes nobody wait."""
 
 import time
 from collections.abc import Iterator

@@ -179,7 +179,7 @@ class Trainer:
         return dict(zip(figures, values.unbind(), strict=True))
 
     def _draws(self, number: int, batches: int = 1) -> Draws:
-        """What is random in the pass over batch `number`, of several loader's batches: the transform on the device."""
+        """Random draws for batch `number`, of several loader's batches: the transform on the device."""
         settings, share = self.config.equivariance, self.loader.sampler.share
         size = self.loader.size * batches
         drawn = ThinPlate.random(
@@ -288,6 +288,6 @@ def _entries(network: nn.Module) -> dict[bool, list[Tensor]]:
 
 
 def _running_statistics(networks: dict[str, nn.Module]) -> list[Tensor]:
-    """What a forward pass changes in the networks: a pass that is thrown away must not leave a trace in it."""
+    """The statistics that a forward pass changes: a pass that is thrown away must not leave a trace in them."""
     named = (entry for network in networks.values() for entry in network.named_buffers())
     return [buffer for name, buffer in named if name.endswith(("running_mean", "running_var", "num_batches_tracked"))]

@@ -101,7 +101,7 @@ def _check_shares(config: TrainConfig, processes: int) -> None:
 
 
 def _newest_checkpoint(config: TrainConfig, resume: bool) -> Path | None:
-    """What the run goes on from. Raises ConfigError where it must not, or has not what it is to start from."""
+    """The checkpoint to go on from. Raises ConfigError where it must not, or has not what it is to start from."""
     newest = checkpoints(config.run.output / "checkpoints")[-1:]
     if newest and not resume:
         raise ConfigError(f"{newest[0]}: the output folder holds a run already; resume it or choose another folder")

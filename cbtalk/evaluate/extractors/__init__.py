@@ -1,4 +1,4 @@
-"""What reads faces in pictures: landmarks and identity, by whatever is installed. Figures bear the extractor's name."""
+"""Extractors of landmarks and identity, of whatever is installed. Figures bear the extractor's name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class LandmarkExtractor(Protocol):
 
     @property
     def name(self) -> str:
-        """What its figures are called after."""
+        """The name in its figures."""
 
     @property
     def regions(self) -> Mapping[str, slice]:
@@ -43,7 +43,7 @@ class LandmarkExtractor(Protocol):
         """Picture (H, W, 3) RGB -> points (P, 2) in its pixels, x first; None where no face is found."""
 
     def openings(self, points: NDArray[np.floating]) -> dict[str, float]:
-        """How far "mouth" and "eyes" are open, in distances of the pupils; nothing where its points do not tell."""
+        """Openings of "mouth" and "eyes", in distances of the pupils; nothing where its points do not tell."""
 
 
 class IdentityExtractor(Protocol):
@@ -51,7 +51,7 @@ class IdentityExtractor(Protocol):
 
     @property
     def name(self) -> str:
-        """What its figures are called after."""
+        """The name in its figures."""
 
     @property
     def same_person(self) -> float:
@@ -66,7 +66,7 @@ class VectorExtractor(Protocol):
 
     @property
     def name(self) -> str:
-        """What its figures are called after."""
+        """The name in its figures."""
 
     def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
         """Picture (H, W, 3) RGB -> (D,); None where no face is found."""

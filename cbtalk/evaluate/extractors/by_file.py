@@ -52,7 +52,7 @@ class FaceNetwork:
         self._network, self._find = network, find
 
     def output(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.float32], View] | None:
-        """What the network says of the picture, and of which part; None where there is no face."""
+        """The output of the network for the picture, and of which part; None where there is no face."""
         view = self._view(frame)
         if view is None:
             return None

@@ -20,7 +20,7 @@ MARGIN = 1.5  # side of the square that the network sees, in longer sides of the
 
 
 def openings(point: Callable[[int], NDArray[np.floating]]) -> NDArray[np.floating]:
-    """How far mouth and eyes are open (..., 2), in distances of the pupils; NaN where `point` is.
+    """Openings of mouth and eyes (..., 2), in distances of the pupils; NaN where `point` is.
 
     Args:
         point: gives the point (..., 2) of a number.
@@ -105,7 +105,7 @@ class MeshPose:
 
 
 class MeshExpression:
-    """How far mouth and eyes are open, in distances of the pupils, by the mesh."""
+    """Openings of mouth and eyes, in distances of the pupils, by the mesh."""
 
     name = FaceMesh.name
 

@@ -1,0 +1,22 @@
+"""Docstrings begin with what the thing is or does, and not with a riddle."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = [path for folder in ("cbtalk", "kernels", "bench", "examples") for path in (ROOT / folder).rglob("*.py")]
+RIDDLES = re.compile(r"(What|Where|How|Why|Which|Who|When)\b")
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Every string that stands alone, with its line: the docstrings of modules, classes, functions and fields."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+
+
+def test_no_docstring_opens_with_a_free_relative_clause() -> None:
+    found = [f"{path}:{line}: {text[:60]}" for path in FILES for line, text in docstrings(path) if RIDDLES.match(text)]
+    assert FILES and not found, "\n".join(found)
