@@ -52,7 +52,7 @@ _cuda_library, _cuda_reason = _load_cuda(_FOLDER / "libcbtalk_cuda.so")
 
 
 def why_not_cpp(*tensors: Tensor | None) -> str | None:
-    """The reason why no C++ kernel of the CPU takes these tensors, or None; dtypes and layouts are each op's business."""
+    """The reason why no C++ kernel of the CPU takes these tensors, or None; dtypes and layouts are each op's own."""
     if _cpu_reason is not None:
         return _cpu_reason
     for tensor in tensors:
