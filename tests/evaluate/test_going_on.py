@@ -98,6 +98,15 @@ def test_a_fault_of_cbtalk_costs_one_clip(data: Path, weights: str, capsys: pyte
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as a terminal's Python has it, also where the shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_keeps_what_was_done(tmp_path: Path, data: Path, weights: str) -> None:
     """SIGINT in the second clip: it is finished, the figures of two are written, and the rest is done the next time."""
     output, whole = tmp_path / "f.json", protocol.run(weights, data, extractors=Extractors(identity=[Trouble(-1, 0)]))
@@ -117,14 +126,6 @@ def test_an_interruption_keeps_what_was_done(tmp_path: Path, data: Path, weights
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.height % 4 == 0
     assert not (tmp_path / "f.parts").exists()
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT as a terminal's Python has it, also where the shell ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_the_command_exits_130(
