@@ -1,10 +1,10 @@
 """The cost of every preset by stage: parameters, operations and milliseconds a frame, as a Markdown table.
 
-python -m bench.presets [--presets mini paper] [--batch 4] [--rounds 5] [--threads 2] [--device cuda] [--pages]
+python -m bench.presets [--presets mini paper] [--batch 4] [--rounds 5] [--threads 2] [--device cuda] [--write]
 
 The models are untrained and the pictures noise, which changes no cost. GFLOP are multiplications and additions of
 products and convolutions as our ops do them; ms are medians. The encoder runs once a source, all others every frame.
---pages also writes the table into docs/model_cost.md.
+--write also writes the table into docs/model_cost.md.
 """
 
 import argparse
@@ -15,15 +15,14 @@ from pathlib import Path
 import torch
 
 from bench import machine
+from bench.generated import write_part
 from bench.model import Scene, make_scene
 from bench.stages import Stopwatch, stage_operations
 from cbtalk.allocator import keep_freed_memory
-from cbtalk.atomic import atomic_path
 from cbtalk.model.config import PRESETS
 from cbtalk.model.talker import Talker
 
 PAGE = Path(__file__).parent.parent / "docs" / "model_cost.md"
-BEGIN, END = "<!-- python -m bench.presets --pages: begin -->\n", "<!-- python -m bench.presets --pages: end -->\n"
 ENCODER = "encoder, once a source"
 GROUPS = {  # the ranges of a frame, by how their names begin
     "keypoints": "keypoint detector",
@@ -104,17 +103,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--pages", action="store_true")
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     lines = list(table(arguments.presets, arguments.device, arguments.batch, arguments.rounds))
     print(*lines, sep="\n")
-    if arguments.pages:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        text = before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
-        with atomic_path(PAGE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    if arguments.write:
+        write_part(PAGE, "python -m bench.presets --write", lines)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from typing import Any
 from bench import words
 from bench.case import Case, Setting
 from bench.cases import cases
+from bench.generated import replaced
 from bench.measure import OURS
 from bench.model import BASELINE
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "bench" / "results" / "epyc-avx512-2cores" / "run.json"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- python -m bench.readme: begin -->\n", "<!-- python -m bench.readme: end -->\n"
+COMMAND = "python -m bench.readme"
 
 Results = dict[str, Any]
 
@@ -29,10 +30,9 @@ def shown() -> list[Case]:
     return [case for case in cases(Setting()) if case.shown]
 
 
-def generated(results: Results) -> dict[Path, str]:
-    """The generated part of README and of the page, between their two marks."""
-    parts = {README: _short(results), PAGE: _lines(results)}
-    return {path: BEGIN + "".join(f"{line}\n" for line in lines) + END for path, lines in parts.items()}
+def parts(results: Results) -> dict[Path, list[str]]:
+    """The lines of the generated part of README and of the page."""
+    return {README: list(_short(results)), PAGE: list(_lines(results))}
 
 
 def _short(results: Results) -> Iterator[str]:
@@ -95,21 +95,15 @@ def _model(model: Results) -> Iterator[str]:
         yield f"| {name} | {seconds:.3f} | {seconds / times[BASELINE]['median']:.2f} |"
 
 
-def replaced(page: str, part: str) -> str:
-    """A page with its generated part anew."""
-    head, rest = page.split(BEGIN)
-    return head + part + rest.split(END)[1]
-
-
 def main() -> int:
     """The command line; 1 where --check finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a table does not agree")
     check = parser.parse_args().check
     differ = False
-    for path, part in generated(json.loads(FIGURES.read_text(encoding="utf-8"))).items():
+    for path, lines in parts(json.loads(FIGURES.read_text(encoding="utf-8"))).items():
         before = path.read_text(encoding="utf-8")
-        after = replaced(before, part)
+        after = replaced(before, COMMAND, lines)
         if check and after != before:
             print(f"{path.name} does not agree with {FIGURES.relative_to(ROOT)}: run python -m bench.readme")
             differ = True

@@ -52,6 +52,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _unfinished.pop(str(temporary), None)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, as `atomic_path`; what is no text, as parts of some file names, is escaped."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
 def left_over(folder: Path) -> Iterator[tuple[Path, str]]:
     """Temporary files and folders that killed processes left in a folder, with the name each was to get."""
     for path in sorted(folder.glob(f".*{SUFFIX}")) if folder.is_dir() else ():

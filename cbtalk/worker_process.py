@@ -5,13 +5,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+J = TypeVar("J")
 
 _SECONDS_TO_END = 5.0  # for a worker to wind up its job
+_STARTED = object()
 
 
 def start_worker(serve: Callable[..., None], *arguments: Any) -> BaseProcess:
@@ -25,16 +29,71 @@ def start_worker(serve: Callable[..., None], *arguments: Any) -> BaseProcess:
     return process
 
 
-class WorkerDied(Exception):
-    """A worker process is gone; the message says what it died of."""
+class Died(NamedTuple):
+    """The last message about a job whose worker is gone: what it died of, and whether it had started to serve."""
+
+    reason: str
+    started: bool
 
 
-class Worker:
-    """A new process that calls `serve(pipe, *arguments)`, and the pipe to it."""
+def served(
+    jobs: Iterable[J],
+    serve: Callable[..., None],
+    workers: Sequence[tuple[Any, ...]],
+    *,
+    is_last: Callable[[Any], bool] = lambda message: True,
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[tuple[J, Any], None, None]:
+    """Does jobs in worker processes, each of which has one at a time; yields the jobs with what is told of them.
 
-    def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
+    A worker calls `serve(pipe, *arguments)`, which receives jobs from the pipe and sends messages about them. One that
+    dies costs the job that it was at, and is replaced. When the iteration is given up, the processes are ended before
+    it returns; jobs that they are at are wound up.
+
+    Args:
+        workers: the arguments of each.
+        is_last: whether a message is the last one about its job.
+        stop: asked before a job is given away: whether none shall be begun any more.
+    """
+    waiting = deque(jobs)
+    active: dict[connection.Connection, _Worker] = {}
+    jobs_of: dict[connection.Connection, J] = {}
+
+    def give(worker: _Worker) -> None:
+        jobs_of[worker.pipe] = waiting.popleft()
+        active[worker.pipe] = worker
+        worker.send(jobs_of[worker.pipe])
+
+    try:
+        for arguments in workers[: len(waiting)]:
+            give(_Worker(serve, arguments))
+        while active:
+            for pipe in connection.wait(list(active)):
+                worker = active[pipe]  # type: ignore[index]
+                message = worker.receive()
+                if message is _STARTED:
+                    continue
+                yield jobs_of[worker.pipe], message
+                if not (isinstance(message, Died) or is_last(message)):
+                    continue
+                del active[worker.pipe]
+                if waiting and not stop():
+                    give(worker if worker.is_alive() else worker.replaced())
+                else:
+                    worker.end()
+    finally:
+        for worker in active.values():
+            worker.end()
+
+
+class _Worker:
+    """A new process that serves, and the pipe to it."""
+
+    def __init__(self, serve: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.pipe, other = connection.Pipe()
-        self._process = start_worker(serve, other, *arguments)
+        self._serve, self._arguments = serve, arguments
+        self._process = start_worker(_begin, serve, other, arguments)
+        self._started = False
         other.close()
 
     def send(self, message: Any) -> None:
@@ -43,21 +102,36 @@ class Worker:
             self.pipe.send(message)
 
     def receive(self) -> Any:
-        """Its next message. Raises WorkerDied where there will be none."""
+        """Its next message: _STARTED is the first, Died one that there is always."""
         try:
-            return self.pipe.recv()
+            message = self.pipe.recv()
         except (EOFError, OSError):
             self._process.join()
-            raise WorkerDied(death_in_words(self._process.exitcode)) from None
+            return Died(death_in_words(self._process.exitcode), self._started)
+        if not self._started:
+            self._started = True
+            return _STARTED
+        return message
 
     def is_alive(self) -> bool:
         """Whether it can take another job."""
         return self._process.is_alive()
 
+    def replaced(self) -> "_Worker":
+        """A new one with the same arguments; this one is ended."""
+        self.end()
+        return _Worker(self._serve, self._arguments)
+
     def end(self) -> None:
         """End it; a job that it is at is wound up."""
         self.pipe.close()
         end_workers([self._process])
+
+
+def _begin(serve: Callable[..., None], pipe: connection.Connection, arguments: tuple[Any, ...]) -> None:
+    with contextlib.suppress(OSError):  # the parent is gone, which as_worker sees
+        pipe.send(None)
+    serve(pipe, *arguments)
 
 
 @contextlib.contextmanager

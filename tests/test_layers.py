@@ -13,6 +13,8 @@ FOUNDATION = {
     "atomic",
     "digest",
     "worker_process",
+    "kept_warnings",
+    "folder_lock",
     "interruptions",
     "file_names",
     "precision",
@@ -23,6 +25,8 @@ MAY_IMPORT = {
     "errors": set(),
     "digest": set(),
     "worker_process": set(),
+    "kept_warnings": set(),
+    "folder_lock": {"errors"},
     "interruptions": set(),
     "atomic": {"errors"},
     "file_names": set(),
@@ -48,7 +52,7 @@ MAY_IMPORT = {
     "dataset": FOUNDATION | {"media"},
     "train": FOUNDATION | {"model", "media", "ops", "nn", "evaluate", "dataset"},
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
-    "figures": FOUNDATION | {"model", "render"},
+    "figures": FOUNDATION | {"model", "media", "render"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
     "cli": FOUNDATION
     | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "ablate", "figures"}

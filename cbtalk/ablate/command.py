@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cbtalk import evaluate, train
 from cbtalk.ablate.table import Row, write_table
 from cbtalk.ablate.variants import Variant, variants
-from cbtalk.atomic import atomic_path
+from cbtalk.atomic import write_text
 from cbtalk.digest import combined
 from cbtalk.errors import ConfigError, Interruption
 from cbtalk.model.checkpoint import without_storage
@@ -90,8 +90,7 @@ def _row(variant: Variant, data: Path, output: Path, options: dict[str, Any], ba
         for name, reason in report["failed"].items():
             tqdm.write(f"warning: {name}: {reason}; the figures are those of the other clips", file=sys.stderr)
         result = {"key": key, "figures": report["mean"]["result"]}
-        with atomic_path(folder / RESULT_NAME) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / RESULT_NAME, json.dumps(result, indent=1) + "\n")
     parameters = sum(parameter.numel() for parameter in without_storage(config.model).parameters()) / 1e6
     return Row(variant.name, variant.words, parameters, config.run.steps, result["figures"])
 

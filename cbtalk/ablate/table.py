@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cbtalk.atomic import atomic_path
+from cbtalk.atomic import write_text
 
 COLUMNS = ("variant", "changed", "parameters", "steps")
 
@@ -26,13 +26,13 @@ def write_table(folder: Path, title: str, rows: Sequence[Row]) -> None:
     """Writes ablation.md, .csv and .json of the rows that there are so far."""
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     plain = [_plain(row) for row in rows]
-    _write(folder / "ablation.json", json.dumps(plain, indent=1) + "\n")
+    write_text(folder / "ablation.json", json.dumps(plain, indent=1) + "\n")
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, [*COLUMNS, *names])
     table.writeheader()
     table.writerows(plain)
-    _write(folder / "ablation.csv", text.getvalue())
-    _write(folder / "ablation.md", markdown(title, rows))
+    write_text(folder / "ablation.csv", text.getvalue())
+    write_text(folder / "ablation.md", markdown(title, rows))
 
 
 def markdown(title: str, rows: Sequence[Row]) -> str:
@@ -52,8 +52,3 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")

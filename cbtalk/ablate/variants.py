@@ -33,6 +33,8 @@ def variants(config: TrainConfig) -> list[Variant]:
     if config.run.init is not None:
         for name, part in FROZEN.items():
             frozen = replace(config, run=replace(config.run, frozen=(*config.run.frozen, part)))
+            if part == "motion_estimator":  # there is nothing to learn for the keypoint detector alone
+                frozen = replace(frozen, guidance=replace(frozen.guidance, steps=0))
             found.append(Variant(name, f"{part} stays as in run.init", frozen))
     return found
 

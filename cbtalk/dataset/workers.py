@@ -1,16 +1,17 @@
 """Work on many files in processes, each with one at a time, whose crash costs one file only."""
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Generator, Sequence
-from multiprocessing import connection
+from contextlib import closing, suppress
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from cbtalk.errors import CbtalkError, InputError, SystemFailure
-from cbtalk.worker_process import Worker, WorkerDied, as_worker
+from cbtalk.kept_warnings import kept_warnings
+from cbtalk.worker_process import Died, as_worker, served
 
 logger = logging.getLogger("cbtalk")
 
@@ -51,51 +52,25 @@ def done_by(work: Callable[[J], R], jobs: Sequence[J], processes: int) -> Genera
         for job in jobs:
             yield job, _attempted(work, job)
         return
-    waiting = [*jobs][::-1]
-    active: dict[connection.Connection, tuple[Worker, J | None]] = {}
-    try:
-        for _ in range(processes):
-            _start(active, work)
-        while active:
-            for pipe in connection.wait(list(active)):
-                worker, job = active.pop(pipe)  # type: ignore[call-overload]
-                if (result := _heard(worker, job)) is not None and job is not None:
-                    yield job, result
-                if waiting and not worker.is_alive():
-                    worker.end()
-                    _start(active, work)
-                elif waiting:
-                    worker.send(waiting[-1])
-                    active[worker.pipe] = worker, waiting.pop()
-                else:
-                    worker.end()
-    finally:
-        for worker, _ in active.values():
-            worker.end()
+    with closing(served(jobs, _serve, [(work,)] * processes)) as answers:
+        for job, answer in answers:
+            yield job, _taken(job, answer)
 
 
-def _start(active: dict[connection.Connection, tuple[Worker, J | None]], work: Callable[[J], R]) -> None:
-    worker = Worker(_serve, work)
-    active[worker.pipe] = worker, None
-
-
-def _heard(worker: Worker, job: J | None) -> Any:
-    """A worker's answer to its job; None: that it has started."""
-    try:
-        said: _Said | None = worker.receive()
-    except WorkerDied as death:
-        if job is None:
+def _taken(job: J, answer: "_Said | Died") -> Any:
+    """The result in a worker's answer; what it logged is logged here."""
+    if isinstance(answer, Died):
+        if not answer.started:
             raise SystemFailure(
-                f"processes cannot be started ({death}); a script must do its work under if __name__ == '__main__'"
-            ) from death
-        return Failed(f"{job}: the process that read it died ({death})")
-    if said is None:
-        return None
-    for line in said.logged:
+                f"processes cannot be started ({answer.reason}); a script must do its work under "
+                "if __name__ == '__main__'"
+            )
+        return Failed(f"{job}: the process that read it died ({answer.reason})")
+    for line in answer.logged:
         logger.warning("%s", line)
-    if said.fatal is not None:
-        raise said.fatal
-    return said.result
+    if answer.fatal is not None:
+        raise answer.fatal
+    return answer.result
 
 
 def _attempted(work: Callable[[J], R], job: J) -> R | Failed:
@@ -109,36 +84,16 @@ def _attempted(work: Callable[[J], R], job: J) -> R | Failed:
         return Failed(f"{job}: internal: {type(error).__name__}: {error}")
 
 
-def _serve(pipe: connection.Connection, work: Callable[[J], R]) -> None:
+def _serve(pipe: Connection, work: Callable[[J], R]) -> None:
     """Do jobs until the pipe is closed."""
     torch.set_num_threads(1)
-    lines = _Lines()
-    logger.addHandler(lines)
-    logger.propagate = False
-    with as_worker(), contextlib.suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
-        pipe.send(None)
+    with as_worker(), suppress(EOFError, OSError):  # the parent has closed the pipe, or is gone
         while True:
             job = pipe.recv()
             result, fatal = None, None
-            try:
-                result = _attempted(work, job)
-            except Exception as error:
-                fatal = error
-            pipe.send(_Said(result, fatal, lines.taken()))
-
-
-class _Lines(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
-        self._lines.append(record.getMessage())
-
-    def taken(self) -> list[str]:
-        """The lines since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
+            with kept_warnings() as lines:
+                try:
+                    result = _attempted(work, job)
+                except Exception as error:
+                    fatal = error
+            pipe.send(_Said(result, fatal, lines))

@@ -1,12 +1,10 @@
 """Shards of a folder of clips: WebDataset's tar files, each complete or not there at all."""
 
-import fcntl
 import io
 import logging
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -19,12 +17,14 @@ from cbtalk.atomic import atomic_path, left_over
 from cbtalk.dataset.shard import SUFFIX, members
 from cbtalk.dataset.workers import Failed, done_by, processes_for
 from cbtalk.errors import ConfigError, InputError, OutputError
+from cbtalk.folder_lock import alone_in
 from cbtalk.media.clips import Clip, find_clips, frame_files, good_frames
 
 logger = logging.getLogger(__name__)
 
 Frames = tuple[Clip, list[bytes]]  # of a clip, as the contents of their files
 
+LOCK = ".shards.lock"
 _HEADER = "cbtalk.frames"  # in front of each shard: how its frames were made
 
 
@@ -95,7 +95,7 @@ def write_shards(
         if number is not None and number < 1:
             raise ConfigError(f"{name} {number}: must be 1 or more")
     clips = find_clips(root, [output])
-    with _alone_in(output):
+    with alone_in(output, LOCK, "cbtalk shards"):
         _sweep(output)
         shards = sorted(output.glob(f"*{SUFFIX}"))
         before = _written_before(shards, options)
@@ -185,20 +185,3 @@ def _sweep(output: Path) -> None:
     for path, name in left_over(output):
         if name.endswith(SUFFIX):
             path.unlink()
-
-
-@contextmanager
-def _alone_in(output: Path) -> Iterator[None]:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        folder = os.open(output, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made: {error.strerror}; choose another folder") from error
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{output}: another cbtalk shards works in it; wait until it ends") from error
-        yield
-    finally:
-        os.close(folder)

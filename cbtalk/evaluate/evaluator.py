@@ -1,10 +1,8 @@
 """The work of an evaluation: one job after another, with one talker and one judge."""
 
-import logging
 import os
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +21,7 @@ from cbtalk.evaluate.judge import Show, Vectors, make_judge
 from cbtalk.evaluate.parts import Parts
 from cbtalk.evaluate.same_identity import evaluate_clip
 from cbtalk.evaluate.sheet import viewed
+from cbtalk.kept_warnings import kept_warnings
 from cbtalk.model.checkpoint import load, weights_file
 from cbtalk.precision import float32_convolutions
 from cbtalk.worker_process import as_worker
@@ -91,7 +90,7 @@ class Evaluator:
         """
         bands: list[Image.Image] = []
         try:
-            with _warnings() as warnings, ExitStack() as stack:
+            with kept_warnings() as warnings, ExitStack() as stack:
                 figures, vectors = self._measured(job, self._shows(job, videos, bands, stack))
             self._parts.write(job, figures, vectors, bands, warnings)
         except SystemFailure:
@@ -138,23 +137,3 @@ def serve(pipe: Connection, setting: Setting, parts: Parts, threads: int) -> Non
                 pipe.send(None)
         except CbtalkError as error:
             pipe.send(error)
-
-
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """The warnings that cbtalk logs meanwhile, in place of their way to the terminal."""
-    logger = logging.getLogger("cbtalk")
-    texts: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            texts.append(record.getMessage())
-
-    handler, before = Keep(logging.WARNING), logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield texts
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = before

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cbtalk.atomic import atomic_path, left_over
+from cbtalk.atomic import left_over, write_text
 from cbtalk.errors import ConfigError, InputError, OutputError
 from cbtalk.evaluate.collect import collect
 from cbtalk.evaluate.evaluator import Evaluator, Setting
@@ -167,8 +167,8 @@ def _finish(
     if sheet is not None and bands:
         save_sheet(sheet, bands)
     if output_json is not None and (report["clips"] or report["cross"]):
-        _write(output_json, json.dumps(report, indent=2) + "\n")
-        _write(output_json.with_suffix(".md"), markdown(report))
+        write_text(output_json, json.dumps(report, indent=2) + "\n")
+        write_text(output_json.with_suffix(".md"), markdown(report))
     if not report["failed"] and not report["missing"]:
         parts.remove()
 
@@ -190,8 +190,3 @@ def _check_outputs(output_json: Path | None, sheet: Path | None, videos: Path | 
             videos.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"{videos}: must be a folder, or a new one in a folder that exists") from error
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

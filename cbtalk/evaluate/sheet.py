@@ -11,6 +11,7 @@ from cbtalk.atomic import atomic_path
 from cbtalk.evaluate.judge import Frame, Show
 from cbtalk.file_names import printable
 from cbtalk.media.clips import Clip, clip_rate
+from cbtalk.media.moments import Moments
 from cbtalk.media.video_writer import VideoWriter
 
 MOMENTS = 5  # columns beside the source
@@ -18,29 +19,6 @@ CELL = 192  # pixels a side of a picture on the sheet
 CAPTION = 16  # pixels above a band
 
 Pair = tuple[Frame, Frame]  # driving, result
-
-
-class Moments:
-    """Some moments of a sequence of unknown length, spread evenly over it, in constant memory."""
-
-    def __init__(self) -> None:
-        self._kept: list[Pair] = []
-        self._step = 1
-        self.seen = 0
-
-    def add(self, driving: Frame, result: Frame) -> None:
-        """The next frame (S, S, 3)."""
-        if self.seen % self._step == 0:
-            self._kept.append((driving.copy(), result.copy()))
-            if len(self._kept) == 4 * MOMENTS:
-                self._kept = self._kept[::2]
-                self._step *= 2
-        self.seen += 1
-
-    def chosen(self) -> list[Pair]:
-        """At most MOMENTS of them, in order, the first kept and the last among them."""
-        count = min(MOMENTS, len(self._kept))
-        return [self._kept[int(place)] for place in np.linspace(0, len(self._kept) - 1, count).round()]
 
 
 def band(caption: str, source: Frame, moments: list[Pair]) -> Image.Image:
@@ -71,7 +49,7 @@ def viewed(clip: Clip, size: int, caption: str, video: Path | None, bands: list[
     Args:
         video: source, driving and result side by side, to write as fast as the clip on the average.
     """
-    moments = Moments()
+    moments = Moments[Pair](MOMENTS, lambda pair: (pair[0].copy(), pair[1].copy()))
     sources: list[Frame] = []
     rate = clip_rate(clip)
     with ExitStack() as stack:
@@ -82,7 +60,7 @@ def viewed(clip: Clip, size: int, caption: str, video: Path | None, bands: list[
         def show(source: Frame, driving: Frame, result: Frame) -> None:
             if writer is not None:
                 writer.write(np.concatenate([source, driving, result], axis=1), moments.seen)
-            moments.add(driving, result)
+            moments.add((driving, result))
             sources[:] = [source]
 
         yield show

@@ -1,24 +1,20 @@
 """The jobs of an evaluation among processes: this one, workers of its own, or the ranks that torchrun started."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from multiprocessing import connection
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from cbtalk.errors import CbtalkError
 from cbtalk.evaluate.evaluator import Evaluator, Setting, serve
 from cbtalk.evaluate.jobs import Job
 from cbtalk.evaluate.parts import Parts
-from cbtalk.worker_process import Worker, WorkerDied
+from cbtalk.worker_process import Died, served
 
-_TICK = 0.2  # seconds between looks at whether to stop
 _LONGEST_WAIT = timedelta(days=30)  # of a rank for the slowest
 
 
@@ -33,80 +29,29 @@ def work(
 ) -> Generator[Job, None, None]:
     """Does jobs until `stop`, here or in several workers; yields each that has ended.
 
+    Torch's threads and the GPUs are divided among the workers. One that dies costs the job that it was at.
+
     Args:
         videos: files to write, by the titles of what they show.
     """
-    if workers > 1:
-        return _in_workers(jobs, setting, parts, videos, workers, stop)
-    return _in_this_process(jobs, evaluator, videos, stop)
-
-
-def _in_this_process(
-    jobs: Sequence[Job], evaluator: Evaluator, videos: Mapping[str, Path], stop: Callable[[], bool]
-) -> Generator[Job, None, None]:
-    for job in jobs:
-        if stop():
-            return
-        evaluator.do(job, _of(job, videos))
-        yield job
-
-
-def _in_workers(
-    jobs: Sequence[Job],
-    setting: Setting,
-    parts: Parts,
-    videos: Mapping[str, Path],
-    workers: int,
-    stop: Callable[[], bool],
-) -> Generator[Job, None, None]:
-    """In processes, among which torch's threads and the GPUs are divided.
-
-    A worker that dies costs the job that it was at. When the iteration is given up, the workers are ended.
-    """
-    waiting = deque(jobs)
-    settings = [replace(setting, device=_device(setting.device, number)) for number in range(min(workers, len(jobs)))]
-    threads = max(1, torch.get_num_threads() // max(1, len(settings)))
-    active: dict[connection.Connection, tuple[Worker, Setting, Job]] = {}
-
-    def begin(worker: Worker, mine: Setting) -> None:
-        job = waiting.popleft()
-        worker.send((job, _of(job, videos)))
-        active[worker.pipe] = worker, mine, job
-
-    try:
-        for mine in settings:
-            begin(Worker(serve, mine, parts, threads), mine)
-        while active:
-            for pipe in connection.wait(list(active), _TICK):
-                worker, mine, job = active.pop(pipe)  # type: ignore[call-overload]
-                answer = _answer(worker, job, parts)
-                if answer is not None:
-                    worker.end()
-                    raise answer
-                yield job
-                if not waiting or stop():
-                    worker.end()
-                elif worker.is_alive():
-                    begin(worker, mine)
-                else:
-                    worker.end()
-                    begin(Worker(serve, mine, parts, threads), mine)
-    finally:
-        for worker, _, _ in active.values():
-            worker.end()
-
-
-def _answer(worker: Worker, job: Job, parts: Parts) -> CbtalkError | None:
-    try:
-        answer: CbtalkError | None = worker.receive()
-    except WorkerDied as death:
-        parts.fail(job, f"its worker process died ({death}); the same command tries it again")
-        return None
-    return answer
-
-
-def _of(job: Job, videos: Mapping[str, Path]) -> dict[str, Path]:
-    return {title: videos[title] for title in job.shown if title in videos}
+    asked = [(job, {title: videos[title] for title in job.shown if title in videos}) for job in jobs]
+    if workers == 1:
+        for job, files in asked:
+            if stop():
+                return
+            evaluator.do(job, files)
+            yield job
+        return
+    devices = [_device(setting.device, number) for number in range(workers)]
+    threads = max(1, torch.get_num_threads() // max(1, min(workers, len(jobs))))
+    each = [(replace(setting, device=device), parts, threads) for device in devices]
+    with closing(served(asked, serve, each, stop=stop)) as answers:
+        for (job, _), answer in answers:
+            if isinstance(answer, Died):
+                parts.fail(job, f"its worker process died ({answer.reason}); the same command tries it again")
+            elif answer is not None:
+                raise answer
+            yield job
 
 
 def _device(device: str, number: int) -> str:

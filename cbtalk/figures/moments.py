@@ -1,6 +1,6 @@
 """The pictures that figures are made of: the source's, and some moments of a video."""
 
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtalk.errors import InputError
+from cbtalk.media.moments import evenly
 from cbtalk.model.talker import Talker
 from cbtalk.render.cache import RenderCache
 from cbtalk.render.driving import read_driving, video_info, whole_view
@@ -41,30 +42,9 @@ def read_inputs(source: Path, driving: Path, talker: Talker, options: RenderOpti
     view = driving_view(driving, info, options.driving, talker.image_size, report)
     frames = read_driving(driving, view, options.driving.max_frames, options.driving.span)
     first = next(frames).image
-    return Inputs(picture, first, evenly(_and(first, (frame.image for frame in frames)), count))
+    return Inputs(picture, first, evenly(chain([first], (frame.image for frame in frames)), count))
 
 
 def moments_of(video: Path, count: int) -> list[Picture]:
     """`count` whole frames, spread evenly over a video."""
     return evenly((frame.image for frame in read_driving(video, whole_view)), count)
-
-
-def evenly(pictures: Iterator[Picture], count: int) -> list[Picture]:
-    """At most `count` of a stream of unknown length, spread evenly over it, the first and the last kept among them."""
-    kept: list[Picture] = []
-    step, last = 1, None
-    for number, picture in enumerate(pictures):
-        last = picture
-        if number % step == 0:
-            kept.append(picture)
-            if len(kept) == 4 * count:
-                kept, step = kept[::2], 2 * step
-    if last is not None and kept[-1] is not last:
-        kept.append(last)
-    chosen = np.linspace(0, len(kept) - 1, min(count, len(kept))).round()
-    return [kept[int(place)] for place in chosen]
-
-
-def _and(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
-    yield first
-    yield from rest

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.model.generator import CompensatedGenerator
@@ -62,10 +61,8 @@ def stages(talker: Talker, source: SourceState, driving: Keypoints) -> list[Stag
 
 def attention_weights(layer: CrossAttention, tokens: Tensor, position: Tensor | None, codes: ProjectedCodes) -> Tensor:
     """Of tokens (B, T, D) to the codes (K, D), averaged over heads: (B, T, K), in float32."""
-    dim = tokens.shape[-1]
-    located = tokens if position is None else tokens + position
-    query = F.linear(located, layer.in_proj_weight[:dim], layer.in_proj_bias[:dim]).float()
-    query, key = (part.unflatten(-1, (layer.heads, -1)) for part in (query, codes.key.float()))
+    query, key = layer.query(tokens, position).float(), codes.key.float()
+    query, key = (part.unflatten(-1, (layer.heads, -1)) for part in (query, key))
     scores = torch.einsum("bthd,khd->bhtk", query, key) / query.shape[-1] ** 0.5
     return scores.softmax(dim=-1).mean(dim=1)
 

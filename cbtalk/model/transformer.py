@@ -68,9 +68,13 @@ class CrossAttention(Attention):
 
     def forward(self, tokens: Tensor, position: Tensor | None, codes: ProjectedCodes) -> Tensor:
         """tokens (B, T, D), position (T, D), codes of the scale -> (B, T, D)."""
-        dim = tokens.shape[-1]
-        query = F.linear(_located(tokens, position), self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+        query = self.query(tokens, position)
         return self.out_proj(codebook_attention(query, codes.key, codes.value, heads=self.heads))
+
+    def query(self, tokens: Tensor, position: Tensor | None) -> Tensor:
+        """tokens (B, T, D), position (T, D) -> (B, T, D), the heads side by side."""
+        dim = tokens.shape[-1]
+        return F.linear(_located(tokens, position), self.in_proj_weight[:dim], self.in_proj_bias[:dim])
 
 
 class TransformerLayer(nn.Module):

@@ -2,65 +2,35 @@
 
 import contextlib
 import time
-from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from multiprocessing import connection
 
 import torch
 
 from cbtalk.prepare.messages import Aborted, Done, Failed, Message, Progress
 from cbtalk.prepare.work import Job, work
-from cbtalk.worker_process import Worker, WorkerDied, as_worker
+from cbtalk.worker_process import Died, as_worker, served
 
 _SECONDS_OF_PROGRESS = 0.5  # between two messages of progress
 
 
-def run_jobs(jobs: Iterable[Job], workers: int) -> Generator[tuple[Job, Message], None, None]:
+def run_jobs(jobs: Sequence[Job], workers: int) -> Generator[tuple[Job, Message], None, None]:
     """Do the jobs in at most so many processes, among which torch's threads are divided; yields what they tell.
 
     When the iteration is given up, the processes are ended before it returns, and leave nothing half written.
     """
-    waiting = deque(jobs)
     threads = max(1, torch.get_num_threads() // workers)
-    active: dict[connection.Connection, _Worker] = {}
-    try:
-        while waiting or active:
-            while waiting and len(active) < workers:
-                worker = _Worker(_serve, threads)
-                active[worker.pipe] = worker
-                worker.give(waiting.popleft())
-            for pipe in connection.wait(list(active)):
-                worker = active[pipe]  # type: ignore[index]
-                message = worker.message()
-                yield worker.job, message
-                if isinstance(message, Done | Failed | Aborted):
-                    if waiting and worker.is_alive():
-                        worker.give(waiting.popleft())
-                    else:
-                        del active[worker.pipe]
-                        worker.end()
-    finally:
-        for worker in active.values():
-            worker.end()
+    with contextlib.closing(served(jobs, _serve, [(threads,)] * workers, is_last=_is_last)) as messages:
+        for job, message in messages:
+            if isinstance(message, Died):
+                reason = f"its worker process died ({message.reason}); try it again alone"
+                yield job, Failed(f"{job.source.path}: {reason}")
+            else:
+                yield job, message
 
 
-class _Worker(Worker):
-    """A worker and the job that it is at."""
-
-    job: Job
-
-    def give(self, job: Job) -> None:
-        """Let it do a job."""
-        self.job = job
-        self.send(job)
-
-    def message(self) -> Message:
-        """Its next message, or one that says that it is dead."""
-        try:
-            message: Message = self.receive()
-        except WorkerDied as death:
-            return Failed(f"{self.job.source.path}: its worker process died ({death}); try it again alone")
-        return message
+def _is_last(message: Message) -> bool:
+    return isinstance(message, Done | Failed | Aborted)
 
 
 def _serve(pipe: connection.Connection, threads: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cbtalk.atomic import atomic_path
+from cbtalk.atomic import write_text
 from cbtalk.train.config import TrainConfig
 
 
@@ -24,8 +24,7 @@ def to_plain(config: TrainConfig) -> dict[str, dict[str, Any]]:
 def write_config(path: Path, config: TrainConfig) -> None:
     """Writes a configuration as YAML, with all defaults: the same run, whatever later versions take for granted."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
 def changes(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> list[str]:

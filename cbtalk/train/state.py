@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cbtalk.atomic import atomic_path
+from cbtalk.atomic import atomic_path, write_text
 from cbtalk.errors import WeightsError
 
 NAME = re.compile(r"(step_\d{8})\.(pt|json)")  # the checkpoint itself, or the index of its pieces
@@ -80,8 +80,7 @@ def _write_pieces(index: Path, state: dict[str, Any], size: int) -> None:
         with atomic_path(path) as temporary:
             temporary.write_bytes(piece)
         pieces.append({"file": path.name, "sha256": digest})
-    with atomic_path(index) as temporary:
-        temporary.write_text(json.dumps({"pieces": pieces}, indent=1), encoding="utf-8")
+    write_text(index, json.dumps({"pieces": pieces}, indent=1))
 
 
 def _read_index(index: Path) -> dict[str, str]:

@@ -69,6 +69,8 @@ class Trainer:
             "motion_estimator": self.talker.motion_estimator,
             "net_d": self.discriminator,
         }
+        self._frozen = {name for name, network in self.networks.items() if not _learns(network)}
+        self._check_frozen()
         self.optimizers = {name: _adam(network, config.optimizer) for name, network in self.networks.items()}
         seen = config.perceptual
         perceptual = load_perceptual(seen.weights, seen.scales, seen.window) if config.loss.perceptual else None
@@ -126,11 +128,21 @@ class Trainer:
         """Whether the next step trains the keypoint detector and nothing else."""
         return self.step < self.config.guidance.steps
 
+    def _check_frozen(self) -> None:
+        """Raises ConfigError where a part that is to learn is frozen."""
+        config, talker = self.config, self.talker
+        if config.guidance.steps and not _learns(talker.motion_estimator.kp_detector):
+            raise ConfigError(
+                "run.frozen keeps the keypoint detector, which guidance.steps are to train; set them to 0"
+            )
+        if config.adversarial.weight and not talker.net_g.generator.last_weight.requires_grad:
+            raise ConfigError("run.frozen keeps the generator, which learns from adversarial.weight; set it to 0")
+
     def _trained(self) -> list[str]:
         """The networks that the next step changes."""
         if self.detector_alone:
             return ["motion_estimator"]
-        return [name for name in self.networks if name != "net_d" or self.adversarial]
+        return [name for name in self.networks if name not in self._frozen and (name != "net_d" or self.adversarial)]
 
     def _detector_backward(self) -> dict[str, Tensor]:
         """Gradients of the keypoint detector from several batches in one; returns its losses."""
@@ -263,6 +275,10 @@ def freeze(talker: Talker, parts: Sequence[str]) -> None:
             known = "motion_estimator, net_g.encoder, net_g.generator and the like"
             raise ConfigError(f"run.frozen: the talker has no part {name!r}; it has {known}") from None
         part.requires_grad_(False).eval()
+
+
+def _learns(network: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in network.parameters())
 
 
 def _load_optimizer(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:

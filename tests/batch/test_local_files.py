@@ -18,14 +18,11 @@ fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 
 
 @pytest.fixture
-def memory() -> Any:
-    """A file system of this process with three files of a byte."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
+def memory(memory: Any) -> Any:
+    """With three files of a byte."""
     for name in "abc":
-        system.pipe_file(f"/in/{name}.png", name.encode())
-    return system
+        memory.pipe_file(f"/in/{name}.png", name.encode())
+    return memory
 
 
 def remote_job(folder: Path, name: str) -> Job:

@@ -14,15 +14,6 @@ from tests.batch.http_server import served
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
 
 
-@pytest.fixture
-def memory() -> Any:
-    """An empty file system of this process."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    return system
-
-
 @pytest.mark.parametrize(
     ("address", "name"),
     [

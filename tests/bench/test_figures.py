@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from html.parser import HTMLParser
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from bench import readme, work
 from bench.ceilings import Ceilings
 from bench.compare import changes
+from bench.generated import replaced
 from bench.ops import conv3x3
 from bench.page import page
 from bench.words import duration, scaled, verdict
@@ -166,9 +166,9 @@ def test_changes_beyond_the_noise_are_found_and_others_are_not() -> None:
 
 def test_readme_and_the_page_agree_with_the_committed_figures() -> None:
     figures = json.loads(readme.FIGURES.read_text(encoding="utf-8"))
-    for path, part in readme.generated(figures).items():
+    for path, lines in readme.parts(figures).items():
         text = path.read_text(encoding="utf-8")
-        assert readme.replaced(text, part) == text, path.name
+        assert replaced(text, readme.COMMAND, lines) == text, path.name
 
 
 def test_a_changed_figure_is_seen_in_readme() -> None:
@@ -177,9 +177,9 @@ def test_a_changed_figure_is_seen_in_readme() -> None:
     shown = {case.name for case in readme.shown()}
     record = next(record for record in changed["ops"] if record["case"] in shown)
     record["times"]["cbtalk"]["median"] *= 2
-    before, after = readme.generated(figures), readme.generated(changed)
+    before, after = readme.parts(figures), readme.parts(changed)
     assert all(before[path] != after[path] for path in before)
-    assert all(re.search(r"\| `nearest_code` ", part) for part in before.values())
+    assert all(any(line.startswith("| `nearest_code` ") for line in lines) for lines in before.values())
 
 
 def test_no_committed_share_is_above_the_limit() -> None:

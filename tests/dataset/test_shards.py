@@ -59,7 +59,8 @@ def test_shards_are_cut_by_size_and_a_clip_is_in_one_of_them(make_clips: MakeCli
         for frame in range(4):
             Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(root / clip / f"{frame}.png")
     write_shards(root, tmp_path / "out", FrameOptions(400, None), shard_mb=1)
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["000000.tar", "000001.tar", "000002.tar"]
+    names = [path.name for path in sorted((tmp_path / "out").glob("*.tar"))]
+    assert names == ["000000.tar", "000001.tar", "000002.tar"]
     assert members(tmp_path / "out") == {f"{clip}/{frame:06}.png": 1 for clip in "abc" for frame in range(4)}
 
 
@@ -71,7 +72,7 @@ def test_it_goes_on_with_what_is_in_no_shard(make_clips: MakeClips, tmp_path: Pa
     (tmp_path / "more" / "c.mp4").rename(root / "c.mp4")
     (root / "d.mp4").write_bytes(b"no video")
     assert write_shards(root, out, PNG) == (1, 2, 1)
-    assert sorted(path.name for path in out.iterdir()) == ["000000.tar", "000001.tar"]
+    assert sorted(path.name for path in out.iterdir()) == [".shards.lock", "000000.tar", "000001.tar"]
     assert members(out) == {f"{clip}.mp4/{frame:06}.png": 1 for clip in "abc" for frame in range(6)}
     with pytest.raises(OutputError, match="shards of other options"):
         write_shards(root, out, FrameOptions(SIZE, 90))

@@ -1,28 +1,12 @@
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from cbtalk.evaluate.sheet import CELL, MOMENTS, Moments, band, save_sheet, viewed
+from cbtalk.evaluate.sheet import CELL, MOMENTS, band, save_sheet, viewed
 from cbtalk.media.clips import find_clips
 from cbtalk.media.video_reader import open_video
 from tests.media.synthetic import numbered, write_clip
-
-
-@given(st.integers(0, 400))
-def test_moments_are_spread_over_the_sequence(length: int) -> None:
-    moments = Moments()
-    for number in range(length):
-        picture = np.full((2, 2, 3), number % 256, dtype=np.uint8)
-        moments.add(picture, np.full((2, 2, 3), number // 256, dtype=np.uint8))
-    numbers = [int(driving[0, 0, 0]) + 256 * int(result[0, 0, 0]) for driving, result in moments.chosen()]
-    assert len(numbers) == min(length, MOMENTS)
-    assert numbers == sorted(set(numbers)) and numbers[:1] == [0] * min(length, 1)
-    if length > MOMENTS:
-        gaps = np.diff([*numbers, length])
-        assert gaps.max() <= length / 2 and numbers[-1] >= 0.7 * length
 
 
 def test_sheet_shows_source_driving_and_result(tmp_path: Path) -> None:

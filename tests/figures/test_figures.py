@@ -12,7 +12,6 @@ from PIL import Image
 from cbtalk.cli import main
 from cbtalk.figures.features import principal_colours
 from cbtalk.figures.flow_colours import colour_wheel, flow_colours
-from cbtalk.figures.moments import evenly
 from cbtalk.figures.stages import Stage, attention_weights, stages
 from cbtalk.figures.usage import Usage, usage
 from cbtalk.model.checkpoint import save_weights
@@ -180,11 +179,3 @@ def test_principal_colours_are_shared_and_bounded() -> None:
     one, same, other = principal_colours([feature, feature, rng.normal(size=(6, 4, 4))])
     assert np.array_equal(one, same) and not np.array_equal(one, other)
     assert one.shape == (4, 4, 3) and one.min() >= 0 and one.max() <= 1
-
-
-@pytest.mark.parametrize("length", [1, 2, 5, 24, 100])
-def test_moments_are_spread_from_first_to_last(length: int) -> None:
-    pictures = [np.full((1, 1, 3), number, dtype=np.uint8) for number in range(length)]
-    chosen = [int(picture[0, 0, 0]) for picture in evenly(iter(pictures), 4)]
-    assert chosen[0] == 0 and chosen[-1] == (length - 1 if length > 1 else 0)
-    assert chosen == sorted(set(chosen)) and len(chosen) == min(length, 4)

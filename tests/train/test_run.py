@@ -1,6 +1,8 @@
 import csv
 import logging
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 import cbtalk
 from cbtalk.errors import ConfigError, InputError, TrainingError, WeightsError
+from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
 from cbtalk.train import losses, run
 from cbtalk.train.config import OptimizerConfig, TrainConfig, parse_config
@@ -20,6 +23,7 @@ from cbtalk.train.data import Batch
 from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
+from tests.model.conftest import TINY
 from tests.train.conftest import MakeConfig
 
 
@@ -284,3 +288,31 @@ def test_cosine_falls_from_the_rate_to_its_final_share() -> None:
     assert learning_rate(config, 100) == pytest.approx(0.1)
     falling = [learning_rate(config, finished) for finished in range(4, 101)]
     assert falling == sorted(falling, reverse=True)
+
+
+@pytest.mark.parametrize("part", ["motion_estimator", "net_g.encoder", "net_g"])
+def test_frozen_parts_stay_and_the_others_learn(make_config: MakeConfig, tmp_path: Path, part: str) -> None:
+    start = tmp_path / "start.safetensors"
+    save_weights(start, Talker(TINY))
+    adversarial = {"weight": 0.0 if part == "net_g" else 0.8, "after_step": 1}
+    config = make_config(run={"init": str(start), "frozen": [part], "steps": 3}, adversarial=adversarial)
+    before, after = cbtalk.load(start).state_dict(), cbtalk.load(run(config)).state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed and not any(name.startswith(f"{part}.") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "sections", "named"),
+    [
+        ("net_h", {}, "run.frozen: the talker has no part 'net_h'"),
+        ("net_g.generator", {"adversarial": {"weight": 0.8}}, "adversarial.weight"),
+        ("motion_estimator", {"loss": {"guidance": 1.0}, "guidance": {"steps": 2, "model": "mesh"}}, "guidance.steps"),
+    ],
+)
+def test_what_is_to_learn_cannot_be_frozen(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, frozen: str, sections: dict[str, Any], named: str
+) -> None:
+    monkeypatch.setattr("cbtalk.train.data.face_users", lambda config: [])  # the mesh is not looked for
+    model = replace(TINY, keypoints=16).to_dict()
+    with pytest.raises(ConfigError, match=re.escape(named)):
+        run(make_config(run={"frozen": [frozen]}, model=model, **sections))
