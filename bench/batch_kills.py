@@ -17,6 +17,7 @@ from cbtalk.allocator import keep_freed_memory
 from cbtalk.batch import Entry, read_ledger
 from cbtalk.batch.ledger import NAME
 from cbtalk.model.checkpoint import load
+from cbtalk.precision import dtype_of
 from cbtalk.render import render_video
 from cbtalk.render.cache import RenderCache
 
@@ -105,7 +106,7 @@ def _wrong(args: argparse.Namespace, folder: Path, lines: Sequence[Line], scratc
     """
     keep_freed_memory()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    talker, alone = load("mini"), scratch / "alone.mp4"
+    talker, alone = load("mini", dtype=dtype_of("auto", "cpu")), scratch / "alone.mp4"
     chosen = random.Random(args.seed).sample(list(lines), min(args.compared, len(lines)))
     faults = []
     for line in chosen[:BY_COMMAND]:

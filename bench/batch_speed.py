@@ -22,9 +22,10 @@ from bench.media import write_clip
 from cbtalk.allocator import keep_freed_memory
 from cbtalk.batch import Entry, read_ledger, read_manifest
 from cbtalk.model.checkpoint import load
+from cbtalk.precision import dtype_of
 
 WEIGHTS, BATCH = "mini", 4
-PRECISIONS: dict[str, tuple[str, ...]] = {"fp32": ()}  # and the words that ask for each
+PRECISIONS = ("fp32", "bf16")
 PORTRAITS, FRAMES, SIDE, RATE = 4, 25, 256, 25
 CENTRED = {"crop": "centre", "driving_crop": "centre"}  # the synthetic pictures have no faces
 
@@ -38,12 +39,12 @@ class Floor(NamedTuple):
     cpu: float
 
 
-def model_alone(workers: int, seconds: float = 6.0) -> Floor:
+def model_alone(workers: int, precision: str = "auto", seconds: float = 6.0) -> Floor:
     """Of so many processes at once, cores divided, that animate batches of four and do nothing else."""
     context = get_context("spawn")
     pipes = [context.Pipe() for _ in range(workers)]
     for _, theirs in pipes:
-        context.Process(target=_animate, args=(theirs, workers, seconds), daemon=True).start()
+        context.Process(target=_animate, args=(theirs, workers, precision, seconds), daemon=True).start()
     for words in ("warm", "go"):
         for ours, _ in pipes:
             ours.recv() if words == "warm" else ours.send(words)
@@ -52,10 +53,10 @@ def model_alone(workers: int, seconds: float = 6.0) -> Floor:
 
 
 @torch.inference_mode()
-def _animate(connection: Connection, workers: int, seconds: float) -> None:
+def _animate(connection: Connection, workers: int, precision: str, seconds: float) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     keep_freed_memory()
-    talker = load(WEIGHTS)
+    talker = load(WEIGHTS, dtype=dtype_of(precision, "cpu"))
     pictures = torch.rand(BATCH, 3, talker.image_size, talker.image_size) * 2 - 1
     state = talker.encode_source(pictures[:1])
     talker.animate(state, pictures)
@@ -94,13 +95,13 @@ def measure_batch(workers: Sequence[int], jobs: int) -> Record:
         long, _ = write_jobs(scratch / "long.csv", sources, clips[-1:], 1)
         asked = [f"{name}={value}" for name, value in CENTRED.items()]
         rows = []
-        for precision, words in PRECISIONS.items():
+        for precision in PRECISIONS:
             for manifest, number in [*((short, number) for number in workers), (long, 1)]:
                 folder = scratch / f"{precision} {manifest.stem} {number}"
-                record = timed_batch(manifest, folder, f"--workers={number}", "--set", *asked, *words)
+                record = timed_batch(manifest, folder, f"--workers={number}", f"--precision={precision}", "--set", *asked)
                 what = f"{len(lines)} of {FRAMES} frames" if manifest is short else f"1 of {jobs * FRAMES} frames"
                 rows.append({"precision": precision, "jobs": what, "workers": number, **record})
-                rows[-1]["floor"] = model_alone(number).rate
+                rows[-1]["floor"] = model_alone(number, precision).rate
         found, _ = read_manifest(short, scratch / "shares", CENTRED)
         shares = stage_shares(found[:4], WEIGHTS, 1, scratch)
     return {"weights": WEIGHTS, "rows": rows, "shares": shares}

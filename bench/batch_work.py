@@ -31,7 +31,7 @@ def write_jobs(manifest: Path, sources: Sequence[Path], clips: Sequence[Path], c
     with manifest.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["source", "driving", "output"])
-        writer.writerows([line.source, line.driving, line.output] for line in lines)
+        writer.writerows([line.source.resolve(), line.driving.resolve(), line.output] for line in lines)
     return manifest, lines
 
 
