@@ -6,12 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cbtalk import _native
 from cbtalk.ops import codebook_attention, self_attention
 from cbtalk.reference import codebook_attention as reference
 from tests.checks import assert_error_budget
-
-needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
+from tests.helpers.cpp import needs_cpp
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int, key_mask: Tensor | None = None) -> Tensor:

@@ -13,8 +13,8 @@ from cbtalk.errors import BackendError
 from cbtalk.ops import flow_warp
 from cbtalk.reference import flow_warp as reference
 from tests.checks import assert_error_budget
+from tests.helpers.cpp import needs_cpp
 
-needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 layouts = pytest.mark.parametrize("layout", list(LAYOUTS))
 

@@ -11,7 +11,8 @@ from torch.func import grad, vjp, vmap
 
 from cbtalk import _triton
 from cbtalk.ops import flow_warp
-from tests.ops.test_flow_warp import is_dense, layouts, make_inputs, needs_cpp, with_gradients
+from tests.helpers.cpp import needs_cpp
+from tests.ops.test_flow_warp import is_dense, layouts, make_inputs, with_gradients
 from tests.ops.test_flow_warp_padding import paddings
 
 TWINS = ["flow_warp", "flow_warp_triton"]

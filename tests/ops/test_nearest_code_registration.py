@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from cbtalk.ops import nearest_code, vector_quantize
-from tests.ops.test_nearest_code import backends, lay_out, needs_cpp, step
+from tests.helpers.cpp import needs_cpp
+from tests.ops.test_nearest_code import backends, lay_out, step
 
 
 @needs_cpp
