@@ -16,9 +16,9 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from bench.metric_case import DRAWS, FLOAT32, FLOAT64, Array, Comparison, Draw
-from cbtalk.evaluate.frechet import Gaussian, frechet_distance
-from cbtalk.evaluate.lpips import Lpips
-from cbtalk.evaluate.metrics import colour_shift, colour_spread, l1, psnr, ssim
+from cbtalk.metrics.frechet import Gaussian, frechet_distance
+from cbtalk.metrics.images import colour_shift, colour_spread, l1, psnr, ssim
+from cbtalk.pretrained.lpips import Lpips
 
 PADDING = 5  # of SSIM's window
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.launch import Group
 from cbtalk.cli import main
-from cbtalk.train import run
+from cbtalk.train import train_talker
 from cbtalk.train.batch_norm import synchronise
 from cbtalk.train.data import Batch, PairLoader
 from cbtalk.train.face_points import POINTS
@@ -112,7 +112,7 @@ def train_in_float64(config: Path, steps: int) -> None:
         patch.setattr(PairLoader, "batch", read)
         for module in ("data", "training"):
             patch.setattr(f"cbtalk.train.{module}.find_landmarks", points_of_faces)
-        run(config, max_steps=steps)
+        train_talker(config, max_steps=steps)
     if is_first():
         torch.save(found, config.with_suffix(".pt"))
 
