@@ -88,14 +88,14 @@ class Features:
         return {name: np.concatenate(parts) for name, parts in self._parts.items()}
 
 
-class Batch(NamedTuple):
+class NumberedFrames(NamedTuple):
     """Frames of a clip, from its second on."""
 
     numbers: range  # 1 is the second frame
     frames: list[Frame]
 
 
-def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[Batch]]:
+def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[NumberedFrames]]:
     """The first frame of a clip, and the others in batches.
 
     Raises:
@@ -108,10 +108,10 @@ def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[Bat
     if len(head) == 1:
         raise InputError(f"{clip.path}: one frame only; a clip has a source and at least one more")
 
-    def others() -> Iterator[Batch]:
+    def others() -> Iterator[NumberedFrames]:
         number, part = 1, [head[1], *islice(frames, batch_size - 1)]
         while part:
-            yield Batch(range(number, number + len(part)), part)
+            yield NumberedFrames(range(number, number + len(part)), part)
             number, part = number + len(part), list(islice(frames, batch_size))
 
     return head[0], others()
