@@ -67,11 +67,6 @@ def ssim_of_scikit_image() -> Draw:
         yield ssim(one, other).item(), float(full[PADDING:-PADDING, PADDING:-PADDING].mean())
 
 
-def sample_deviation(lab: Array) -> Array:
-    """Of each of L*, a* and b*."""
-    return np.asarray(lab.std(0, ddof=1))
-
-
 def colours(ours: Callable[[Tensor, Tensor], Tensor], statistic: Callable[[Array], Array]) -> Draw:
     """Distances of statistics of the Lab colours."""
     for one, other in pictures():
