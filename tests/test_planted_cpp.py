@@ -10,7 +10,7 @@ import pytest
 CSRC = Path(__file__).parents[1] / "csrc"
 COMPILER = shutil.which("g++") or shutil.which("c++")
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")]
 
 
 # As CMakeLists.txt has them.

@@ -285,6 +285,7 @@ def test_what_a_backend_does_not_take_is_said(place: Place) -> None:
         codebook_attention(inputs[0].half(), *inputs[1:], heads=66, backend=place.backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_triton_compiles_ahead_without_spills(capability: int) -> None:
     builds = compile_in_process("codebook_attention", capability)

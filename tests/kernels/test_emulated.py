@@ -13,7 +13,7 @@ from tests.kernels.emulation import build
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))]
 
 BASES = list(dict.fromkeys(example.base for example in ON_GPU))
 

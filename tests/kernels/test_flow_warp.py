@@ -232,6 +232,7 @@ def test_what_triton_does_not_take_is_said() -> None:
         flow_warp(feature.double(), flow[:, 0], backend="triton")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_kernels_compile_without_spills_into_vector_instructions(capability: int) -> None:
     registers = 255 if capability < 90 else 168  # without vector atomics each element has its own address

@@ -184,6 +184,7 @@ def test_compiles_whole_and_exports(place: Place) -> None:
 
 
 # Registers a thread: at 128 and 4 warps, four blocks share a multiprocessor and keep its memory busy.
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_triton_compiles_for_gpus_without_spilling(capability: int) -> None:
     for one in compile_in_process("group_norm", capability):

@@ -246,6 +246,7 @@ def test_captured_in_a_graph(place: Place) -> None:
         assert torch.equal(ours, eager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiles_without_spills(capability: int) -> None:
     for one in compile_in_process("nearest_code", capability):

@@ -148,6 +148,7 @@ def test_second_derivatives(place: Place) -> None:
         assert_error_budget(ours, plain, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiles_without_spills(capability: int) -> None:
     for one in compile_in_process("nearest_code_sums", capability):

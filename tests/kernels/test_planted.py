@@ -12,7 +12,7 @@ from cbtalk import _triton
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(_triton._reason is not None, reason=str(_triton._reason))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(_triton._reason is not None, reason=str(_triton._reason))]
 
 FAULTS = {
     "x and y swapped": ("flow_warp", "return flow_x, flow_y", "return flow_y, flow_x"),

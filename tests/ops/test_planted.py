@@ -12,7 +12,10 @@ from cbtalk import _native
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp())),
+]
 
 # The tests that must see a fault, its module, and pairs of a text to replace and what by.
 FAULTS: dict[str, tuple[str, str, *tuple[tuple[str, str], ...]]] = {
