@@ -26,6 +26,6 @@ def _seed() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("benchmark_only", default=True):
-        config.option.benchmark_quiet = True  # one round is a test, no measurement to report
+        config.option.benchmark_disable = True  # one call is a test, no measurement to report
     # More threads than cores (several test processes on one machine) makes everything slower than one thread.
     torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))

@@ -22,6 +22,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_variant_is_trained_and_evaluated(make_config: MakeConfig, clips: Path, tmp_path: Path) -> None:
     init = tmp_path / "init.safetensors"
     save_weights(init, Talker(TINY))

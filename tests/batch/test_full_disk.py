@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cbtalk.batch import read_ledger
+from tests.helpers.tiers import slow
 from tests.media.synthetic import write_clip
 
 JOBS = 4
@@ -65,7 +66,7 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-@pytest.mark.parametrize("room", [0, 40, 100, 160])
+@pytest.mark.parametrize("room", [40, *slow(0, 100, 160)])
 def test_a_small_disk(files: Path, room: int) -> None:
     """room: KiB; the ledger alone takes about 100, a video 40."""
     folder = files / "disk"
@@ -80,7 +81,7 @@ def test_a_small_disk(files: Path, room: int) -> None:
         check_complete(folder)
 
 
-@pytest.mark.parametrize("room", [3, 36])
+@pytest.mark.parametrize("room", [36, *slow(3)])
 def test_a_limit_on_the_size_of_files(files: Path, room: int) -> None:
     """room: KiB; more than 32 is enough to begin the ledger."""
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (room << 10, resource.RLIM_INFINITY))

@@ -159,6 +159,7 @@ def test_a_second_interruption_ends_at_once(
     assert not (tmp_path / "f.json").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_workers(tmp_path: Path, make_clip: MakeClip, weights: str) -> None:
     for number in range(12):
         data = make_clip(f"clip{number:02}", [50 + number, *[60 + number] * 9])
@@ -234,6 +235,7 @@ def test_a_worker_that_dies_costs_one_clip(tmp_path: Path, data: Path, weights: 
     assert list(report["clips"]) == ["clip0", "clip2", "clip3"]
 
 
+@pytest.mark.slow
 def test_ranks_of_torchrun_share_the_clips(tmp_path: Path, data: Path, weights: str) -> None:
     (data / "bad.mp4").write_bytes(b"no video")
     words = ["evaluate", "--data", str(data), "--weights", weights, "--threads", "1", "-o"]
