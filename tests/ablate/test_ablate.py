@@ -13,8 +13,8 @@ from cbtalk.errors import ConfigError, TrainingError
 from cbtalk.model.checkpoint import load, save_weights, without_storage
 from cbtalk.model.talker import Talker
 from cbtalk.train.config import TrainConfig, load_config
-from tests.model.conftest import TINY
-from tests.train.conftest import MakeConfig
+from tests.helpers.talkers import TINY
+from tests.helpers.training import MakeConfig
 
 
 def table(folder: Path) -> list[dict[str, str]]:

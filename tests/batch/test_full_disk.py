@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from cbtalk.batch import read_ledger
+from tests.helpers.commands import run_cbtalk
 from tests.helpers.tiers import slow
-from tests.media.synthetic import write_clip
+from tests.helpers.videos import write_clip
 
 JOBS = 4
 
@@ -32,8 +33,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def batch(manifest: Path, folder: Path, limit: Callable[[], None] | None = None) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cbtalk", "batch", str(manifest), "-o", str(folder), "--workers=1", "--quiet"]
-    return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    return run_cbtalk("batch", str(manifest), "-o", str(folder), "--workers=1", "--quiet", preexec_fn=limit)
 
 
 def check_stopped(result: "subprocess.CompletedProcess[str]") -> None:

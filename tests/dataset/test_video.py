@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cbtalk.dataset.video import Video
 from cbtalk.errors import InputError
 from tests.dataset.conftest import SIZE, expected
-from tests.media.synthetic import numbered, overwrite_frames, write_clip
+from tests.helpers.videos import numbered, overwrite_frames, write_clip
 from tests.media.test_span import FILES, made
 from tests.media.test_timeline import record
 

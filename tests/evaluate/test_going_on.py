@@ -20,7 +20,8 @@ from cbtalk.errors import ConfigError
 from cbtalk.evaluate import Extractors, protocol
 from cbtalk.evaluate.jobs import file_names
 from tests.evaluate.conftest import Angles, Brightness, MakeClip
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.commands import ENVIRONMENT, start_interruptible, wait_until
+from tests.helpers.videos import numbered, write_clip
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,23 +165,8 @@ def test_ctrl_c_with_workers(tmp_path: Path, make_clip: MakeClip, weights: str) 
     for number in range(12):
         data = make_clip(f"clip{number:02}", [50 + number, *[60 + number] * 9])
     words = ["evaluate", "--data", str(data), "--weights", weights, "-o", str(tmp_path / "f.json"), "--workers", "2"]
-    # A shell that starts a process in the background lets it ignore SIGINT; a terminal does not.
-    started = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", started, sys.executable, "-m", "cbtalk", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        until = time.monotonic() + 120
-        while not list((tmp_path / "f.parts").glob("*.json")):
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.01)
+    with start_interruptible(*words) as process:
+        wait_until(lambda: list((tmp_path / "f.parts").glob("*.json")), process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all
         out, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "| mean |" in out
@@ -243,7 +229,7 @@ def test_ranks_of_torchrun_share_the_clips(tmp_path: Path, data: Path, weights: 
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cbtalk"]
     ended = subprocess.run(
         [sys.executable, *launch, *words, str(tmp_path / "two.json")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,

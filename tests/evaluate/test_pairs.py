@@ -15,7 +15,7 @@ from cbtalk.media.clips import find_clips
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import SourceState, Talker
 from tests.evaluate.conftest import MakeClip
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 
 
 def listed(folder: Path, text: str) -> Path:

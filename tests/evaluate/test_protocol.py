@@ -14,7 +14,7 @@ from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import SourceState, Talker
 from tests.evaluate.conftest import MakeClip
-from tests.media.synthetic import write_clip
+from tests.helpers.videos import write_clip
 
 
 @pytest.fixture

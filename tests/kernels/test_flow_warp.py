@@ -11,10 +11,10 @@ from cbtalk.errors import BackendError
 from cbtalk.ops import flow_warp
 from cbtalk.ops._flow_warp import why_not_triton
 from cbtalk.reference import flow_warp as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget, with_gradients
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
-from tests.ops.test_flow_warp import LAYOUTS, identity, is_dense, layouts, make_inputs, with_gradients
+from tests.ops.test_flow_warp import LAYOUTS, identity, is_dense, layouts, make_inputs
 
 # (B, N, C), feature size, flow size, occlusion size (None: no occlusion), output size.
 CASES = [

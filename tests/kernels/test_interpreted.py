@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cbtalk import _triton
 from cbtalk.ops.examples import ON_GPU, Example, named
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 
 pytestmark = pytest.mark.skipif(
     _triton.why_not_triton(torch.empty(0)) is not None, reason="Triton's interpreter is not chosen, or not installed"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cbtalk.errors import BackendError
 from cbtalk.ops import nearest_code, vector_quantize
-from tests.checks import assert_error_budget, assert_nearest
+from tests.helpers.checks import assert_error_budget, assert_nearest
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
 from tests.ops.test_nearest_code import leaves_of, step, trained, untrained

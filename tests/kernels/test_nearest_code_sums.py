@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cbtalk.ops import nearest_code, vector_quantize
 from cbtalk.reference import nearest_code as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
 from tests.ops.test_nearest_code import leaves_of, trained

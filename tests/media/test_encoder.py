@@ -9,7 +9,7 @@ import pytest
 from cbtalk.errors import OutputError
 from cbtalk.media.encoder import check_encoder
 from cbtalk.media.video_writer import VideoWriter
-from tests.media.synthetic import numbered
+from tests.helpers.videos import numbered
 
 
 def nvenc_opens() -> bool:

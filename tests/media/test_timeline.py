@@ -10,7 +10,7 @@ import pytest
 
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
-from tests.media.synthetic import AUDIO_RATE, number_of, numbered, tone_frames, write_clip
+from tests.helpers.videos import AUDIO_RATE, number_of, numbered, tone_frames, write_clip
 
 FRAMES = 50
 KINDS = {  # suffix: video codec, audio codec

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cbtalk.errors import InputError
 from cbtalk.media.video_reader import BadFrame, Frame, open_video
-from tests.media.synthetic import (
+from tests.helpers.videos import (
     flat,
     number_of,
     numbered,

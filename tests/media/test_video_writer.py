@@ -18,8 +18,8 @@ from cbtalk.errors import OutputError, SystemFailure
 from cbtalk.media.audio_track import AudioTrack
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
+from tests.helpers.videos import flat, is_box_before, number_of, numbered, quadrants, write_clip
 from tests.media.child import killed
-from tests.media.synthetic import flat, is_box_before, number_of, numbered, quadrants, write_clip
 
 RATE = Fraction(25)
 NTSC = Fraction(30000, 1001)

@@ -10,7 +10,7 @@ import cbtalk
 from cbtalk.errors import WeightsError
 from cbtalk.model import convert
 from cbtalk.model.checkpoint import without_storage
-from tests.model.conftest import TINY, MakeTalker
+from tests.helpers.talkers import TINY, MakeTalker
 
 State = dict[str, Tensor]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from cbtalk.errors import BackendError
 from cbtalk.ops import conv3x3, transform_weight
 from cbtalk.reference import conv3x3 as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 from tests.helpers.cpp import at_every_level, needs_cpp, use_level
 
 

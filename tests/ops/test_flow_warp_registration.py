@@ -11,9 +11,10 @@ from torch.func import grad, vjp, vmap
 
 from cbtalk import _triton
 from cbtalk.ops import flow_warp
+from tests.helpers.checks import with_gradients
 from tests.helpers.cpp import needs_cpp
 from tests.helpers.tiers import slow
-from tests.ops.test_flow_warp import is_dense, layouts, make_inputs, with_gradients
+from tests.ops.test_flow_warp import is_dense, layouts, make_inputs
 from tests.ops.test_flow_warp_padding import paddings
 
 TWINS = ["flow_warp", "flow_warp_triton"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from cbtalk.errors import BackendError
 from cbtalk.ops import group_norm
 from cbtalk.reference import group_norm as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 from tests.helpers.cpp import at_every_level, needs_cpp, use_level
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -23,10 +23,9 @@ def make(
     return x.to(memory_format=torch.channels_last), torch.randn(channels), torch.randn(channels)
 
 
-def grads(
-    op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, **options: Any
-) -> tuple[Tensor, ...]:
-    leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+def grads(op: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    *inputs, grad = tensors
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     y = op(*leaves, **options)
     return y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))
 

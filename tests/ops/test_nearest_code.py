@@ -14,7 +14,7 @@ from cbtalk import _native
 from cbtalk.errors import BackendError
 from cbtalk.ops import nearest_code, vector_quantize
 from cbtalk.reference import nearest_code as reference
-from tests.checks import assert_error_budget, assert_nearest
+from tests.helpers.checks import assert_error_budget, assert_nearest
 from tests.helpers.cpp import at_every_level, needs_cpp, use_level
 
 backends = pytest.mark.parametrize("backend", ["reference", pytest.param("cpp", marks=needs_cpp)])

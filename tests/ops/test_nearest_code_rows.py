@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cbtalk.ops import QuantizedSums, nearest_code, vector_quantize
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 from tests.helpers.cpp import at_every_level, needs_cpp, use_level
 from tests.ops.test_nearest_code import backends, lay_out, trained
 

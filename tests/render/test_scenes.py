@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
-from tests.media.synthetic import overwrite_frames
+from tests.helpers.videos import overwrite_frames
 from tests.render.conftest import frames_of, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
 from tests.render.test_video import CENTRED, PORTRAIT, RELATIVE

@@ -24,7 +24,7 @@ from cbtalk.train.face_points import POINTS
 from cbtalk.train.processes import is_first, joined
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig, saved
 
 SMALL = {  # twenty steps in float64 take seconds
     "keypoints": len(POINTS),
@@ -62,10 +62,6 @@ def rows(output: Path) -> list[dict[str, float]]:
             {name: float(value) for name, value in row.items() if value and not name.startswith(("samples", "share"))}
             for row in csv.DictReader(file)
         ]
-
-
-def saved(output: Path) -> list[int]:
-    return [int(path.stem.removeprefix("step_")) for path in checkpoints(output / "checkpoints")]
 
 
 def train(config: Path, *arguments: str) -> int:

@@ -10,8 +10,8 @@ from cbtalk.model.talker import Talker
 from cbtalk.train import train_talker
 from cbtalk.train.initial import start_from
 from cbtalk.train.state import checkpoints
-from tests.model.conftest import TINY
-from tests.train.conftest import MakeConfig
+from tests.helpers.talkers import TINY
+from tests.helpers.training import MakeConfig
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cbtalk.train.face_points import EXPRESSIVE, MIRRORED, POINTS, expressive_pl
 from cbtalk.train.landmarks import Landmarks, find_landmarks, guidance_loss
 from cbtalk.train.losses import expression_l1
 from cbtalk.train.pairs import Pair
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig
 
 CPU = torch.device("cpu")
 

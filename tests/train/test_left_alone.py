@@ -22,7 +22,7 @@ from cbtalk.train import logs, state, train_talker
 from cbtalk.train.data import PairLoader
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig, saved
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -49,11 +49,6 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], obje
 
     monkeypatch.setattr(Trainer, "train_step", train_step)
     return events.__setitem__
-
-
-def saved(output: Path) -> list[int]:
-    """Steps of the checkpoints."""
-    return [int(path.stem.removeprefix("step_")) for path in checkpoints(output / "checkpoints")]
 
 
 def send(number: int, times: int = 1) -> None:

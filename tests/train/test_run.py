@@ -23,8 +23,8 @@ from cbtalk.train.data import Batch
 from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
-from tests.model.conftest import TINY
-from tests.train.conftest import MakeConfig
+from tests.helpers.talkers import TINY
+from tests.helpers.training import MakeConfig
 
 
 def rows(output: Path) -> list[dict[str, str]]:

@@ -12,8 +12,8 @@ from cbtalk.errors import ConfigError, InputError
 from cbtalk.train import landmarks, train_talker
 from cbtalk.train.config import load_config
 from cbtalk.train.data import Batch, pair_loader, read_clips
-from tests.media.synthetic import numbered, write_clip
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig
+from tests.helpers.videos import numbered, write_clip
 from tests.train.test_landmarks import FakeMesh
 
 CPU = torch.device("cpu")

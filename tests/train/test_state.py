@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cbtalk.errors import ConfigError, WeightsError
 from cbtalk.train import train_talker
 from cbtalk.train.state import MEGABYTE, checkpoints, load_checkpoint, save_checkpoint
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig
 
 
 def state(entries: int = 700_000) -> dict[str, Any]:
