@@ -79,7 +79,7 @@ def imported_modules(source: str) -> Iterator[str]:
 
 
 def violations(module: tuple[str, ...], source: str) -> list[str]:
-    """What the file of cbtalk.<module> imports and may not; module ("ops", "flow_warp") is cbtalk/ops/flow_warp.py."""
+    """The imports of a file that it may not have; module ("ops", "flow_warp") is cbtalk/ops/flow_warp.py."""
     found = []
     for name in imported_modules(source):
         top, *rest = name.split(".")

@@ -122,7 +122,7 @@ def test_an_interruption_keeps_what_was_done(tmp_path: Path, data: Path, weights
     assert json.loads(output.read_text())["missing"] == ["clip2", "clip3"]
     assert "- not done: clip2, clip3" in output.with_suffix(".md").read_text()
     done = [file.stat().st_mtime_ns for file in sorted((tmp_path / "f.parts").glob("*.json"))]
-    # What would signal in the first two is not asked again.
+    # The first two are kept: an extractor that would kill the process there is not asked again.
     more = protocol.evaluate_weights(
         weights, data, output, extractors=Extractors(identity=[Trouble(51, signal.SIGKILL)]), sheet=tmp_path / "s.png"
     )

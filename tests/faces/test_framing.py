@@ -1,4 +1,4 @@
-"""Where the square of a face lies, whatever the size, place and rotation of the face; and the pixels inside."""
+"""The square of a face of any size, place and rotation, and the pixels inside it."""
 
 import math
 

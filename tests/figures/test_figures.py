@@ -91,7 +91,7 @@ def test_without_matplotlib_one_line_says_so(
 
 
 def test_stages_are_those_of_the_model() -> None:
-    """What the last stage hands on is what the model's own pass ends with."""
+    """The last stage hands on the features that the model's own pass ends with."""
     made = tiny_talker()
     seen = inner(made)
     assert [stage.scale for stage in seen] == list(made.config.scales)

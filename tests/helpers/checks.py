@@ -1,4 +1,4 @@
-"""What "right" means for an op: an error budget against float64, instead of a table of tolerances."""
+"""The meaning of "right" for an op: an error budget against float64, instead of a table of tolerances."""
 
 from collections.abc import Callable, Sequence
 

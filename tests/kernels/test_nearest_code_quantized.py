@@ -44,7 +44,7 @@ def reference_of_indices(codebook: Tensor, indices: Tensor, dtype: torch.dtype) 
 
 
 def counts_of(indices: Tensor, codes: int) -> Tensor:
-    """How often each code is named, head by head."""
+    """The number of times that each code is named, head by head."""
     return (indices[..., None, :] == torch.arange(codes, device=indices.device)[:, None]).sum(-1)
 
 

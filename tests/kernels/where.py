@@ -1,4 +1,4 @@
-"""Where the GPU kernels can be tested: on a GPU, or Triton's alone in its interpreter on the CPU."""
+"""The places where the GPU kernels can be tested: on a GPU, or Triton's alone in its interpreter on the CPU."""
 
 from typing import NamedTuple
 

@@ -19,7 +19,7 @@ STARTS = [Fraction(0), Fraction(7, 25), Fraction(1009, 1000)]
 
 
 def quiet_in(path: Path) -> tuple[float, float]:
-    """When the sound of a file pauses, in seconds as a player counts them."""
+    """Start and end of the pause in the sound of a file, in seconds as a player counts them."""
     with av.open(path) as container:
         resampler = av.AudioResampler(format="fltp")
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]

@@ -60,7 +60,7 @@ def stored_times(path: Path) -> list[Fraction]:
 
 
 def sound_span(path: Path) -> tuple[float, float]:
-    """When the decoded sound starts and ends, in seconds; a lead-in that players skip does not count."""
+    """Start and end of the decoded sound, in seconds; a lead-in that players skip does not count."""
     with av.open(path) as container:
         frames = list(container.decode(audio=0))
     return float(frames[0].time or 0), float(frames[-1].time or 0) + frames[-1].samples / frames[-1].sample_rate

@@ -10,7 +10,7 @@ from tests.ops.test_nearest_code_rows import DTYPES
 
 
 def regret(z: Tensor, codebook: Tensor, indices: Tensor) -> Tensor:
-    """How much farther the codes are than the nearest, in float64 and relative to the nearest."""
+    """The distance by which the codes are farther than the nearest, in float64 and relative to the nearest."""
     rows, codes = z.double(), codebook.double()
     distances = torch.stack([(row - codes).square().sum(1) for row in rows])
     nearest = distances.amin(1)

@@ -1,4 +1,4 @@
-"""What becomes of a driving video's length and faults, and of places that cannot be written."""
+"""A driving video's length and faults, and places that cannot be written."""
 
 from collections.abc import Callable
 from dataclasses import replace
