@@ -55,14 +55,17 @@ def assert_nearest(indices: Tensor, z: Tensor, codebook: Tensor) -> None:
         assert torch.equal(indices[decided], order[decided, 0])
 
 
+def uneven(out: Tensor) -> Tensor:
+    """A gradient of an output, the same for every dtype: numbers that float16 holds."""
+    grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(40).sin()
+    return grad.half().to(device=out.device, dtype=out.dtype)
+
+
 def with_gradients(op: Callable[..., Tensor], inputs: Sequence[Tensor], **arguments: object) -> list[Tensor]:
     """[output, gradient of each input] for a fixed, uneven gradient of the output."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     out = op(*leaves, **arguments)
-    grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(40).sin()
-    # As float16 holds it, so that the gradient in float64, for the yardstick, is the same.
-    grad = grad.half().to(device=out.device, dtype=out.dtype)
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
+    return [out.detach(), *torch.autograd.grad(out, leaves, uneven(out))]
 
 
 def assert_op_right(
