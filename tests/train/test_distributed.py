@@ -24,6 +24,7 @@ from cbtalk.train.face_points import POINTS
 from cbtalk.train.processes import is_first, joined
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
+from tests.helpers.tiers import slow
 from tests.helpers.training import MakeConfig, saved
 
 SMALL = {  # twenty steps in float64 take seconds
@@ -166,7 +167,7 @@ def test_a_synchronised_batch_norm_is_that_of_the_whole_batch(
     assert all(torch.equal(other, mean[0]) for other in mean)
 
 
-@pytest.mark.parametrize(("killed", "workers"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize(("killed", "workers"), [(0, 0), *slow((1, 1))])
 def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(
     make_config: MakeConfig, tmp_path: Path, killed: int, workers: int
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_second_run_in_the_same_folder_is_refused(make_config: MakeConfig, tmp
     assert third.codes() == [0], third.said()
 
 
+@pytest.mark.slow
 def test_torchrun_trains_one_model_and_ends_when_one_process_dies(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(run={"batch_size": 4, "checkpoint_every": 1})
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cbtalk", "train"]

@@ -24,6 +24,7 @@ from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
 from tests.helpers.talkers import TINY
+from tests.helpers.tiers import slow
 from tests.helpers.training import MakeConfig
 
 
@@ -44,7 +45,7 @@ EVERYTHING: dict[str, Any] = {  # all that draws random numbers or has a state
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", *slow("bf16")])
 def test_stopping_and_resuming_changes_nothing(make_config: MakeConfig, tmp_path: Path, precision: str) -> None:
     sections: dict[str, Any] = {**EVERYTHING, "run": {"precision": precision}}
     whole = train_talker(make_config("whole", **sections), max_steps=10)
