@@ -4,10 +4,12 @@ PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 SETUP := .venv/.installed
 DEMO_FRAMES ?=
+# Of every folder a file or two, of those that take a second: what breaks when anything breaks.
+QUICK := tests/test_layers.py
 # A warning ends the build in development, and not where a user's compiler has one more.
 export CBTALK_WERROR ?= ON
 
-.PHONY: build lint test test-all docs demo clean
+.PHONY: build lint quick test test-ci test-all ctest docs demo clean
 
 # torch and the build's tools come first: the build reads torch's headers, and with --no-build-isolation it uses the
 # pinned tools instead of downloading them for every build.
@@ -25,16 +27,27 @@ lint: $(SETUP)
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-# Threads that wait without spinning: on a busy machine, spinning ones make the tests many times slower.
-test test-all: export OMP_WAIT_POLICY := passive
+# Tests side by side, one thread each: more threads than cores, and threads that spin, make them many times slower.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
+PYTEST := $(PYTHON) -m pytest -q -n $(JOBS) --dist worksteal
+quick test test-all test-ci: export OMP_NUM_THREADS := 1
+quick test test-all test-ci: export OMP_WAIT_POLICY := passive
 
-test: build lint
-	.venv/bin/ctest --test-dir build/cmake --output-on-failure
-	$(PYTHON) -m pytest -q -m "not slow"
+# CONTRIBUTING.md has the seconds and the counts of each tier; pyproject.toml says what the markers mean.
+quick: build
+	$(PYTEST) -m "not slow and not release" $(QUICK)
 
-test-all: build lint
-	.venv/bin/ctest --test-dir build/cmake --output-on-failure
-	$(PYTHON) -m pytest -q
+test: build lint ctest
+	$(PYTEST) -m "not slow and not release"
+
+test-ci: build lint ctest
+	$(PYTEST) -m "not release"
+
+test-all: build lint ctest
+	$(PYTEST)
+
+ctest: build
+	.venv/bin/ctest --test-dir build/cmake --output-on-failure -j $(JOBS)
 
 # Into site/, without network.
 docs: $(SETUP)

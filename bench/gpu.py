@@ -26,7 +26,7 @@ from bench.peers import COMPILED
 from cbtalk.doctor import GPU_BACKENDS, results
 from cbtalk.errors import BackendError
 from cbtalk.ops.examples import ON_GPU, named
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 
 DTYPES = (torch.float32, torch.bfloat16)  # of training and rendering
 BATCH = 16

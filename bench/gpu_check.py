@@ -73,7 +73,7 @@ def steps(out: Path) -> Iterator[Step]:
             yield Step(f"sanitizer {tool}", command, 60)
 
 
-def run(step: Step, log: Path, remaining: float) -> Outcome:
+def run_step(step: Step, log: Path, remaining: float) -> Outcome:
     """One step, its output in `log`."""
     limit = min(step.limit, remaining)
     if limit < 5:
@@ -121,7 +121,7 @@ def main() -> int:
     end = time.monotonic() + SECONDS
     outcomes = []
     for step in steps(out):
-        outcomes.append(run(step, out / f"{step.name.replace(' ', '-')}.log", end - time.monotonic()))
+        outcomes.append(run_step(step, out / f"{step.name.replace(' ', '-')}.log", end - time.monotonic()))
         print(f"{step.name}: {outcomes[-1].code} in {outcomes[-1].seconds:.0f} s: {outcomes[-1].summary}", flush=True)
         # After each step: whoever cuts this short still has what was learnt.
         (out / "gpu_check.json").write_text(json.dumps([asdict(one) for one in outcomes], indent=1) + "\n")

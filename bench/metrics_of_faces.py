@@ -13,8 +13,8 @@ from torchmetrics.functional import pairwise_cosine_similarity
 from bench.metric_case import DRAWS, FLOAT32, FLOAT64, Array, Comparison, Draw
 from cbtalk.evaluate.expression import Moments
 from cbtalk.evaluate.extractors import Extractors
-from cbtalk.evaluate.extractors.euler import euler
 from cbtalk.evaluate.faces import FaceStream, Found, Reading, compare
+from cbtalk.faces.euler import euler
 
 
 class Named:

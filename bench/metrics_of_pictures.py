@@ -16,9 +16,9 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from bench.metric_case import DRAWS, FLOAT32, FLOAT64, Array, Comparison, Draw
-from cbtalk.evaluate.frechet import Gaussian, frechet_distance
-from cbtalk.evaluate.lpips import Lpips
-from cbtalk.evaluate.metrics import colour_shift, colour_spread, l1, psnr, ssim
+from cbtalk.metrics.frechet import Gaussian, frechet_distance
+from cbtalk.metrics.images import colour_shift, colour_spread, l1, psnr, ssim
+from cbtalk.pretrained.lpips import Lpips
 
 PADDING = 5  # of SSIM's window
 
@@ -65,11 +65,6 @@ def ssim_of_scikit_image() -> Draw:
         arrays = by_scikit_image(one, other)
         _, full = skimage.metrics.structural_similarity(*arrays, channel_axis=2, full=True, **options)
         yield ssim(one, other).item(), float(full[PADDING:-PADDING, PADDING:-PADDING].mean())
-
-
-def sample_deviation(lab: Array) -> Array:
-    """Of each of L*, a* and b*."""
-    return np.asarray(lab.std(0, ddof=1))
 
 
 def colours(ours: Callable[[Tensor, Tensor], Tensor], statistic: Callable[[Array], Array]) -> Draw:

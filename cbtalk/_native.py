@@ -77,8 +77,8 @@ def _why_not_gpu(index: int | None) -> str | None:
     return why_not_capability(torch.cuda.get_device_capability(index), archs)
 
 
-# What a device is cannot be traced. This is all that torch.compiler.assume_constant_result does, but for an import of
-# the compiler, which takes as long as that of torch.
+# A look at the device cannot be traced. This is all that torch.compiler.assume_constant_result does, but for an import
+# of the compiler, which takes as long as that of torch.
 _why_not_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -21,7 +21,7 @@ GPU_BACKENDS = ("cuda", "triton")
 ALLOWED_ERROR = 4.0
 
 
-def run() -> int:
+def diagnose() -> int:
     """Print the report; 0 where the C++ kernels are on and no op on any backend is wrong, otherwise 1."""
     _section("versions", _versions())
     _section("backends", _backends())

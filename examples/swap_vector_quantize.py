@@ -38,7 +38,7 @@ ORIGINALS = {
     ]
 }
 
-# What answered the calls of quantisers: "cbtalk", or the reason why the package did.
+# The library that answered the calls of quantisers: "cbtalk", or the reason why the package did.
 CALLS: Counter[str] = Counter()
 
 # The package compares cosines by x.e whatever the length of e, cbtalk by |e|^2 - 2 x.e: of codes as short as this,

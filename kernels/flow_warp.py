@@ -525,7 +525,7 @@ def flow_warp_backward(
     with torch.cuda.device_of(feature):
         if need_feature and deterministic:
             _gather_feature(grad_output, feature, flow, occlusion, align_corners, padding, grad_feature)
-        # Where nothing is resized or summed, the gradient of the resized map is the gradient itself.
+        # With nothing resized or summed, the gradient of the resized map is the gradient itself.
         whole_flow = not need_flow or (h, w) == (Ho, Wo)
         whole_occlusion = not need_occlusion or (N == 1 and occlusion.shape[2:] == (Ho, Wo))
         flow_pixels = grad_flow if whole_flow else empty(B * N, Ho, Wo, 2)

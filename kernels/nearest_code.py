@@ -134,7 +134,7 @@ def nearest_code_fwd_kernel(
     lanes = tl.arange(0, BLOCK_K)
     columns = tl.arange(0, BLOCK_D)
     z_rows = z + rows[:, None] * z_stride_n
-    # What each lane has seen: the best and the second best of its codes, and the first code of the best one's tile.
+    # Seen by each lane so far: the best and the second best of its codes, and the first code of the best one's tile.
     best = tl.full((BLOCK_N, BLOCK_K), float("-inf"), tl.float32)
     second = best
     best_tile = tl.zeros((BLOCK_N, BLOCK_K), tl.int32)
@@ -144,7 +144,7 @@ def nearest_code_fwd_kernel(
     for first in range(0, K, BLOCK_K):
         code_mask = first + lanes < K
         e_rows = codebook + (first + lanes).to(tl.int64)[:, None] * codebook_stride_k
-        # What fills up the last tile is never nearer than anything.
+        # The padding of the last tile is never nearer than anything.
         half_norm = tl.load(half_norms + first + lanes, mask=code_mask, other=float("inf"))
         longest = tl.maximum(longest, tl.where(code_mask, half_norm, 0.0))
         score = tl.broadcast_to(-half_norm[None, :], (BLOCK_N, BLOCK_K))

@@ -1,8 +1,15 @@
-import os
-from pathlib import Path
+"""Fixtures that more than one folder uses. cbtalk is imported inside them: what plants a fault comes before that."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
 # Without a GPU, Triton's interpreter runs the kernels; it has to be chosen before triton is imported.
 if not torch.cuda.is_available():
@@ -24,8 +31,66 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a tiny talker."""
+    from cbtalk.model.checkpoint import save_weights
+    from cbtalk.model.talker import Talker
+    from tests.helpers.talkers import TINY
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, Talker(TINY).eval())
+    return path
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips of two people, as folders of frames in which a square moves."""
+    root = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    for name in ("ann__00", "ann__01", "bob__00"):
+        (root / name).mkdir()
+        background = rng.integers(0, 255, (72, 72, 3), dtype=np.uint8)
+        for frame in range(4):
+            picture = background.copy()
+            picture[20:40, 10 + 6 * frame : 30 + 6 * frame] = 200
+            Image.fromarray(picture).save(root / name / f"{frame}.png")
+    return root
+
+
+@pytest.fixture
+def make_config(tmp_path: Path, clips: Path) -> Callable[..., Path]:
+    """Writes the configuration of a tiny run; sections given as keywords change single keys."""
+    from tests.helpers.talkers import TINY
+
+    def make(name: str = "run", **sections: dict[str, Any]) -> Path:
+        values: dict[str, Any] = {
+            "model": TINY.to_dict(),
+            "data": {"root": str(clips), "cache": str(clips.parent / "decoded")},
+            "loss": {"perceptual": 0.0, "low_resolution": 0.0},
+            "adversarial": {"weight": 0.0},
+            "run": {
+                "output": str(tmp_path / name),
+                "steps": 100,
+                "batch_size": 2,
+                "device": "cpu",
+                "log_every": 1,
+                "sample_every": 1000,
+                "checkpoint_every": 1000,
+            },
+        }
+        for section, changes in sections.items():
+            values[section] = {**values.get(section, {}), **changes}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return make
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("benchmark_only", default=True):
-        config.option.benchmark_quiet = True  # one round is a test, no measurement to report
+        config.option.benchmark_disable = True  # one call is a test, no measurement to report
     # More threads than cores (several test processes on one machine) makes everything slower than one thread.
     torch.set_num_threads(min(torch.get_num_threads(), len(os.sched_getaffinity(0))))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.checks import assert_error_budget, assert_nearest
+from tests.helpers.checks import assert_error_budget, assert_nearest
 
 
 def budget_arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -28,19 +27,11 @@ from cbtalk.errors import SystemFailure
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.model.checkpoint import BUNDLED, read_notes, save_weights
 from cbtalk.model.talker import Talker
-from tests.media.synthetic import numbered, write_clip, write_sound_only
-from tests.model.conftest import TINY
+from tests.helpers.commands import COMMAND, ENVIRONMENT
+from tests.helpers.talkers import TINY
+from tests.helpers.videos import numbered, write_clip, write_sound_only
 
 FRAMES = 6
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights file of a model that is small enough to run in every test."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, Talker(TINY).eval())
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -424,11 +415,6 @@ def test_signal_handlers_are_put_back(folder: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     main(render(driving="x.mp4"))
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-# A process of its own, with one thread for the model so that tests side by side do not slow each other down.
-COMMAND = [sys.executable, "-m", "cbtalk"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 @pytest.fixture

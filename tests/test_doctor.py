@@ -8,7 +8,7 @@ from cbtalk.ops.examples import EXAMPLES, named
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    code = doctor.run()
+    code = doctor.diagnose()
     return code, capsys.readouterr().out
 
 

@@ -19,7 +19,7 @@ from cbtalk.model.config import PRESETS
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import Talker
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 
 LATIN = os.fsdecode(b"caf\xe9")
 

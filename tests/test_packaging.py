@@ -20,7 +20,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 
 
 def package_files(kernels: str = "kernels") -> set[str]:
-    """What a user must get: sources, type marks and weights; `kernels` is where the Triton kernels are expected."""
+    """The files that a user must get: sources, type marks, weights; the Triton kernels are expected in `kernels`."""
     patterns = ("cbtalk/**/*.py", "cbtalk/py.typed", "cbtalk/*.pyi", "cbtalk/weights/*", "cbtalk/faces/yunet.*")
     package = {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
     return package | {f"{kernels}/{path.name}" for path in ROOT.glob("kernels/*.py")}

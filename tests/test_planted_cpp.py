@@ -10,13 +10,13 @@ import pytest
 CSRC = Path(__file__).parents[1] / "csrc"
 COMPILER = shutil.which("g++") or shutil.which("c++")
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")]
 
 
 # As CMakeLists.txt has them.
 LEVELS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
 LEVELS["avx512"] = [*LEVELS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-# What a test is linked with: sources compiled for each level, and once.
+# A test is linked with sources compiled for each level, and once.
 KERNELS = {"test_nearest_code": (["nearest_code", "nearest_code_pack"], ["dispatch", "code_counts"])}
 
 

@@ -14,7 +14,7 @@ CUDNN: Any = torch.backends.cudnn
 
 @pytest.fixture(params=["ieee", "tf32", "mixed"])
 def before(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """What the process had set for convolutions and recurrent networks."""
+    """The settings that the process had for convolutions and recurrent networks."""
     kept = CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision
     found = ("tf32", "ieee") if request.param == "mixed" else (request.param, request.param)
     CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision = found

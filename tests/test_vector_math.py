@@ -18,7 +18,7 @@ print(torch.equal(x.sin(), x.sin()))
 
 
 def wrong_first_calls(how: str, processes: int) -> int:
-    """How many processes, four at a time, see a first sine that differs from the second."""
+    """The number of processes, four at a time, that see a first sine that differs from the second."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "active"}  # threads that start at once
     wrong = 0
     for _ in range(processes // 4):

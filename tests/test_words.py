@@ -1,12 +1,14 @@
-"""Docstrings begin with what the thing is or does, and not with a riddle."""
+"""Docstrings and comments begin with what the thing is or does, and not with a riddle."""
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = [path for folder in ("cbtalk", "kernels", "bench", "examples") for path in (ROOT / folder).rglob("*.py")]
+FOLDERS = ("cbtalk", "kernels", "bench", "examples", "tests")
+FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 RIDDLES = re.compile(r"(What|Where|How|Why|Which|Who|When)\b")
 
 
@@ -17,6 +19,22 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value.value
 
 
-def test_no_docstring_opens_with_a_free_relative_clause() -> None:
-    found = [f"{path}:{line}: {text[:60]}" for path in FILES for line, text in docstrings(path) if RIDDLES.match(text)]
+def comments(path: Path) -> Iterator[tuple[int, str]]:
+    """The first line of every comment that has its lines for itself."""
+    last = 0
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT and token.line.lstrip().startswith("#"):
+                if token.start[0] != last + 1:
+                    yield token.start[0], token.string.lstrip("# ")
+                last = token.start[0]
+
+
+def test_no_docstring_or_comment_opens_with_a_free_relative_clause() -> None:
+    found = [
+        f"{path}:{line}: {text[:60]}"
+        for path in FILES
+        for line, text in (*docstrings(path), *comments(path))
+        if RIDDLES.match(text)
+    ]
     assert FILES and not found, "\n".join(found)

@@ -22,7 +22,7 @@ from cbtalk.train.config_text import to_plain
 RESULT_NAME = "result.json"
 
 
-def run(
+def compare_variants(
     config: TrainConfig,
     data: Path,
     output: Path,
@@ -40,7 +40,7 @@ def run(
 
     Args:
         config: of the whole model; its `run.output` does not matter.
-        data: clips to evaluate on, as for `cbtalk.evaluate.run`, like the last four.
+        data: clips to evaluate on, as for `evaluate_weights`, like the last four.
         only: the variants' names; default: all.
 
     Raises:
@@ -81,8 +81,8 @@ def _row(variant: Variant, data: Path, output: Path, options: dict[str, Any], ba
     key = combined(json.dumps(to_plain(config)), str(data.resolve()), repr(options))
     result = _known(folder / RESULT_NAME, key)
     if result is None:
-        weights = train.run(config)
-        report = evaluate.run(str(weights), data, batch_size=batch_size, **options)
+        weights = train.train_talker(config)
+        report = evaluate.evaluate_weights(str(weights), data, batch_size=batch_size, **options)
         if report["interrupted"] is not None:
             raise Interruption(
                 f"interrupted in the evaluation of {variant.name}; the same command goes on", report["interrupted"]

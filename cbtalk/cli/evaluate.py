@@ -60,12 +60,12 @@ def evaluate(
     """
     if (protocol == "cross") != (pairs is not None):
         raise ConfigError("--protocol cross and --pairs, its list of sources and driving clips, go together")
-    from cbtalk.evaluate import markdown, run
+    from cbtalk.evaluate import evaluate_weights, markdown
     from cbtalk.evaluate.working import rank
     from cbtalk.precision import dtype_of
 
     where = use(device, threads)
-    report = run(
+    report = evaluate_weights(
         weights,
         data,
         output,

@@ -47,13 +47,13 @@ def figures(
         device: Where the model runs; auto takes the GPU if there is one.
     """
     try:
-        from cbtalk.figures import run
+        from cbtalk.figures import draw_figures
     except ModuleNotFoundError as missing:
         raise ConfigError(f"figures need {missing.name}: pip install 'cbtalk[figures]'") from missing
     from cbtalk.render.parse_options import parse_options
 
     options = parse_options({**vars(faces), "motion": "absolute" if absolute else "relative"})
-    lines = run(
+    lines = draw_figures(
         source,
         driving,
         output,

@@ -33,9 +33,9 @@ LOST_SECONDS = 0.5
 
 def doctor() -> int:
     """Show versions and backends, why any is off, and test every op against its reference."""
-    from cbtalk.doctor import run
+    from cbtalk.doctor import diagnose
 
-    return run()
+    return diagnose()
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {

@@ -99,11 +99,11 @@ def train(
         settings: Settings of the configuration, as `split_settings` finds them.
     """
     from cbtalk.model.checkpoint import read_notes
-    from cbtalk.train import run
+    from cbtalk.train import train_talker
     from cbtalk.train.processes import is_first
 
     keep_freed_memory()
-    weights = run(
+    weights = train_talker(
         config,
         settings=settings,
         resume=resume,
@@ -149,7 +149,7 @@ def ablate(
         batch_size: Frames that the model takes at once in the evaluation.
         settings: Settings of the configuration, as `split_settings` finds them.
     """
-    from cbtalk.ablate import choose, run
+    from cbtalk.ablate import choose, compare_variants
     from cbtalk.train.config import load_config
 
     keep_freed_memory()
@@ -158,7 +158,7 @@ def ablate(
         for variant in choose(loaded, only):
             print(f"{variant.name}: {variant.words}")
         return
-    run(
+    compare_variants(
         loaded,
         data,
         output,
@@ -197,7 +197,7 @@ def convert(
         output: The weights file to write (.safetensors).
         param_key: Which parameters of net_g to take; auto takes the averaged ones where there are some.
     """
-    from cbtalk.model.convert import run
+    from cbtalk.model.convert import convert_checkpoints
 
-    for taken in run(net_g, motion, output, param_key):
+    for taken in convert_checkpoints(net_g, motion, output, param_key):
         print(taken)

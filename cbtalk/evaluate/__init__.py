@@ -1,7 +1,7 @@
 """Figures of a talker on clips, and pictures to look at."""
 
 from cbtalk.evaluate.extractors import Extractors, IdentityExtractor, LandmarkExtractor
-from cbtalk.evaluate.protocol import run
+from cbtalk.evaluate.protocol import evaluate_weights
 from cbtalk.evaluate.report import markdown
 
-__all__ = ["Extractors", "IdentityExtractor", "LandmarkExtractor", "markdown", "run"]
+__all__ = ["Extractors", "IdentityExtractor", "LandmarkExtractor", "evaluate_weights", "markdown"]

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cbtalk.evaluate.frechet import Gaussian, frechet_distance
 from cbtalk.evaluate.jobs import Job
 from cbtalk.evaluate.parts import Parts
 from cbtalk.evaluate.report import Figures, mean_figures, with_fid
+from cbtalk.metrics.frechet import Gaussian, frechet_distance
 
 
 def collect(jobs: Sequence[Job], parts: Parts) -> dict[str, Any]:
-    """The result of `cbtalk.evaluate.run` from the jobs, in their order, whoever did them."""
+    """The result of `evaluate_weights` from the jobs, in their order, whoever did them."""
     outcomes = {job: parts.read(job) for job in jobs}
     done = [job for job in jobs if "figures" in outcomes[job]]
     clips = {job.clip.name: outcomes[job]["figures"] for job in done if not job.pairs}

@@ -31,7 +31,7 @@ _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 @dataclass(frozen=True)
 class Setting:
-    """Options that all jobs share, as `cbtalk.evaluate.run` explains them; `size` is None until the talker is there."""
+    """Options that all jobs share, as `evaluate_weights` explains them; `size` is None until the talker is there."""
 
     weights: str
     models: Path | None = None

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.evaluate.extractors import Extractors
-from cbtalk.evaluate.extractors.euler import angle_distance
-from cbtalk.evaluate.similarity import laid_over
+from cbtalk.faces.euler import angle_distance
+from cbtalk.faces.similarity import laid_over
 
 PICTURE_SIZE = 256  # extractors see every picture at this height and width, whatever size pictures are compared at
 JITTER_RATE = Fraction(25)  # frames a second at which jitter is given

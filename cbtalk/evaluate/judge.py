@@ -14,25 +14,17 @@ from torch import Tensor
 
 from cbtalk.errors import InputError
 from cbtalk.evaluate.extractors import Extractors, find_extractors
-from cbtalk.evaluate.lpips import Distance, find_distance
-from cbtalk.evaluate.metrics import colour_shift, colour_spread, l1, psnr, ssim
-from cbtalk.evaluate.model_files import absence
-from cbtalk.evaluate.networks import Network, find_network
 from cbtalk.media.clips import Clip, clip_frames
+from cbtalk.metrics.lpips import find_lpips_metric
+from cbtalk.metrics.metric import Metric
 from cbtalk.model.pictures import to_pictures
+from cbtalk.pretrained.model_files import absence
+from cbtalk.pretrained.networks import Network, find_network
 
 Frame = NDArray[np.uint8]  # (S, S, 3) RGB
-Metric = Callable[[Tensor, Tensor], Tensor]
 Show = Callable[[Frame, Frame, Frame], None]  # source, driving, result
 Vectors = dict[str, NDArray[np.float32]]  # (N, D) by the pictures that they are of
 
-METRICS: dict[str, Metric] = {
-    "l1": l1,
-    "psnr": psnr,
-    "ssim": ssim,
-    "colour_shift": colour_shift,
-    "colour_spread": colour_spread,
-}
 RUN = 3  # frames in a row that are measured together: a second difference needs three
 
 
@@ -47,7 +39,7 @@ class Judge:
 
     size: int
     extractors: Extractors
-    lpips: dict[str, Distance] = field(default_factory=dict)
+    lpips: dict[str, Metric] = field(default_factory=dict)
     inception: Network | None = None
     absent: dict[str, str] = field(default_factory=dict)
     every: int = 1
@@ -63,12 +55,12 @@ def make_judge(
 ) -> Judge:
     """A judge with what is installed and lies in the folder `models`; other `extractors` in place of those found."""
     found = find_extractors(models, device) if extractors is None else extractors
-    lpips: dict[str, Distance] = {}
+    lpips: dict[str, Metric] = {}
     inception = None
     absent = dict(found.absent)
     for network in ("alex", "vgg"):
         try:
-            lpips[f"lpips_{network}"] = find_distance(models, network, device)
+            lpips[f"lpips_{network}"] = find_lpips_metric(models, network, device)
         except (FileNotFoundError, ImportError) as reason:
             absent[f"lpips_{network}"] = absence(reason)
     try:
@@ -96,14 +88,14 @@ class Features:
         return {name: np.concatenate(parts) for name, parts in self._parts.items()}
 
 
-class Batch(NamedTuple):
+class NumberedFrames(NamedTuple):
     """Frames of a clip, from its second on."""
 
     numbers: range  # 1 is the second frame
     frames: list[Frame]
 
 
-def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[Batch]]:
+def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[NumberedFrames]]:
     """The first frame of a clip, and the others in batches.
 
     Raises:
@@ -116,10 +108,10 @@ def batches(clip: Clip, size: int, batch_size: int) -> tuple[Frame, Iterator[Bat
     if len(head) == 1:
         raise InputError(f"{clip.path}: one frame only; a clip has a source and at least one more")
 
-    def others() -> Iterator[Batch]:
+    def others() -> Iterator[NumberedFrames]:
         number, part = 1, [head[1], *islice(frames, batch_size - 1)]
         while part:
-            yield Batch(range(number, number + len(part)), part)
+            yield NumberedFrames(range(number, number + len(part)), part)
             number, part = number + len(part), list(islice(frames, batch_size))
 
     return head[0], others()

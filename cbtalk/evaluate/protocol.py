@@ -17,7 +17,6 @@ from cbtalk.evaluate.collect import collect
 from cbtalk.evaluate.evaluator import Evaluator, Setting
 from cbtalk.evaluate.extractors import Extractors
 from cbtalk.evaluate.jobs import Job, crossings, file_names, find_portraits, reconstructions
-from cbtalk.evaluate.lpips import SMALLEST_SIDE
 from cbtalk.evaluate.pairs import read_pairs
 from cbtalk.evaluate.parts import Parts, open_parts
 from cbtalk.evaluate.report import markdown
@@ -26,13 +25,14 @@ from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import find_clips
 from cbtalk.model.smooth import SMOOTHEST
+from cbtalk.pretrained.lpips import SMALLEST_SIDE
 
 logger = logging.getLogger(__name__)
 
 _INTERRUPTED = ("clips in hand are finished, then the figures so far are written; once more ends now",)
 
 
-def run(
+def evaluate_weights(
     weights: str,
     data: Path,
     output_json: Path | None = None,

@@ -71,7 +71,7 @@ def with_fid(means: Figures, fid: Figures) -> Figures:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report of `run` as Markdown tables."""
+    """The report of `evaluate_weights` as Markdown tables."""
     every = report["every"]
     how = "" if every == 1 else f"LPIPS, FID and faces: three frames in a row out of every {3 * every}."
     how += f" The motion is smoothed with a time constant of {report['smooth']:g} s." if report["smooth"] else ""

@@ -10,8 +10,10 @@ from torch import Tensor
 from cbtalk.evaluate.driving_motion import DrivingMotion
 from cbtalk.evaluate.expression import Expression
 from cbtalk.evaluate.faces import FaceStream, Means, compare
-from cbtalk.evaluate.judge import METRICS, Features, Frame, Judge, Show, Vectors, batches, resized, to_tensor
+from cbtalk.evaluate.judge import Features, Frame, Judge, Show, Vectors, batches, resized, to_tensor
 from cbtalk.media.clips import Clip, clip_rate
+from cbtalk.metrics.images import METRICS
+from cbtalk.metrics.metric import Metric
 from cbtalk.model.pictures import to_frames
 from cbtalk.model.talker import Talker
 
@@ -47,12 +49,12 @@ class _Comparison:
     """Figures so far of a clip's results, and of its first frame repeated, against the clip."""
 
     def __init__(self, judge: Judge, first: Frame, source: Tensor, rate: Fraction) -> None:
-        self._judge, self._source = judge, source
+        self._judge = judge
         self._frames = self._measured = 0
         self._means = {"result": Means(), "repeat": Means()}
         self._streams = {subject: FaceStream(judge.extractors, rate) for subject in ("source", "result", "real")}
         self._expression = Expression(judge.extractors)
-        self._source_features = {name: lpips.features(source) for name, lpips in judge.lpips.items()}
+        self._source_features = {name: metric.features(source) for name, metric in (METRICS | judge.lpips).items()}
         self._source_face = self._streams["source"].read(0, first)
         self.features = Features(judge.inception)
         self.features.add("source_0", [first])
@@ -60,12 +62,11 @@ class _Comparison:
     def add(self, numbers: range, driving: list[Frame], result: Tensor) -> list[Frame]:
         """More frames of the clip, and the talker's pictures (B, 3, S, S); returns these as frames."""
         target = to_tensor(driving, result.device)
-        for subject, pictures in (("result", result), ("repeat", self._source.expand_as(target))):
-            _add_each(self._means[subject], {name: metric(pictures, target) for name, metric in METRICS.items()})
+        self._add_metrics(METRICS, result, target)
         images = list(to_frames(result))
         seen = [place for place, number in enumerate(numbers) if self._judge.measured(number)]
         if seen:
-            self._add_lpips(result[seen], target[seen])
+            self._add_metrics(self._judge.lpips, result[seen], target[seen])
         self.features.add("real", [driving[place] for place in seen])
         self.features.add("result_0", [images[place] for place in seen])
         for place in seen:
@@ -73,11 +74,11 @@ class _Comparison:
         self._frames, self._measured = self._frames + len(driving), self._measured + len(seen)
         return images
 
-    def _add_lpips(self, result: Tensor, target: Tensor) -> None:
-        for name, lpips in self._judge.lpips.items():
-            wanted = lpips.features(target)
-            _add_each(self._means["result"], {name: lpips.distance(lpips.features(result), wanted)})
-            _add_each(self._means["repeat"], {name: lpips.distance(self._source_features[name], wanted)})
+    def _add_metrics(self, metrics: Mapping[str, Metric], result: Tensor, target: Tensor) -> None:
+        for name, metric in metrics.items():
+            wanted = metric.features(target)
+            _add_each(self._means["result"], name, metric.compare(metric.features(result), wanted))
+            _add_each(self._means["repeat"], name, metric.compare(self._source_features[name], wanted))
 
     def _add_face(self, number: int, driving: Frame, image: Frame) -> None:
         extractors = self._judge.extractors
@@ -100,8 +101,7 @@ class _Comparison:
         }
 
 
-def _add_each(means: Means, figures: Mapping[str, Tensor]) -> None:
-    """The figures (B,) of several pictures."""
-    for name, values in figures.items():
-        for value in values.tolist():
-            means.add({name: value})
+def _add_each(means: Means, name: str, values: Tensor) -> None:
+    """The figure (B,) of several pictures."""
+    for value in values.tolist():
+        means.add({name: value})

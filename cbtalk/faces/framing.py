@@ -24,7 +24,6 @@ _MARGIN = 1.4  # sides of the square that such a look sees
 _LOOKS = 5
 _TURNS = (-12.0, -6.0, 0.0, 6.0, 12.0, 0.0)
 _STEP = 1.5  # turned for each degree of roll seen
-_SETTLED = 0.7  # degrees
 
 
 class Square(NamedTuple):

@@ -26,7 +26,7 @@ Picture = NDArray[np.uint8]
 
 
 @float32_convolutions()
-def run(
+def draw_figures(
     source: Path,
     driving: Path,
     output: Path,

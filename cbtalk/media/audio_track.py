@@ -18,7 +18,7 @@ from cbtalk.media.container import open_container, packets
 from cbtalk.media.files import check_readable
 from cbtalk.media.timeline import Timeline
 
-# What players of each container, browsers for MP4, are sure to play; all else is re-encoded to AAC.
+# Codecs that players of each container, browsers for MP4, are sure to play; all else is re-encoded to AAC.
 _COPIED: dict[str, set[str]] = {
     ".mp4": {"aac", "mp3", "opus", "flac"},
     ".mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"},

@@ -9,8 +9,8 @@ from PIL import Image
 
 from cbtalk.errors import InputError
 
-# What Pillow's filter shrinks at least; the rest is done before by averaging whole blocks, twice as fast from 1080
-# lines to 256 and hardly visible.
+# Pillow's filter shrinks by this much at least; the rest is done before by averaging whole blocks, twice as fast from
+# 1080 lines to 256 and hardly visible.
 _REDUCING_GAP = 2.0
 
 

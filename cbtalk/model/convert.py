@@ -32,7 +32,7 @@ class ConvertedFile:
         return f"{self.path}: {self.tensors} tensors of {self.key!r}{prefix}"
 
 
-def run(
+def convert_checkpoints(
     net_g: str | os.PathLike[str],
     motion: str | os.PathLike[str],
     output: str | os.PathLike[str],

@@ -14,7 +14,7 @@ from cbtalk.media.scenes import SceneCuts
 from cbtalk.media.span import WHOLE, Span
 from cbtalk.media.video_reader import BadFrame, VideoInfo, open_video
 
-# What is seen of a frame (H, W, 3), uint8, by the number of its scene and its time in seconds: uint8 as well.
+# The part of a frame (H, W, 3) that is seen, by the number of its scene and its time in seconds; both uint8.
 View = Callable[[NDArray[np.uint8], int, float], NDArray[np.uint8]]
 
 

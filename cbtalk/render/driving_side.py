@@ -19,7 +19,7 @@ from cbtalk.render.report import Report
 from cbtalk.render.source_video import SourceFrame
 
 
-class Batch(NamedTuple):
+class DrivingBatch(NamedTuple):
     """Driving frames on their way to the engine: pictures, or keypoints that are known already, or both."""
 
     pts: list[int]
@@ -29,12 +29,14 @@ class Batch(NamedTuple):
     duration: int | None  # ticks for which the last of them is shown if nothing follows
     sources: Sequence[SourceFrame] = ()  # where a video is the source, its image for each frame
 
-    def first(self, count: int) -> "Batch":
+    def first(self, count: int) -> "DrivingBatch":
         """The first frames of it."""
         if count == len(self.pts):
             return self
         keypoints = None if self.keypoints is None else Keypoints(*(part[:count] for part in self.keypoints))
-        return Batch(self.pts[:count], self.scenes[:count], self.frames[:count], keypoints, None, self.sources[:count])
+        return DrivingBatch(
+            self.pts[:count], self.scenes[:count], self.frames[:count], keypoints, None, self.sources[:count]
+        )
 
 
 class DrivingSide:
@@ -71,14 +73,16 @@ class DrivingSide:
             return self.motion.frames
         return at_most(self.timing.frames, self._options.driving.max_frames)
 
-    def batches(self) -> Generator[Batch, None, None]:
+    def batches(self) -> Generator[DrivingBatch, None, None]:
         """The frames in groups; the video is read (again) only where its pictures are needed."""
         options, motion = self._options.driving, self.motion
         count = options.batch_size
         if motion is not None and not self._options.compare:
             for start in range(0, motion.frames, count):
                 rows = slice(start, start + count)
-                yield Batch(motion.pts[rows].tolist(), motion.scenes_of(rows), [], motion[rows], motion.last_duration)
+                yield DrivingBatch(
+                    motion.pts[rows].tolist(), motion.scenes_of(rows), [], motion[rows], motion.last_duration
+                )
             return
         done = 0
         with closing(read_driving(self.path, self._view, options.max_frames, options.span)) as frames:
@@ -86,7 +90,7 @@ class DrivingSide:
                 rows = slice(done, done + len(group))
                 keypoints = None if motion is None else motion[rows]
                 scenes = [frame.scene for frame in group] if motion is None else motion.scenes_of(rows)
-                yield Batch([frame.pts for frame in group], scenes, group, keypoints, group[-1].duration)
+                yield DrivingBatch([frame.pts for frame in group], scenes, group, keypoints, group[-1].duration)
                 done += len(group)
 
     @cached_property

@@ -17,7 +17,7 @@ from cbtalk.errors import InputError, WeightsError
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.render.best_frame import best_frames
 from cbtalk.render.compare import side_by_side
-from cbtalk.render.driving_side import Batch, DrivingSide
+from cbtalk.render.driving_side import DrivingBatch, DrivingSide
 from cbtalk.render.engine import Engine, Submitted
 from cbtalk.render.extract import stack
 from cbtalk.render.motion_changes import looped
@@ -32,7 +32,7 @@ from cbtalk.render.source_video import SourceVideo
 class Animated(NamedTuple):
     """A batch that the engine has begun, on its way to the encoder."""
 
-    batch: Batch
+    batch: DrivingBatch
     submitted: Submitted
     picture: NDArray[np.uint8]  # the sources as the model sees them, (S, S, 3) or (B, S, S, 3)
 
@@ -112,7 +112,7 @@ class Rendering:
         carried = self.options.audio == "driving" and info is not None and info.has_audio
         return self.driving.path if carried and self.options.loop is None else None
 
-    def _animate(self, batch: Batch, output: Output) -> Animated:
+    def _animate(self, batch: DrivingBatch, output: Output) -> Animated:
         """Begin a batch: on a GPU, the one before may still be under way."""
         keypoints = batch.keypoints
         picture = self.picture
@@ -136,8 +136,8 @@ class Rendering:
 
 
 def _with_sources(
-    incoming: Generator[Batch, None, None], video: SourceVideo, time_base: Fraction
-) -> Generator[Batch, None, None]:
+    incoming: Generator[DrivingBatch, None, None], video: SourceVideo, time_base: Fraction
+) -> Generator[DrivingBatch, None, None]:
     """The same with what the source video shows at their times, up to its end; InputError where that comes first."""
     first = True
     with closing(incoming):

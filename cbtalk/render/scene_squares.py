@@ -95,7 +95,7 @@ def _settle(scene: _Scene, looks: Looks, search: Search) -> None:
     scene.people = len(people)
     if not people:
         return
-    # Where a scene has fewer people than the number asked for, it is the one longest in view.
+    # A scene with fewer people than the number asked for: the one longest in view.
     absent = isinstance(search.face, int) and search.face > len(people)
     scene.path = search.frame(chosen(people, "longest" if absent else search.face))
 

@@ -1,5 +1,5 @@
 """Training: data, losses, the trainer and its checkpoints."""
 
-from cbtalk.train.training import run
+from cbtalk.train.training import train_talker
 
-__all__ = ["run"]
+__all__ = ["train_talker"]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cbtalk.evaluate.extractors.face_mesh import LIPS, LOWER_LIDS, PUPILS, UPPER_LIDS, openings
+from cbtalk.pretrained.face_mesh import LIPS, LOWER_LIDS, PUPILS, UPPER_LIDS, openings
 
 # Points of `FaceMesh`, and beside each the one that a mirrored picture has in its place.
 MOUTH_CORNERS = (468, 478)  # left and right in the picture

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import ConfigError
-from cbtalk.evaluate.extractors.face_mesh import FaceMesh
+from cbtalk.pretrained.face_mesh import FaceMesh
 from cbtalk.train import exchange
 from cbtalk.train.draws import to_device
 from cbtalk.train.face_points import MIRRORED, POINTS

@@ -36,7 +36,7 @@ class Loop:
         """Steps until `run.steps`, a limit or a signal, and saves.
 
         Raises:
-            TrainingError, Interruption, LostProcess: in the first process, as `train.run` does.
+            TrainingError, Interruption, LostProcess: in the first process, as `train_talker` does.
         """
         trainer, steps, quiet = self.trainer, self.trainer.config.run.steps, self.record is None
         last = steps if max_steps is None else min(max_steps, steps)

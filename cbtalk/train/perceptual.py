@@ -1,24 +1,15 @@
 """The perceptual loss: distances of VGG features on an image pyramid."""
 
 import logging
-import re
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtalk.errors import WeightsError
-from cbtalk.evaluate.model_files import read_tensors
 from cbtalk.model.blocks import AntiAliasDownsample
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-STAGES = 5
-POOL_GAP = 3  # convolutions stand two indices apart (ReLU between) or, with a pooling between, three
+from cbtalk.pretrained.vgg import VggFeatures, read_vgg
 
 logger = logging.getLogger(__name__)
 
@@ -42,40 +33,6 @@ class Windows(NamedTuple):
         picture = torch.arange(len(level), device=level.device).repeat(len(around) + 1)
         rows, columns = (top[:, None] + line)[:, :, None], (left[:, None] + line)[:, None, :]
         return level.permute(0, 2, 3, 1)[picture[:, None, None], rows, columns].permute(0, 3, 1, 2)  # channels_last
-
-
-class VggFeatures(nn.Module):
-    """relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1 of VGG16 or VGG19, frozen.
-
-    Args:
-        weights: `<index>.weight` and `<index>.bias` by the index of the layer in torchvision's `features`.
-    """
-
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        indices = sorted(int(name.removesuffix(".weight")) for name in weights if name.endswith(".weight"))
-        self.convolutions = nn.ModuleList()
-        self.pooled: list[bool] = []  # per convolution: does a max pooling precede it?
-        previous = indices[0]
-        while sum(self.pooled) < STAGES - 1:  # the last layer that counts is the first behind the fourth pooling
-            index = indices[len(self.pooled)]
-            self.pooled.append(index - previous == POOL_GAP)
-            self.convolutions.append(_frozen_convolution(weights[f"{index}.weight"], weights[f"{index}.bias"]))
-            previous = index
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Pictures (B, 3, H, W) in [-1, 1], normalised without moving them to [0, 1], as published."""
-        x = (image - self.mean) / self.std
-        features = []
-        for position, (convolution, pooled) in enumerate(zip(self.convolutions, self.pooled, strict=True)):
-            x = F.relu(convolution(F.max_pool2d(x, 2) if pooled else x))
-            if pooled or position == 0:
-                features.append(x)
-        return features
 
 
 class PerceptualLoss(nn.Module):
@@ -136,26 +93,3 @@ def load_perceptual(path: Path | None, scales: Sequence[int], window: int | None
         logger.warning("perceptual.weights names no VGG file: the perceptual loss is off")
         return None
     return PerceptualLoss(VggFeatures(read_vgg(path)), scales, window)
-
-
-def read_vgg(path: Path) -> dict[str, Tensor]:
-    """The convolutions of a VGG file as `<index>.weight` and `<index>.bias`, float32."""
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; perceptual.weights must name VGG16 or VGG19 weights")
-    found = {name.removeprefix("features."): value for name, value in read_tensors(path).items()}
-    weights = {name: value.float() for name, value in found.items() if re.fullmatch(r"\d+\.(weight|bias)", name)}
-    indices = sorted(int(name.removesuffix(".weight")) for name in weights if name.endswith(".weight"))
-    pools = sum(after - before == POOL_GAP for before, after in pairwise(indices))
-    if not indices or indices[0] != 0 or pools != STAGES - 1:
-        raise WeightsError(
-            f"{path}: not the features of VGG16 or VGG19 (with entries such as `0.weight` or `features.0.weight`)"
-        )
-    return weights
-
-
-def _frozen_convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    out_channels, in_channels, height, _ = weight.shape
-    convolution = nn.Conv2d(in_channels, out_channels, height, padding=height // 2)
-    convolution.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-    convolution.bias = nn.Parameter(bias, requires_grad=False)
-    return convolution

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cbtalk.dataset import ClipFrames
-from cbtalk.evaluate.metrics import l1, psnr
+from cbtalk.metrics.images import l1, psnr
 from cbtalk.model.pictures import to_pictures
 from cbtalk.model.talker import Talker
 from cbtalk.train.logs import write_picture_grid

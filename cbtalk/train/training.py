@@ -30,7 +30,7 @@ from cbtalk.train.trainer import Trainer
 
 
 @float32_convolutions()
-def run(
+def train_talker(
     config: Path | TrainConfig,
     *,
     settings: Sequence[str] = (),

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "check.h"
+#include "levels.h"
 
 using namespace cbtalk;
 
@@ -148,11 +149,10 @@ void test_masks() {
 }  // namespace
 
 int main() {
-  for (const char* level : {"baseline", "avx2", "avx512"}) {
-    CHECK(set_level(level));
+  at_each_level([] {
     test_sizes();
     test_chunks_and_divisions();
     test_masks();
-  }
+  });
   return 0;
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "check.h"
+#include "levels.h"
 
 using namespace cbtalk;
 
@@ -64,13 +65,12 @@ struct Shift {
 }  // namespace
 
 int main() {
-  for (const char* level : {"baseline", "avx2", "avx512"}) {
-    set_level(level);
+  at_each_level([] {
     Shift(9, 14, 4).check();
     Shift(23, 31, 4).check();
     Shift(9, 14, 6).check();
     Shift(37, 31, 6).check();
     Shift(10, 14, 3).check();
-  }
+  });
   return 0;
 }

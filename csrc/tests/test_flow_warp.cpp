@@ -1,13 +1,13 @@
 #include "cbtalk/flow_warp.h"
 
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <initializer_list>
 #include <vector>
 
 #include "check.h"
 #include "exact_padding.h"
+#include "levels.h"
 
 namespace {
 
@@ -134,19 +134,13 @@ void check_backward(bool channels_last, Padding padding) {
 }  // namespace
 
 int main() {
-  for (const char* name : {"baseline", "avx2", "avx512"}) {
-    CHECK(cbtalk::set_level(name));
-    if (std::strcmp(cbtalk::level_name(cbtalk::level()), name) != 0) {
-      std::printf("%s: not on this processor\n", name);
-      continue;
-    }
+  at_each_level([] {
     for (const bool channels_last : {false, true}) {
       for (const Padding padding : {Padding::zeros, Padding::border, Padding::reflection}) {
         check_forward(channels_last, padding);
         check_backward(channels_last, padding);
       }
     }
-    std::printf("%s: passed\n", name);
-  }
+  });
   return 0;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "check.h"
+#include "levels.h"
 
 namespace {
 
@@ -69,9 +70,8 @@ void check_forward(bool silu) {
 }  // namespace
 
 int main() {
-  for (const char* level : {"baseline", "avx2", "avx512"}) {
-    CHECK(cbtalk::set_level(level));
+  at_each_level([] {
     check_forward(false);
     check_forward(true);
-  }
+  });
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "check.h"
+#include "levels.h"
 
 using namespace cbtalk;
 
@@ -136,13 +137,12 @@ void test_sort_rows() {
 }  // namespace
 
 int main() {
-  for (const char* level : {"baseline", "avx2", "avx512"}) {
-    CHECK(set_level(level));
+  at_each_level([] {
     test_sizes();
     test_exact();
     test_duplicates();
     test_not_a_number();
-  }
+  });
   test_sort_rows();
   return 0;
 }

@@ -13,8 +13,8 @@ from cbtalk.errors import ConfigError, TrainingError
 from cbtalk.model.checkpoint import load, save_weights, without_storage
 from cbtalk.model.talker import Talker
 from cbtalk.train.config import TrainConfig, load_config
-from tests.model.conftest import TINY
-from tests.train.conftest import MakeConfig
+from tests.helpers.talkers import TINY
+from tests.helpers.training import MakeConfig
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -22,11 +22,12 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_variant_is_trained_and_evaluated(make_config: MakeConfig, clips: Path, tmp_path: Path) -> None:
     init = tmp_path / "init.safetensors"
     save_weights(init, Talker(TINY))
     config = load_config(make_config(run={"steps": 2, "init": str(init)}))
-    rows = ablate.run(config, clips, tmp_path / "out")
+    rows = ablate.compare_variants(config, clips, tmp_path / "out")
     names = [variant.name for variant in variants(config)]
     assert {"full", "no-mcc", "no-acc", "no-mcc-acc", "motion-disjoint", "appearance-unsplit"} <= set(names)
     assert [row.variant for row in rows] == names == [line["variant"] for line in table(tmp_path / "out")]
@@ -54,7 +55,7 @@ def test_an_ablation_goes_on_where_it_was_ended(
 ) -> None:
     config, only = load_config(make_config(run={"steps": 2})), ("full", "no-acc", "no-mcc")
     trained: list[str] = []
-    real = train.run
+    real = train.train_talker
 
     def run(settings: TrainConfig) -> Path:
         trained.append(settings.run.output.name)
@@ -62,23 +63,23 @@ def test_an_ablation_goes_on_where_it_was_ended(
             raise TrainingError("diverged")
         return real(settings)
 
-    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr(train, "train_talker", run)
     with pytest.raises(TrainingError):
-        ablate.run(config, clips, tmp_path / "out", only=only)
+        ablate.compare_variants(config, clips, tmp_path / "out", only=only)
     assert [row["variant"] for row in table(tmp_path / "out")] == ["full"]
     assert json.loads((tmp_path / "out" / "ablation.json").read_text())[0]["variant"] == "full"
-    ablate.run(config, clips, tmp_path / "out", only=only)
+    ablate.compare_variants(config, clips, tmp_path / "out", only=only)
     assert trained == ["full", "no-mcc", "no-mcc", "no-acc"]
-    ablate.run(config, clips, tmp_path / "out", only=only)
+    ablate.compare_variants(config, clips, tmp_path / "out", only=only)
     assert len(trained) == 4
     longer = replace(config, run=replace(config.run, steps=3))
-    ablate.run(longer, clips, tmp_path / "out", only=("full",))
+    ablate.compare_variants(longer, clips, tmp_path / "out", only=("full",))
     assert trained[4:] == ["full"]  # other steps, another result
 
 
 def test_an_unknown_variant_is_refused_before_any_work(make_config: MakeConfig, clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no variant 'no-codes'.* no-mcc"):
-        ablate.run(load_config(make_config()), clips, tmp_path / "out", only=("no-codes",))
+        ablate.compare_variants(load_config(make_config()), clips, tmp_path / "out", only=("no-codes",))
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from cbtalk.batch import read_ledger
-from tests.media.synthetic import write_clip
+from tests.helpers.commands import run_cbtalk
+from tests.helpers.tiers import slow
+from tests.helpers.videos import write_clip
 
 JOBS = 4
 
@@ -31,8 +33,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def batch(manifest: Path, folder: Path, limit: Callable[[], None] | None = None) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cbtalk", "batch", str(manifest), "-o", str(folder), "--workers=1", "--quiet"]
-    return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    return run_cbtalk("batch", str(manifest), "-o", str(folder), "--workers=1", "--quiet", preexec_fn=limit)
 
 
 def check_stopped(result: "subprocess.CompletedProcess[str]") -> None:
@@ -65,7 +66,7 @@ def small_disk(folder: Path, size: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
-@pytest.mark.parametrize("room", [0, 40, 100, 160])
+@pytest.mark.parametrize("room", [40, *slow(0, 100, 160)])
 def test_a_small_disk(files: Path, room: int) -> None:
     """room: KiB; the ledger alone takes about 100, a video 40."""
     folder = files / "disk"
@@ -80,7 +81,7 @@ def test_a_small_disk(files: Path, room: int) -> None:
         check_complete(folder)
 
 
-@pytest.mark.parametrize("room", [3, 36])
+@pytest.mark.parametrize("room", [36, *slow(3)])
 def test_a_limit_on_the_size_of_files(files: Path, room: int) -> None:
     """room: KiB; more than 32 is enough to begin the ledger."""
     limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (room << 10, resource.RLIM_INFINITY))

@@ -54,7 +54,7 @@ def test_running_and_failed_jobs_wait_again(tmp_path: Path) -> None:
         ledger.started("a.mp4")
         ledger.started("b.mp4")
         ledger.failed("b.mp4", "broken", again=False)
-    # What may have stopped the batch comes last.
+    # A job that may have stopped the batch comes last.
     assert left_to_do(tmp_path, JOB, other, third) == ["c.mp4", "a.mp4", "b.mp4"]
     assert [(entry.state, entry.attempts) for entry in read_ledger(tmp_path)] == [("waiting", n) for n in (1, 1, 0)]
     assert left_to_do(tmp_path, (*JOB[:4], "two"), other, third) == ["a.mp4", "c.mp4", "b.mp4"]

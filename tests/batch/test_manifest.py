@@ -18,7 +18,7 @@ from cbtalk.media.crop import CropBox
 from cbtalk.model.checkpoint import load
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.render.motion_file import Motion, save_motion
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 
 
 def write_picture(path: Path) -> None:

@@ -1,7 +1,5 @@
 """A batch whose files lie behind URLs."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,8 @@ from cbtalk.cli.batch import batch
 from cbtalk.errors import ConfigError
 from tests.batch import stand_in
 from tests.batch.http_server import served
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.commands import run_cbtalk
+from tests.helpers.videos import numbered, write_clip
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 pytest.importorskip("aiohttp", reason="fsspec opens HTTP with aiohttp, which is not installed")
@@ -134,7 +133,7 @@ def test_the_video_is_that_of_files(tmp_path: Path, http: str) -> None:
         f"{http}/a.png,{http}/clip.mp4,file://{tmp_path}/far/remote.mp4,centre,centre",
     ]
     (tmp_path / "jobs.csv").write_text("\n".join(rows))
-    command = [sys.executable, "-m", "cbtalk", "batch", str(tmp_path / "jobs.csv"), "-o", str(tmp_path / "out")]
-    result = subprocess.run([*command, "--workers=1", "--quiet"], capture_output=True, text=True)
+    words = ["batch", str(tmp_path / "jobs.csv"), "-o", str(tmp_path / "out"), "--workers=1", "--quiet"]
+    result = run_cbtalk(*words)
     assert result.returncode == 0, result.stderr
     assert same(tmp_path / "out" / "local.mp4", tmp_path / "far" / "remote.mp4")

@@ -13,7 +13,7 @@ from bench.batch_work import Line, portraits, same, short_clips, write_jobs
 from cbtalk.batch import read_ledger, read_manifest
 from cbtalk.batch.ledger import open_ledger
 from tests.bench.test_run import command, planted
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 
 __all__ = ["planted"]  # a fixture
 

@@ -9,13 +9,17 @@ from bench.gpu import BATCH, DTYPES, order, wrong
 from bench.peers import COMPILED
 from cbtalk.doctor import GPU_BACKENDS
 from cbtalk.ops.examples import ON_GPU
+from tests.helpers.tiers import slow
 
 NAMES = [example.name for example in ON_GPU]
 CASES = [case for dtype in DTYPES for case in cases(Setting("cuda", dtype), NAMES)]
+FIRST = list({case.op: case for case in reversed(CASES)}.values())  # of each op
 NOT_ON_A_CPU = ("SDPA efficient", "SDPA cuDNN")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [*FIRST, *slow(*(case for case in CASES if case not in FIRST))], ids=lambda case: case.name
+)
 def test_ours_the_reference_and_the_peers_give_the_same(case: Case) -> None:
     inputs = case.make_inputs(torch.Generator().manual_seed(0))
     if inputs[0].numel() > 1 << 20:

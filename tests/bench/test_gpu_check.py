@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu_check
-from bench.gpu_check import Step, main, markdown, run
+from bench.gpu_check import Step, main, markdown, run_step
 
 
 def step(code: str, limit: float = 60) -> Step:
@@ -13,20 +13,20 @@ def step(code: str, limit: float = 60) -> Step:
 
 
 def test_a_step_leaves_its_output_and_its_last_line(tmp_path: Path) -> None:
-    outcome = run(step("print('first'); print('last')"), tmp_path / "log", 100)
+    outcome = run_step(step("print('first'); print('last')"), tmp_path / "log", 100)
     assert (outcome.code, outcome.summary) == (0, "last")
     assert (tmp_path / "log").read_text() == "first\nlast\n"
 
 
 def test_a_step_that_fails_is_told_from_one_that_hangs(tmp_path: Path) -> None:
-    failed = run(step("raise SystemExit(3)"), tmp_path / "log", 100)
-    hung = run(step("import time; print('busy', flush=True); time.sleep(100)", limit=5), tmp_path / "log", 100)
+    failed = run_step(step("raise SystemExit(3)"), tmp_path / "log", 100)
+    hung = run_step(step("import time; print('busy', flush=True); time.sleep(100)", limit=5), tmp_path / "log", 100)
     assert (failed.code, hung.code) == (3, None)
     assert hung.summary == "cut off: busy" and hung.seconds < 50
 
 
 def test_a_step_is_not_begun_without_time(tmp_path: Path) -> None:
-    outcome = run(step("open('begun', 'w')"), tmp_path / "log", 3)
+    outcome = run_step(step("open('begun', 'w')"), tmp_path / "log", 3)
     assert outcome.code is None and "out of time" in outcome.summary
 
 

@@ -8,6 +8,7 @@ pytest.importorskip("skimage.data", reason="scikit-image, whose portrait the ben
 from bench import precision
 
 
+@pytest.mark.slow
 def test_a_line_for_every_model_and_precision(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cbtalk.media.clips import Clip, good_frames
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 
 MakeClips = Callable[..., Path]
 

@@ -16,6 +16,7 @@ from cbtalk.dataset.record import Record
 from cbtalk.errors import InputError
 from cbtalk.media.clips import Clip, mean_change
 from tests.dataset.conftest import SIZE, MakeClips, expected
+from tests.helpers.tiers import slow
 
 
 def indexed(root: Path, way: Way = "files", processes: int | None = None) -> ClipSet:
@@ -36,8 +37,7 @@ def surveyed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
-@pytest.mark.parametrize("way", ["decoded", "files"])
-@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize(("way", "processes"), [("decoded", 1), ("files", 1), ("files", 3), *slow(("decoded", 3))])
 def test_frames_people_and_motion_of_every_clip(make_clips: MakeClips, way: Way, processes: int) -> None:
     root = make_clips("bob__1.mp4", "id10001/x/00001.mp4", "id10001/x/00002.mp4", "bob__0.mp4")
     (root / "carol").mkdir()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cbtalk.dataset.video import Video
 from cbtalk.errors import InputError
 from tests.dataset.conftest import SIZE, expected
-from tests.media.synthetic import numbered, overwrite_frames, write_clip
+from tests.helpers.videos import numbered, overwrite_frames, write_clip
 from tests.media.test_span import FILES, made
 from tests.media.test_timeline import record
 
@@ -20,7 +20,7 @@ B_FRAMES = {"bf": "3", "b_strategy": "0", "g": "6", "crf": "10"}
 
 
 def places(path: Path) -> tuple[bytes, np.ndarray]:
-    """What the index has of the frames of a video, and the packets from which they are decoded."""
+    """The index's entry of the frames of a video, and the packets from which they are decoded."""
     (record,) = Video().survey(path, SIZE, path.parent)
     return record.places, np.frombuffer(record.places, np.int64).reshape(2, -1)[1]
 

@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.evaluate.extractors import Extractors
-from cbtalk.model.checkpoint import save_weights
-from cbtalk.model.talker import Talker
-from tests.model.conftest import TINY
 
 MakeClip = Callable[[str, list[int]], Path]
 
@@ -77,7 +74,6 @@ def make_clip(tmp_path: Path) -> MakeClip:
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> str:
-    path = tmp_path / "tiny.safetensors"
-    save_weights(path, Talker(TINY))
-    return str(path)
+def weights(weights: Path) -> str:
+    """As the command line has it."""
+    return str(weights)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from cbtalk.errors import WeightsError
 from cbtalk.evaluate.extractors import find_extractors
-from cbtalk.evaluate.extractors.attention_mesh import crop_features, crop_matrix, move_landmarks
-from cbtalk.evaluate.extractors.dlib_faces import DlibIdentity, DlibLandmarks
-from cbtalk.evaluate.extractors.face_mesh import FaceMesh, MeshPose
 from cbtalk.media.images import read_image
+from cbtalk.pretrained.attention_mesh import crop_features, crop_matrix, move_landmarks
+from cbtalk.pretrained.dlib_faces import DlibIdentity, DlibLandmarks
+from cbtalk.pretrained.face_mesh import FaceMesh, MeshPose
 
 NAMES = [
     "mediapipe_mesh",

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from cbtalk.evaluate.extractors import Extractors
 from cbtalk.evaluate.faces import FaceStream, compare
-from cbtalk.evaluate.similarity import laid_over
+from cbtalk.faces.similarity import laid_over
 
 
 def picture(level: int, size: int = 256) -> NDArray[np.uint8]:

@@ -20,7 +20,8 @@ from cbtalk.errors import ConfigError
 from cbtalk.evaluate import Extractors, protocol
 from cbtalk.evaluate.jobs import file_names
 from tests.evaluate.conftest import Angles, Brightness, MakeClip
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.commands import ENVIRONMENT, start_interruptible, wait_until
+from tests.helpers.videos import numbered, write_clip
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,7 +93,7 @@ def test_a_fault_of_cbtalk_costs_one_clip(data: Path, weights: str, capsys: pyte
             assert round(frame.mean()) != 52, "oh"
             return super().identity(frame)
 
-    report = protocol.run(weights, data, extractors=Extractors(identity=[Broken()]))
+    report = protocol.evaluate_weights(weights, data, extractors=Extractors(identity=[Broken()]))
     assert list(report["failed"]) == ["clip2"]
     assert report["failed"]["clip2"].startswith("internal: AssertionError: oh")
     assert "Traceback" in capsys.readouterr().err
@@ -109,8 +110,11 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 def test_an_interruption_keeps_what_was_done(tmp_path: Path, data: Path, weights: str) -> None:
     """SIGINT in the second clip: it is finished, the figures of two are written, and the rest is done the next time."""
-    output, whole = tmp_path / "f.json", protocol.run(weights, data, extractors=Extractors(identity=[Trouble(-1, 0)]))
-    stopped = protocol.run(
+    output, whole = (
+        tmp_path / "f.json",
+        protocol.evaluate_weights(weights, data, extractors=Extractors(identity=[Trouble(-1, 0)])),
+    )
+    stopped = protocol.evaluate_weights(
         weights, data, output, extractors=Extractors(identity=[Trouble(51, signal.SIGINT)]), sheet=tmp_path / "s.png"
     )
     assert stopped["interrupted"] == signal.SIGINT and stopped["missing"] == ["clip2", "clip3"]
@@ -118,8 +122,8 @@ def test_an_interruption_keeps_what_was_done(tmp_path: Path, data: Path, weights
     assert json.loads(output.read_text())["missing"] == ["clip2", "clip3"]
     assert "- not done: clip2, clip3" in output.with_suffix(".md").read_text()
     done = [file.stat().st_mtime_ns for file in sorted((tmp_path / "f.parts").glob("*.json"))]
-    # What would signal in the first two is not asked again.
-    more = protocol.run(
+    # The first two are kept: an extractor that would kill the process there is not asked again.
+    more = protocol.evaluate_weights(
         weights, data, output, extractors=Extractors(identity=[Trouble(51, signal.SIGKILL)]), sheet=tmp_path / "s.png"
     )
     assert len(done) == 2 and without(more, "weights") == without(whole, "weights")
@@ -156,27 +160,13 @@ def test_a_second_interruption_ends_at_once(
     assert not (tmp_path / "f.json").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_workers(tmp_path: Path, make_clip: MakeClip, weights: str) -> None:
     for number in range(12):
         data = make_clip(f"clip{number:02}", [50 + number, *[60 + number] * 9])
     words = ["evaluate", "--data", str(data), "--weights", weights, "-o", str(tmp_path / "f.json"), "--workers", "2"]
-    # A shell that starts a process in the background lets it ignore SIGINT; a terminal does not.
-    started = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", started, sys.executable, "-m", "cbtalk", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        until = time.monotonic() + 120
-        while not list((tmp_path / "f.parts").glob("*.json")):
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.01)
+    with start_interruptible(*words) as process:
+        wait_until(lambda: list((tmp_path / "f.parts").glob("*.json")), process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all
         out, told = process.communicate(timeout=60)
     assert process.returncode == 130 and "| mean |" in out
@@ -191,14 +181,14 @@ def test_ctrl_c_with_workers(tmp_path: Path, make_clip: MakeClip, weights: str) 
 def test_what_changes_the_figures_is_done_anew(tmp_path: Path, data: Path, weights: str) -> None:
     output = tmp_path / "f.json"
     (data / "bad.mp4").write_bytes(b"no video")  # so that the parts are kept
-    protocol.run(weights, data, output)
+    protocol.evaluate_weights(weights, data, output)
     parts = {file.name for file in (tmp_path / "f.parts").glob("*.json")}
-    protocol.run(weights, data, output)
+    protocol.evaluate_weights(weights, data, output)
     assert {file.name for file in (tmp_path / "f.parts").glob("*.json")} == parts
     Image.new("RGB", (64, 64), (1, 2, 3)).save(data / "clip0" / "9.png")
-    protocol.run(weights, data, output)
+    protocol.evaluate_weights(weights, data, output)
     assert len({file.name for file in (tmp_path / "f.parts").glob("*.json")} - parts) == 1
-    protocol.run(weights, data, output, batch_size=2)
+    protocol.evaluate_weights(weights, data, output, batch_size=2)
     assert len({file.name for file in (tmp_path / "f.parts").glob("*.json")} - parts) == 6
 
 
@@ -207,7 +197,7 @@ def test_workers_give_the_same_report(tmp_path: Path, data: Path, weights: str, 
     portrait = tmp_path / "portrait.png"
     Image.new("RGB", (64, 64), (90, 90, 90)).save(portrait)
     reports = [
-        protocol.run(
+        protocol.evaluate_weights(
             weights,
             data,
             tmp_path / f"{workers}.json",
@@ -226,11 +216,12 @@ def test_workers_give_the_same_report(tmp_path: Path, data: Path, weights: str, 
 
 def test_a_worker_that_dies_costs_one_clip(tmp_path: Path, data: Path, weights: str) -> None:
     killed = Extractors(identity=[Trouble(51, signal.SIGKILL)], pose=[Angles()])
-    report = protocol.run(weights, data, tmp_path / "f.json", extractors=killed, workers=2)
+    report = protocol.evaluate_weights(weights, data, tmp_path / "f.json", extractors=killed, workers=2)
     assert list(report["failed"]) == ["clip1"] and "worker process died (SIGKILL" in report["failed"]["clip1"]
     assert list(report["clips"]) == ["clip0", "clip2", "clip3"]
 
 
+@pytest.mark.slow
 def test_ranks_of_torchrun_share_the_clips(tmp_path: Path, data: Path, weights: str) -> None:
     (data / "bad.mp4").write_bytes(b"no video")
     words = ["evaluate", "--data", str(data), "--weights", weights, "--threads", "1", "-o"]
@@ -238,7 +229,7 @@ def test_ranks_of_torchrun_share_the_clips(tmp_path: Path, data: Path, weights: 
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cbtalk"]
     ended = subprocess.run(
         [sys.executable, *launch, *words, str(tmp_path / "two.json")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,
@@ -256,7 +247,7 @@ def test_ranks_need_an_output(data: Path, weights: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: None)
     monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
     with pytest.raises(ConfigError, match="--output"):
-        protocol.run(weights, data)
+        protocol.evaluate_weights(weights, data)
 
 
 def test_no_two_names_share_an_output(
@@ -267,7 +258,7 @@ def test_no_two_names_share_an_output(
     (tmp_path / "videos").mkdir()
     for name in ("c_b.mp4", "another.mp4"):  # as killed processes leave them
         (tmp_path / "videos" / f".{name}.0123abcd.cbtalk-part").touch()
-    protocol.run(weights, make_clip("c/b", [70, 80]), videos=tmp_path / "videos", extractors=extractors)
+    protocol.evaluate_weights(weights, make_clip("c/b", [70, 80]), videos=tmp_path / "videos", extractors=extractors)
     assert len(list((tmp_path / "videos").glob("*.mp4"))) == 3
     assert [path.name for path in (tmp_path / "videos").glob(".*")] == [".another.mp4.0123abcd.cbtalk-part"]
     titles = ["a/b", "a_b", "A_B", "c/b", "d"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.metrics_of_pictures import alexnet_like, vgg_like
 from cbtalk.errors import WeightsError
-from cbtalk.evaluate.lpips import Lpips, find_lpips
+from cbtalk.pretrained.lpips import Lpips, find_lpips
 
 NETWORKS = {"alex": alexnet_like, "vgg": vgg_like}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbtalk.evaluate.metrics import colour_shift, colour_spread, l1, psnr, ssim
+from cbtalk.metrics.images import colour_shift, colour_spread, l1, psnr, ssim
 
 
 def test_values_worked_by_hand() -> None:

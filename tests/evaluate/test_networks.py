@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from cbtalk.errors import WeightsError
 from cbtalk.evaluate import protocol
 from cbtalk.evaluate.extractors import find_extractors
-from cbtalk.evaluate.extractors.by_file import (
+from cbtalk.faces import Face
+from cbtalk.metrics.lpips import find_lpips_metric
+from cbtalk.pretrained.face_networks import (
     ARCFACE_POINTS,
     NetworkIdentity,
     NetworkLandmarks,
@@ -21,9 +23,7 @@ from cbtalk.evaluate.extractors.by_file import (
     aligned,
     peaks,
 )
-from cbtalk.evaluate.lpips import find_distance
-from cbtalk.evaluate.networks import ROLES, find_network
-from cbtalk.faces import Face
+from cbtalk.pretrained.networks import ROLES, find_network
 from tests.evaluate.conftest import MakeClip
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:DeprecationWarning")
@@ -215,9 +215,9 @@ def test_embeddings_and_angles(tmp_path: Path) -> None:
 
 def test_lpips_by_one_network_of_two_pictures(tmp_path: Path) -> None:
     write_torchscript(tmp_path / "lpips_vgg.pt", Gap())
-    lpips = find_distance(tmp_path, "vgg", "cpu")
+    lpips = find_lpips_metric(tmp_path, "vgg", "cpu")
     one, others = torch.zeros(1, 3, 40, 40), torch.tensor([0.5, 2.0])[:, None, None, None].expand(2, 3, 40, 40)
-    assert lpips.distance(lpips.features(one), lpips.features(others)).tolist() == pytest.approx([0.5, 1.0])  # clamped
+    assert lpips.compare(lpips.features(one), lpips.features(others)).tolist() == pytest.approx([0.5, 1.0])  # clamped
 
 
 def test_a_folder_of_networks_gives_all_figures(tmp_path: Path, make_clip: MakeClip, weights: str) -> None:
@@ -229,7 +229,7 @@ def test_a_folder_of_networks_gives_all_figures(tmp_path: Path, make_clip: MakeC
     modules |= {"landmarks": Given(torch.zeros(68, 2)), "head_pose": Given(torch.zeros(3))}
     for role, module in modules.items():
         write_torchscript(models / f"{role}.pt", module)
-    report = protocol.run(weights, make_clip("clip", [50, 60, 70, 100]), models=models)
+    report = protocol.evaluate_weights(weights, make_clip("clip", [50, 60, 70, 100]), models=models)
     result, repeat = report["mean"]["result"], report["mean"]["repeat"]
     assert {"lpips_alex", "lpips_vgg", "fid", "fid_source", "aed_openface", "identity_openface"} <= set(result)
     assert repeat["lpips_vgg"] == pytest.approx(2 * (10 + 20 + 50) / 3 / 255)

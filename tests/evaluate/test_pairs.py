@@ -15,7 +15,7 @@ from cbtalk.media.clips import find_clips
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import SourceState, Talker
 from tests.evaluate.conftest import MakeClip
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 
 
 def listed(folder: Path, text: str) -> Path:
@@ -132,7 +132,7 @@ def test_a_list_is_evaluated_pair_by_pair(
     make_clip("one", [50, 60, 70, 100])
     data = make_clip("two", [150, 180, 210])
     pairs = listed(tmp_path, "source,driving,anchor_idx\none,two,1\ntwo,one,\ntwo/1.png,one,\none,two,7\n")
-    report = protocol.run(
+    report = protocol.evaluate_weights(
         weights, data, tmp_path / "f.json", pairs=pairs, extractors=extractors, sheet=tmp_path / "s.png"
     )
     assert report["clips"] == {} and report["mean"] == {}
@@ -176,11 +176,11 @@ def test_the_anchor_is_the_frame_whose_pose_is_the_sources(
 
     for method in (keypoints, animate_keypoints, encode_source):
         monkeypatch.setattr(Talker, method.__name__, method)
-    protocol.run(weights, data, pairs=listed(tmp_path, "source,driving,anchor_idx\nsource,driving,1\n"))
+    protocol.evaluate_weights(weights, data, pairs=listed(tmp_path, "source,driving,anchor_idx\nsource,driving,1\n"))
     assert moved == pytest.approx([(level - 70) / 127.5 for level in (40, 70, 100)], abs=1e-5)
 
 
 def test_a_list_and_portraits_do_not_go_together(tmp_path: Path, make_clip: MakeClip, weights: str) -> None:
     pairs = listed(tmp_path, "source,driving\none,one\n")
     with pytest.raises(ConfigError, match="--portraits"):
-        protocol.run(weights, make_clip("one", [1, 2]), pairs=pairs, portraits=[tmp_path])
+        protocol.evaluate_weights(weights, make_clip("one", [1, 2]), pairs=pairs, portraits=[tmp_path])

@@ -14,7 +14,7 @@ from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import SourceState, Talker
 from tests.evaluate.conftest import MakeClip
-from tests.media.synthetic import write_clip
+from tests.helpers.videos import write_clip
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def keeps_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_report(tmp_path: Path, clips: Path, weights: str) -> None:
-    report = protocol.run(weights, clips, tmp_path / "figures.json", batch_size=2)
+    report = protocol.evaluate_weights(weights, clips, tmp_path / "figures.json", batch_size=2)
     moving = report["clips"]["moving"]
     assert moving["frames"] == 2 and report["clips"]["still"]["frames"] == 4
     assert moving["repeat"]["l1"] == pytest.approx(40 / 255, abs=1e-6)
@@ -71,7 +71,9 @@ def test_batches_do_not_change_the_figures(
 ) -> None:
     data = make_clip("clip", [20, 30, 50, 40, 60, 20, 90, 10, 70, 80, 30])
     reports = [
-        protocol.run(weights, data, extractors=extractors, portraits=[portrait], every=every, batch_size=size)
+        protocol.evaluate_weights(
+            weights, data, extractors=extractors, portraits=[portrait], every=every, batch_size=size
+        )
         for size in (1, 4)
     ]
     assert reports[1]["clips"]["clip"]["measured"] == {1: 10, 2: 6}[every]
@@ -87,9 +89,9 @@ def test_the_talker_sees_first_frame_and_driving_frames(
 
     monkeypatch.setattr(Talker, "keypoints", lambda self, image: image)
     monkeypatch.setattr(Talker, "animate_keypoints", lambda self, state, keypoints: keypoints)
-    assert protocol.run(weights, clips)["mean"]["result"]["l1"] == 0
+    assert protocol.evaluate_weights(weights, clips)["mean"]["result"]["l1"] == 0
     with torch.no_grad():
-        larger = protocol.run(weights, clips, size=128)["mean"]
+        larger = protocol.evaluate_weights(weights, clips, size=128)["mean"]
     assert 0 < larger["result"]["l1"] < 0.04 < larger["repeat"]["l1"]
 
 
@@ -98,7 +100,7 @@ def test_faces_of_results_and_of_the_repeated_source(
 ) -> None:
     """Results equal the source here, so their figures are those of repeating it, and only the real clip shakes."""
     data = make_clip("clip", [50, 60, 70, 100])
-    figures = protocol.run(weights, data, extractors=extractors)["clips"]["clip"]
+    figures = protocol.evaluate_weights(weights, data, extractors=extractors)["clips"]["clip"]
     for subject in ("result", "repeat"):
         assert figures[subject]["landmarks_brightness"] == pytest.approx(np.mean([10, 20, 50]))
         assert figures[subject]["identity_same_brightness"] == pytest.approx(2 / 3)
@@ -110,7 +112,7 @@ def test_lost_faces_are_counted_and_left_out(
     make_clip: MakeClip, weights: str, extractors: Extractors, keeps_the_source: None
 ) -> None:
     data = make_clip("clip", [50, 60, 0, 60])
-    report = protocol.run(weights, data, extractors=extractors)
+    report = protocol.evaluate_weights(weights, data, extractors=extractors)
     assert report["clips"]["clip"]["no_face"] == {
         "source": {"brightness": 0},
         "result": {"brightness": 0},
@@ -122,7 +124,7 @@ def test_lost_faces_are_counted_and_left_out(
 
 def test_no_face_at_all_leaves_a_dash(make_clip: MakeClip, weights: str, extractors: Extractors) -> None:
     make_clip("dark", [0, 0, 0])
-    report = protocol.run(weights, make_clip("light", [50, 60, 70]), extractors=extractors)
+    report = protocol.evaluate_weights(weights, make_clip("light", [50, 60, 70]), extractors=extractors)
     assert "landmarks_brightness" not in report["clips"]["dark"]["repeat"]
     rows = markdown(report).split("| dark |")
     assert " - |" in rows[2] and report["mean"]["repeat"]["landmarks_brightness"] == pytest.approx(15)
@@ -133,7 +135,7 @@ def test_portraits_are_driven_by_each_clip(
 ) -> None:
     make_clip("one", [50, 60, 70, 100])
     data = make_clip("two", [150, 180, 210])
-    report = protocol.run(weights, data, extractors=extractors, portraits=[portrait])
+    report = protocol.evaluate_weights(weights, data, extractors=extractors, portraits=[portrait])
     pairs = report["cross"]["portrait.png"]
     assert list(pairs) == ["one", "two"] and pairs["one"]["measured"] == 3
     for pair in pairs.values():
@@ -158,7 +160,7 @@ def test_relative_motion_starts_from_the_first_frame(
 
     data = make_clip("clip", [90, 90, 90])
     monkeypatch.setattr(Talker, "animate_keypoints", animate_keypoints)
-    protocol.run(weights, data, extractors=extractors, portraits=[portrait])
+    protocol.evaluate_weights(weights, data, extractors=extractors, portraits=[portrait])
     source, moved = seen[-1]
     assert torch.allclose(moved.value, source.value.expand_as(moved.value), atol=1e-5)
 
@@ -187,7 +189,9 @@ def test_smoothing_lessens_the_jitter_of_the_results_alone(
 ) -> None:
     data = make_clip("clip", [100 + i + 8 * (i % 2) for i in range(20)])
     plain, smooth = (
-        protocol.run(weights, data, extractors=extractors, portraits=[portrait], smooth=seconds, batch_size=3)
+        protocol.evaluate_weights(
+            weights, data, extractors=extractors, portraits=[portrait], smooth=seconds, batch_size=3
+        )
         for seconds in (0, 0.05)
     )
     for pairs in ("clips", "cross"):
@@ -209,7 +213,7 @@ def test_jitter_is_that_of_25_frames_a_second(
     for rate in (25, 50):
         images = [np.full((64, 64, 3), round(60 + 400 * (i / rate) ** 2), np.uint8) for i in range(rate // 2)]
         write_clip(tmp_path / "videos" / f"{rate}.mp4", images, rate=rate, options={"crf": "1"})
-    clips = protocol.run(weights, tmp_path / "videos", extractors=extractors)["clips"]
+    clips = protocol.evaluate_weights(weights, tmp_path / "videos", extractors=extractors)["clips"]
     for subject in ("real", "result"):
         assert clips["25.mp4"][subject]["jitter_brightness"] == pytest.approx(2 * 400 / 25**2, rel=0.25)
         fast = clips["50.mp4"][subject]["jitter_brightness"]
@@ -224,7 +228,7 @@ def shown(path: Path) -> list[float]:
 
 def test_every_takes_runs_of_three_frames(make_clip: MakeClip, weights: str, extractors: Extractors) -> None:
     data = make_clip("clip", [50] + [10, 20, 40] + [90, 0, 90] * 2 + [10, 20, 40] + [9])
-    figures = protocol.run(weights, data, extractors=extractors, every=3)["clips"]["clip"]
+    figures = protocol.evaluate_weights(weights, data, extractors=extractors, every=3)["clips"]["clip"]
     assert (figures["frames"], figures["measured"]) == (13, 6)
     assert figures["real"]["jitter_brightness"] == pytest.approx(10)  # the frames between are not seen
     assert sum(figures["no_face"]["real"].values()) == 0
@@ -235,7 +239,7 @@ def test_sheet_and_videos(
 ) -> None:
     make_clip("group/one", [50, 60, 70, 100])
     data = make_clip("two", [90, 80])
-    protocol.run(
+    protocol.evaluate_weights(
         weights,
         data,
         tmp_path / "f.json",
@@ -260,7 +264,7 @@ def test_nothing_is_written_when_every_clip_fails(tmp_path: Path, make_clip: Mak
     (data / "a.mp4").write_bytes(b"no video")
     outputs = {"sheet": tmp_path / "sheet.png", "videos": tmp_path / "videos"}
     with pytest.raises(InputError, match=r"none of 2 could be evaluated; a\.mp4: .*a\.mp4"):
-        protocol.run(weights, data, tmp_path / "figures.json", **outputs)  # type: ignore[arg-type]
+        protocol.evaluate_weights(weights, data, tmp_path / "figures.json", **outputs)  # type: ignore[arg-type]
     assert list((tmp_path / "videos").iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"clips", "videos", "tiny.safetensors"}
 
@@ -268,28 +272,28 @@ def test_nothing_is_written_when_every_clip_fails(tmp_path: Path, make_clip: Mak
 @pytest.mark.parametrize("name", ["figures.md", "absent/figures.json"])
 def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=name):
-        protocol.run("absent weights", tmp_path, tmp_path / name)
+        protocol.evaluate_weights("absent weights", tmp_path, tmp_path / name)
 
 
 def test_pictures_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="sheet"):
-        protocol.run("absent weights", tmp_path, sheet=tmp_path / "sheet.jpg")
+        protocol.evaluate_weights("absent weights", tmp_path, sheet=tmp_path / "sheet.jpg")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
-        protocol.run("absent weights", tmp_path, videos=tmp_path / "file")
+        protocol.evaluate_weights("absent weights", tmp_path, videos=tmp_path / "file")
 
 
 def test_a_clip_of_one_frame(tmp_path: Path, weights: str) -> None:
     (tmp_path / "one" / "clip").mkdir(parents=True)
     Image.new("RGB", (64, 64)).save(tmp_path / "one" / "clip" / "0.png")
     with pytest.raises(InputError, match="one frame only"):
-        protocol.run(weights, tmp_path / "one")
+        protocol.evaluate_weights(weights, tmp_path / "one")
 
 
 @pytest.mark.parametrize("options", [{"size": 31}, {"every": 0}, {"batch_size": 0}, {"smooth": -1}, {"smooth": 1.1}])
 def test_options_out_of_range(make_clip: MakeClip, weights: str, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="or more"):
-        protocol.run(weights, make_clip("clip", [1, 2]), **options)  # type: ignore[arg-type]
+        protocol.evaluate_weights(weights, make_clip("clip", [1, 2]), **options)  # type: ignore[arg-type]
 
 
 def test_portraits_are_files_and_folders(tmp_path: Path, portrait: Path) -> None:

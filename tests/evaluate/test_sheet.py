@@ -6,7 +6,7 @@ from PIL import Image
 from cbtalk.evaluate.sheet import CELL, MOMENTS, band, save_sheet, viewed
 from cbtalk.media.clips import find_clips
 from cbtalk.media.video_reader import open_video
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 
 
 def test_sheet_shows_source_driving_and_result(tmp_path: Path) -> None:

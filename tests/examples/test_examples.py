@@ -41,6 +41,7 @@ def test_the_demo_picture_moves(tmp_path: Path) -> None:
     assert not change[:side].any() and change[side : 2 * side].any() and change[2 * side :].any()
 
 
+@pytest.mark.slow
 def test_the_vqvae_learns_the_digits() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     output = output_of("train_vqvae.py", "--steps", "100")

@@ -1,4 +1,4 @@
-"""Which face of several is taken, and what is said of a choice that there is not."""
+"""The choice among several faces, and the error for one that there is not."""
 
 import pytest
 import torch

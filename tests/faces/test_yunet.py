@@ -6,8 +6,8 @@ from torch import Tensor
 
 from cbtalk.faces import find_faces
 from cbtalk.faces.yunet import yunet
+from tests.helpers.photos import data
 
-data = pytest.importorskip("skimage.data", reason="scikit-image, which carries the portrait, is not installed")
 FACE = (224, 118)  # the tip of the astronaut's nose, about
 
 

@@ -1,8 +1,6 @@
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +16,10 @@ from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import Talker
 from cbtalk.model.transformer import CrossAttention
-from tests.golden import weights
-from tests.media.synthetic import write_clip
-from tests.model.conftest import TINY
+from tests.helpers.talkers import tiny_talker
+from tests.helpers.videos import write_clip
 
 PAGES = ["attention", "codes", "comparison", "compensation", "usage"]
-
-
-def talker(**changes: Any) -> Talker:
-    made = Talker(replace(TINY, **changes)).eval()
-    weights.fill(made.net_g)
-    weights.fill(made.motion_estimator)
-    return made
 
 
 def inner(made: Talker) -> list[Stage]:
@@ -47,7 +37,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     Image.fromarray(rng.integers(0, 255, (80, 80, 3), dtype=np.uint8)).save(tmp_path / "portrait.png")
     write_clip(tmp_path / "clip.mp4", [rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(5)])
     for name, changes in (("one", {}), ("other", {"motion_compensation": False, "appearance_scales": 0})):
-        save_weights(tmp_path / f"{name}.safetensors", talker(**changes))
+        save_weights(tmp_path / f"{name}.safetensors", tiny_talker(**changes))
     return {path.stem: str(path) for path in tmp_path.iterdir()}
 
 
@@ -101,8 +91,8 @@ def test_without_matplotlib_one_line_says_so(
 
 
 def test_stages_are_those_of_the_model() -> None:
-    """What the last stage hands on is what the model's own pass ends with."""
-    made = talker()
+    """The last stage hands on the features that the model's own pass ends with."""
+    made = tiny_talker()
     seen = inner(made)
     assert [stage.scale for stage in seen] == list(made.config.scales)
     generator = torch.Generator().manual_seed(0)
@@ -140,7 +130,7 @@ def test_attention_is_that_of_the_op() -> None:
 
 @pytest.mark.parametrize("allocation", ["shared", "disjoint", "unsplit"])
 def test_attention_stays_within_the_codes_of_its_scale(allocation: str) -> None:
-    made = talker(code_allocation=allocation)
+    made = tiny_talker(code_allocation=allocation)
     for index, stage in enumerate(inner(made)):
         assert stage.motion_attention is not None and stage.appearance_attention is not None
         for attention, book in (

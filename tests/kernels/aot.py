@@ -33,7 +33,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What became of a build; stack is where spilled registers go."""
+    """The outcome of a build; stack is where spilled registers go."""
 
     kernel: str
     constexprs: Mapping[str, Any]

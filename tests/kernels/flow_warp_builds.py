@@ -1,4 +1,4 @@
-"""What the launchers of cbtalk.kernels.flow_warp have compiled for the model's shapes."""
+"""The kernels that the launchers of cbtalk.kernels.flow_warp have compiled for the model's shapes."""
 
 import itertools
 

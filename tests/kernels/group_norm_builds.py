@@ -1,4 +1,4 @@
-"""What the launchers of group_norm would have compiled for the model's shapes."""
+"""The kernels that the launchers of group_norm would have compiled for the model's shapes."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What the launchers of nearest_code would have compiled for the model's shapes."""
+"""The kernels that the launchers of nearest_code would have compiled for the model's shapes."""
 
 import torch
 

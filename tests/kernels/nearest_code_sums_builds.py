@@ -1,4 +1,4 @@
-"""What `sum_by_code` would have compiled for the model's shapes."""
+"""The kernels that `sum_by_code` would have compiled for the model's shapes."""
 
 import torch
 

@@ -10,7 +10,7 @@ from cbtalk import _triton
 from cbtalk.errors import BackendError
 from cbtalk.ops import codebook_attention, self_attention
 from cbtalk.reference import codebook_attention as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget, assert_op_right, with_gradients
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
 
@@ -20,26 +20,11 @@ DTYPES = [torch.float32, torch.float16]
 MOST_REGISTERS = 250  # of 255
 
 
-def with_gradients(op: Callable[..., Tensor], inputs: list[Tensor], **arguments: object) -> list[Tensor]:
-    """[output, gradient of each input] for a fixed, uneven gradient of the output."""
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    out = op(*leaves, **arguments)
-    grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(40).sin()
-    # What the dtype of the data can hold, for the yardstick in float64 too.
-    grad = grad.half().to(device=out.device, dtype=out.dtype)
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
-
-
 def assert_right(
     place: Place, op: Callable[..., Tensor], plain: Callable[..., Tensor], inputs: list[Tensor], **arguments: object
 ) -> None:
     """Output and gradients against the reference in the same dtype on the same device, judged in float64."""
-    inputs = place.put(*inputs)
-    actual = with_gradients(op, inputs, backend=place.backend, **arguments)
-    expected = with_gradients(plain, inputs, **arguments)
-    exact = with_gradients(plain, [x.double() for x in inputs], **arguments)
-    for one, other, truth in zip(actual, expected, exact, strict=True):
-        assert_error_budget(one, other, truth)
+    assert_op_right(op, plain, place.put(*inputs), backend=place.backend, **arguments)
 
 
 def codebook_inputs(batch: int, tokens: int, keys: int, width: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -285,6 +270,7 @@ def test_what_a_backend_does_not_take_is_said(place: Place) -> None:
         codebook_attention(inputs[0].half(), *inputs[1:], heads=66, backend=place.backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_triton_compiles_ahead_without_spills(capability: int) -> None:
     builds = compile_in_process("codebook_attention", capability)

@@ -1,4 +1,4 @@
-"""What nvcc made of the CUDA C++ kernels: registers, spills and instructions, read from the library that was built."""
+"""The machine code of the CUDA C++ kernels in the library that was built: registers, spills and instructions."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Which backend an op takes, the reason it gives for the others, and what Triton's ops look like to the compiler."""
+"""The backend that an op takes, the reason it gives for the others, and Triton's ops as the compiler sees them."""
 
 import importlib.metadata
 from typing import Any

@@ -1,19 +1,15 @@
 """The CUDA C++ kernels and their bindings, compiled for the CPU, under the tests of the kernels: no GPU is needed."""
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from cbtalk.ops.examples import ON_GPU
+from tests.helpers.commands import ROOT, run_pytest
 from tests.kernels.emulation import build
 
-ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))]
 
 BASES = list(dict.fromkeys(example.base for example in ON_GPU))
 
@@ -88,20 +84,13 @@ FAULTS = {
 
 def run_tests(
     op: str, plant: tuple[str, ...] | None = None, selection: str = SELECTION
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.kernels.emulated", "-p", "no:cacheprovider"]
+) -> "subprocess.CompletedProcess[str]":
     # Memory that nobody has written holds 3e38, or a NaN of float16.
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "MALLOC_PERTURB_": "128"}
+    environment = {"TRITON_INTERPRET": "1", "MALLOC_PERTURB_": "128"}
     if plant is not None:
         environment["CBTALK_PLANT"] = json.dumps(plant)
-    files = [str(file) for file in sorted(ROOT.glob(f"tests/kernels/test_{op}*.py"))]
-    return subprocess.run(
-        [*command, *files, "-k", selection],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    files = sorted(ROOT.glob(f"tests/kernels/test_{op}*.py"))
+    return run_pytest(files, "-k", selection, plugin="tests.kernels.emulated", **environment)
 
 
 @pytest.mark.parametrize("op", BASES)

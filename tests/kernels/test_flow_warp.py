@@ -11,10 +11,10 @@ from cbtalk.errors import BackendError
 from cbtalk.ops import flow_warp
 from cbtalk.ops._flow_warp import why_not_triton
 from cbtalk.reference import flow_warp as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget, uneven, with_gradients
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
-from tests.ops.test_flow_warp import LAYOUTS, identity, is_dense, layouts, make_inputs, with_gradients
+from tests.ops.test_flow_warp import LAYOUTS, identity, is_dense, layouts, make_inputs
 
 # (B, N, C), feature size, flow size, occlusion size (None: no occlusion), output size.
 CASES = [
@@ -176,7 +176,7 @@ def test_only_the_gradients_asked_for(place: Place) -> None:
     for i in range(3):
         leaves = [x.detach().requires_grad_(i == j) for j, x in enumerate(inputs)]
         out = flow_warp(*leaves, backend=place.backend)
-        out.backward(torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(7).sin().to(out))
+        out.backward(uneven(out))
         torch.testing.assert_close(leaves[i].grad, complete[i])
         assert all(leaf.grad is None for j, leaf in enumerate(leaves) if j != i)
 
@@ -232,6 +232,7 @@ def test_what_triton_does_not_take_is_said() -> None:
         flow_warp(feature.double(), flow[:, 0], backend="triton")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_kernels_compile_without_spills_into_vector_instructions(capability: int) -> None:
     registers = 255 if capability < 90 else 168  # without vector atomics each element has its own address

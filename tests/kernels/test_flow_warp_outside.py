@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from cbtalk.ops import flow_warp
+from tests.helpers.checks import with_gradients
 from tests.kernels.test_flow_warp import CASES, assert_within_budget, deterministic
 from tests.kernels.where import Place, everywhere
-from tests.ops.test_flow_warp import LAYOUTS, identity, layouts, make_inputs, with_gradients
+from tests.ops.test_flow_warp import LAYOUTS, identity, layouts, make_inputs
 
 
 @everywhere

@@ -1,6 +1,5 @@
 """group_norm on the GPU backends: values and gradients, and what the compiler makes of Triton's kernels."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +10,10 @@ from cbtalk import _triton
 from cbtalk.errors import BackendError
 from cbtalk.ops import group_norm
 from cbtalk.reference import group_norm as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
+from tests.ops.test_group_norm import grads
 
 needs_triton = pytest.mark.skipif(_triton.why_not_triton() is not None, reason=str(_triton.why_not_triton()))
 pytestmark = needs_triton
@@ -39,13 +39,6 @@ def make(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, mean: float
     x = (torch.randn(B, C, H, W) + mean).to(dtype).to(memory_format=torch.channels_last)
     grad = torch.randn(B, C, H, W).to(dtype).to(memory_format=torch.channels_last)
     return x, torch.randn(C), torch.randn(C), grad
-
-
-def grads(op: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
-    *inputs, grad = tensors
-    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-    y = op(*leaves, **options)
-    return y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))
 
 
 def assert_right(place: Place, x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, **options: Any) -> None:
@@ -184,6 +177,7 @@ def test_compiles_whole_and_exports(place: Place) -> None:
 
 
 # Registers a thread: at 128 and 4 warps, four blocks share a multiprocessor and keep its memory busy.
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_triton_compiles_for_gpus_without_spilling(capability: int) -> None:
     for one in compile_in_process("group_norm", capability):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cbtalk.errors import BackendError
 from cbtalk.ops import nearest_code, vector_quantize
-from tests.checks import assert_error_budget, assert_nearest
+from tests.helpers.checks import assert_error_budget, assert_nearest
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
 from tests.ops.test_nearest_code import leaves_of, step, trained, untrained
@@ -246,6 +246,7 @@ def test_captured_in_a_graph(place: Place) -> None:
         assert torch.equal(ours, eager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiles_without_spills(capability: int) -> None:
     for one in compile_in_process("nearest_code", capability):

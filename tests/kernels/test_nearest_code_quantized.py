@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cbtalk.ops import nearest_code, vector_quantize
 from cbtalk.reference import nearest_code as reference
-from tests.checks import assert_error_budget, assert_nearest
+from tests.helpers.checks import assert_error_budget, assert_nearest
 from tests.kernels.test_nearest_code import HEADS, with_heads
 from tests.kernels.where import Place, everywhere, on_a_gpu
 from tests.ops.test_nearest_code import lay_out, leaves_of, trained, untrained
@@ -44,7 +44,7 @@ def reference_of_indices(codebook: Tensor, indices: Tensor, dtype: torch.dtype) 
 
 
 def counts_of(indices: Tensor, codes: int) -> Tensor:
-    """How often each code is named, head by head."""
+    """The number of times that each code is named, head by head."""
     return (indices[..., None, :] == torch.arange(codes, device=indices.device)[:, None]).sum(-1)
 
 

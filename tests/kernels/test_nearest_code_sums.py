@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cbtalk.ops import nearest_code, vector_quantize
 from cbtalk.reference import nearest_code as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
 from tests.kernels.aot import compile_in_process
 from tests.kernels.where import Place, everywhere, on_a_gpu
 from tests.ops.test_nearest_code import leaves_of, trained
@@ -148,6 +148,7 @@ def test_second_derivatives(place: Place) -> None:
         assert_error_budget(ours, plain, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiles_without_spills(capability: int) -> None:
     for one in compile_in_process("nearest_code_sums", capability):

@@ -1,4 +1,4 @@
-"""What only a GPU can show: streams, graphs, sizes beyond 32 bits, determinism, memory, torch.compile."""
+"""Tests that need a GPU: streams, graphs, sizes beyond 32 bits, determinism, memory, torch.compile."""
 
 from collections.abc import Callable, Iterator
 

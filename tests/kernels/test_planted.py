@@ -1,18 +1,14 @@
 """Tests of the tests: a fault planted in a kernel turns the tests of its op red."""
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from cbtalk import _triton
+from tests.helpers.commands import ROOT, run_pytest
 
-ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.skipif(_triton._reason is not None, reason=str(_triton._reason))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(_triton._reason is not None, reason=str(_triton._reason))]
 
 FAULTS = {
     "x and y swapped": ("flow_warp", "return flow_x, flow_y", "return flow_y, flow_x"),
@@ -60,17 +56,10 @@ TF32 = {
 }
 
 
-def run_tests(op: str, selection: str, *plant: str) -> subprocess.CompletedProcess[str]:
+def run_tests(op: str, selection: str, *plant: str) -> "subprocess.CompletedProcess[str]":
     """The tests of one op, up to the first failure, with a fault in its kernels."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.kernels.planted", "-p", "no:cacheprovider"]
-    files = [str(file) for file in sorted(ROOT.glob(f"tests/kernels/test_{op}*.py"))]
-    return subprocess.run(
-        [*command, *files, "-k", selection],
-        cwd=ROOT,
-        env={**os.environ, "CBTALK_PLANT": json.dumps([op, *plant])},
-        capture_output=True,
-        text=True,
-    )
+    files = sorted(ROOT.glob(f"tests/kernels/test_{op}*.py"))
+    return run_pytest(files, "-k", selection, plugin="tests.kernels.planted", CBTALK_PLANT=json.dumps([op, *plant]))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -10,7 +10,7 @@ from cbtalk import _triton
 from tests.kernels.aot import compile_in_process
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.release,
     pytest.mark.skipif(_triton.why_not_triton() is not None, reason=str(_triton.why_not_triton())),
 ]
 

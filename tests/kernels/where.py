@@ -1,4 +1,4 @@
-"""Where the GPU kernels can be tested: on a GPU, or Triton's alone in its interpreter on the CPU."""
+"""The places where the GPU kernels can be tested: on a GPU, or Triton's alone in its interpreter on the CPU."""
 
 from typing import NamedTuple
 
@@ -21,8 +21,11 @@ class Place(NamedTuple):
         return [tensor.to(self.device) for tensor in tensors]
 
 
+# The interpreter is thousands of times slower than a GPU: `make test` has one call of each op in it (test_interpreted).
 interpreter = pytest.param(
-    Place("triton", "cpu"), id="triton-interpreted", marks=pytest.mark.skipif(_GPU, reason="the GPU runs the kernels")
+    Place("triton", "cpu"),
+    id="triton-interpreted",
+    marks=[pytest.mark.slow, pytest.mark.skipif(_GPU, reason="the GPU runs the kernels")],
 )
 triton = pytest.param(Place("triton", "cuda"), id="triton", marks=needs_gpu)
 cuda = pytest.param(Place("cuda", "cuda"), id="cuda", marks=needs_gpu)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cbtalk.errors import InputError
 from cbtalk.media.clips import clip_frames, decode_clip, find_clips, identity_of
-from tests.media.synthetic import number_of, numbered, overwrite_frames, write_clip
+from tests.helpers.videos import number_of, numbered, overwrite_frames, write_clip
 
 
 def write_frames(folder: Path, names: list[str]) -> None:

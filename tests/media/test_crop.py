@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from cbtalk.errors import InputError
 from cbtalk.media.crop import CropBox, center_square, crop_resize, parse_crop
-from tests.media.synthetic import quadrants
+from tests.helpers.videos import quadrants
 
 SIDES = st.integers(16, 90)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cbtalk.media.video_reader import Frame, open_video
-from tests.media.synthetic import write_clip
+from tests.helpers.videos import write_clip
 
 TELL = {  # kinds that tell their own length, and a codec
     ".mkv": "libx264",

@@ -11,7 +11,7 @@ import pytest
 
 from cbtalk.media.display_order import DisplayOrder, Shown
 from cbtalk.media.video_reader import BadFrame, Frame, open_video
-from tests.media.synthetic import number_of, numbered, write_clip
+from tests.helpers.videos import number_of, numbered, write_clip
 
 REORDERED = [
     {"bf": "2"},

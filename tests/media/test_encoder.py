@@ -9,7 +9,7 @@ import pytest
 from cbtalk.errors import OutputError
 from cbtalk.media.encoder import check_encoder
 from cbtalk.media.video_writer import VideoWriter
-from tests.media.synthetic import numbered
+from tests.helpers.videos import numbered
 
 
 def nvenc_opens() -> bool:
@@ -39,7 +39,7 @@ def test_an_encoder_that_cannot_be_opened_is_refused_with_the_reason_of_ffmpeg(t
     with pytest.raises(OutputError, match="h264_nvenc") as failure:
         check_encoder("h264_nvenc")
     reason = str(failure.value).partition("(")[2].partition(")")[0]
-    # What FFmpeg logs, not the number of an error that stands for many: without a driver "Cannot load libcuda.so.1".
+    # FFmpeg's log line, not the number of an error that stands for many: without a driver "Cannot load libcuda.so.1".
     assert reason and reason != "Operation not permitted" and "\n" not in str(failure.value)
     assert av.logging.get_level() == before
     with pytest.raises(OutputError, match="h264_nvenc"), writer(tmp_path / "a.mp4", encoder="h264_nvenc"):

@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from cbtalk.errors import InputError
 from cbtalk.media.images import read_image
-from tests.media.synthetic import quadrants
+from tests.helpers.videos import quadrants
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -9,7 +9,7 @@ from cbtalk.media.clips import clip_frames, clip_rate, decode_clip, find_clips
 from cbtalk.media.images import read_image
 from cbtalk.media.kinds import DEMUXERS, IMAGE_SUFFIXES, VIDEO_KINDS, VIDEO_SUFFIXES
 from cbtalk.media.video_reader import Frame, open_video
-from tests.media.synthetic import numbered, quadrants, write_clip
+from tests.helpers.videos import numbered, quadrants, write_clip
 
 MADE_WITH = {  # suffix: codec, pixel format, FFmpeg's muxer where the suffix does not tell it
     ".webm": ("libvpx", "yuv420p", None),

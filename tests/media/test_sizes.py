@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cbtalk.media.video_reader import Frame, open_video
-from tests.media.synthetic import write_clip
+from tests.helpers.videos import write_clip
 
 
 def disc(width: int, height: int) -> NDArray[np.uint8]:

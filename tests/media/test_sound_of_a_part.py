@@ -12,14 +12,14 @@ from av.audio.stream import AudioStream
 from cbtalk.errors import InputError
 from cbtalk.media.audio_track import check_sound
 from cbtalk.media.video_writer import VideoWriter
-from tests.media.synthetic import numbered, tone_frames, write_clip, write_sound_only
+from tests.helpers.videos import numbered, tone_frames, write_clip, write_sound_only
 
 HOLE = (1.5, 2.0)  # seconds in which the tone is off
 STARTS = [Fraction(0), Fraction(7, 25), Fraction(1009, 1000)]
 
 
 def quiet_in(path: Path) -> tuple[float, float]:
-    """When the sound of a file pauses, in seconds as a player counts them."""
+    """Start and end of the pause in the sound of a file, in seconds as a player counts them."""
     with av.open(path) as container:
         resampler = av.AudioResampler(format="fltp")
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]

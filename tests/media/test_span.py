@@ -10,7 +10,7 @@ import pytest
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.media.span import Span, first_needed
 from cbtalk.media.video_reader import BadFrame, Frame, open_video
-from tests.media.synthetic import number_of, numbered, overwrite_frames, write_clip
+from tests.helpers.videos import number_of, numbered, overwrite_frames, write_clip
 from tests.media.test_timeline import record
 
 B_FRAMES = {"bf": "3", "b_strategy": "0", "g": "12", "crf": "10"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 from tests.media.test_video_writer import read, write
 
 

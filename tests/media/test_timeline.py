@@ -10,7 +10,7 @@ import pytest
 
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
-from tests.media.synthetic import AUDIO_RATE, number_of, numbered, tone_frames, write_clip
+from tests.helpers.videos import AUDIO_RATE, number_of, numbered, tone_frames, write_clip
 
 FRAMES = 50
 KINDS = {  # suffix: video codec, audio codec
@@ -169,7 +169,7 @@ def test_a_picture_that_stays_while_the_sound_goes_on_is_no_leap(tmp_path: Path,
 
 
 def test_sound_of_one_recording_only(tmp_path: Path) -> None:
-    """Where the second of two joined recordings has no sound, its pictures follow all the same."""
+    """The second of two joined recordings has no sound: its pictures follow all the same."""
     first = record(tmp_path / "a.ts")
     second = write_clip(tmp_path / "b.ts", [numbered(i) for i in range(FRAMES)], options={"g": "25"})
     path = tmp_path / "c.ts"

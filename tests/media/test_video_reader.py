@@ -11,7 +11,7 @@ from PIL import Image
 
 from cbtalk.errors import InputError
 from cbtalk.media.video_reader import BadFrame, Frame, open_video
-from tests.media.synthetic import (
+from tests.helpers.videos import (
     flat,
     number_of,
     numbered,
@@ -38,7 +38,7 @@ def good(path: Path) -> list[Frame]:
 
 
 def corner_names(image: np.ndarray) -> str:
-    """Which of red, green, blue, white is top left, top right, bottom left, bottom right."""
+    """The colours, of red, green, blue and white, that are top left, top right, bottom left, bottom right."""
     names = {RED: "r", GREEN: "g", BLUE: "b", WHITE: "w"}
     found = (image[y, x].astype(int) for y, x in ((8, 8), (8, -9), (-9, 8), (-9, -9)))
     return "".join(min(names.items(), key=lambda item: np.abs(np.subtract(item[0], pixel)).sum())[1] for pixel in found)

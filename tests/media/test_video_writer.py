@@ -18,8 +18,8 @@ from cbtalk.errors import OutputError, SystemFailure
 from cbtalk.media.audio_track import AudioTrack
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
+from tests.helpers.videos import flat, is_box_before, number_of, numbered, quadrants, write_clip
 from tests.media.child import killed
-from tests.media.synthetic import flat, is_box_before, number_of, numbered, quadrants, write_clip
 
 RATE = Fraction(25)
 NTSC = Fraction(30000, 1001)
@@ -60,7 +60,7 @@ def stored_times(path: Path) -> list[Fraction]:
 
 
 def sound_span(path: Path) -> tuple[float, float]:
-    """When the decoded sound starts and ends, in seconds; a lead-in that players skip does not count."""
+    """Start and end of the decoded sound, in seconds; a lead-in that players skip does not count."""
     with av.open(path) as container:
         frames = list(container.decode(audio=0))
     return float(frames[0].time or 0), float(frames[-1].time or 0) + frames[-1].samples / frames[-1].sample_rate

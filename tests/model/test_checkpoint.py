@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import cbtalk
 from cbtalk.errors import WeightsError
 from cbtalk.model.checkpoint import FORMAT, load_weights, read_notes, save_weights
-from tests.model.conftest import TINY, MakeTalker
+from tests.helpers.talkers import TINY, MakeTalker
 
 
 def test_round_trip_gives_the_same_picture(tmp_path: Path, tiny: MakeTalker) -> None:

@@ -10,7 +10,7 @@ import cbtalk
 from cbtalk.errors import WeightsError
 from cbtalk.model import convert
 from cbtalk.model.checkpoint import without_storage
-from tests.model.conftest import TINY, MakeTalker
+from tests.helpers.talkers import TINY, MakeTalker
 
 State = dict[str, Tensor]
 
@@ -45,7 +45,7 @@ def halved(state: State) -> State:
 def test_takes_the_parameters_asked_for(key: Any, taken: str, tmp_path: Path, parts: tuple[State, State]) -> None:
     generator, estimator = parts
     checkpoint = {"params": halved(generator), "params_ema": generator}
-    reports = convert.run(**write(tmp_path, checkpoint, {"params": estimator}), param_key=key)
+    reports = convert.convert_checkpoints(**write(tmp_path, checkpoint, {"params": estimator}), param_key=key)
     loaded = cbtalk.load(tmp_path / "w.safetensors")
     for name, tensor in loaded.net_g.state_dict().items():
         assert torch.equal(tensor, checkpoint[taken][name])
@@ -57,7 +57,7 @@ def test_takes_the_parameters_asked_for(key: Any, taken: str, tmp_path: Path, pa
 
 def test_removes_the_prefix_of_parallel_training(tmp_path: Path, parts: tuple[State, State]) -> None:
     generator, estimator = ({f"module.{name}": tensor for name, tensor in part.items()} for part in parts)
-    reports = convert.run(**write(tmp_path, {"params": generator}, {"params": estimator}))
+    reports = convert.convert_checkpoints(**write(tmp_path, {"params": generator}, {"params": estimator}))
     assert all(report.prefixed and "module." in str(report) for report in reports)
     assert set(cbtalk.load(tmp_path / "w.safetensors").net_g.state_dict()) == set(parts[0])
 
@@ -69,7 +69,7 @@ def test_reports_every_kind_of_mismatch(tmp_path: Path, parts: tuple[State, Stat
     generator |= {"position_emb": moved, "driving_kp_enc.bias": torch.zeros(3)}
     files = write(tmp_path, {"params": generator}, {"params": estimator})
     with pytest.raises(WeightsError) as caught:
-        convert.run(**files)
+        convert.convert_checkpoints(**files)
     message = str(caught.value)
     assert "missing: position_emb_app" in message
     assert "unexpected: position_emb;" in message
@@ -79,7 +79,7 @@ def test_reports_every_kind_of_mismatch(tmp_path: Path, parts: tuple[State, Stat
 
 def test_the_files_in_the_wrong_order_are_refused(tmp_path: Path, parts: tuple[State, State]) -> None:
     with pytest.raises(WeightsError, match="net_g_latest"):
-        convert.run(**write(tmp_path, {"params": parts[1]}, {"params": parts[0]}))
+        convert.convert_checkpoints(**write(tmp_path, {"params": parts[1]}, {"params": parts[0]}))
 
 
 class Malicious:
@@ -93,7 +93,7 @@ def test_a_pickle_that_runs_code_is_refused(
     files = write(tmp_path, {"params": parts[0], "extra": Malicious()}, {"params": parts[1]})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match=r"net_g_latest.*is damaged or holds more than tensors") as caught:
-        convert.run(**files)
+        convert.convert_checkpoints(**files)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "executed").exists()
 
@@ -101,7 +101,7 @@ def test_a_pickle_that_runs_code_is_refused(
 @pytest.mark.parametrize("content", [{"params": [1, 2]}, {"state": {}}, [1, 2], {"params": {"a": 1}}], ids=str)
 def test_other_checkpoints_are_refused(content: Any, tmp_path: Path, parts: tuple[State, State]) -> None:
     with pytest.raises(WeightsError, match="net_g_latest"):
-        convert.run(**write(tmp_path, content, {"params": parts[1]}))
+        convert.convert_checkpoints(**write(tmp_path, content, {"params": parts[1]}))
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path, parts: tuple[State, State]) -> None:
@@ -110,10 +110,10 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, parts: tuple[State, Sta
     for content in (b"", b"text", good[:-1000], good[:1000]):
         files["net_g"].write_bytes(content)
         with pytest.raises(WeightsError, match="net_g_latest"):
-            convert.run(**files)
+            convert.convert_checkpoints(**files)
     files["net_g"].unlink()
     with pytest.raises(WeightsError, match="no such file"):
-        convert.run(**files)
+        convert.convert_checkpoints(**files)
 
 
 def test_the_tiny_paper_is_what_the_converter_expects(parts: tuple[State, State]) -> None:

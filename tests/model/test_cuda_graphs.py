@@ -17,8 +17,8 @@ from cbtalk.model.talker import Talker
 from cbtalk.model.transfers import download, upload
 from cbtalk.render.animation import Animator
 from tests.golden import weights
+from tests.helpers.talkers import TINY
 from tests.kernels.where import needs_gpu
-from tests.model.conftest import TINY
 
 Arguments = tuple[tuple[Tensor, Tensor], Tensor]
 

@@ -13,7 +13,7 @@ import cbtalk
 from cbtalk.model.blocks import GroupNorm, transposed_weight
 from cbtalk.model.half import cast
 from cbtalk.model.transformer import CrossAttention, SelfAttention
-from tests.model.conftest import MakeTalker
+from tests.helpers.talkers import MakeTalker
 from tests.model.test_talker import pictures
 
 HALVES = [torch.bfloat16, torch.float16]

@@ -10,7 +10,7 @@ from cbtalk.errors import InputError
 from cbtalk.model.config import PRESETS, TalkerConfig
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import Talker, TalkerOutput
-from tests.model.conftest import TINY, MakeTalker
+from tests.helpers.talkers import TINY, MakeTalker
 
 
 def pictures(count: int, size: int = TINY.image_size, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -9,7 +9,7 @@ from cbtalk.nn import CodebookAttention, SelfAttention
 
 
 def expected(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """What torch makes of projected (B, T, D)."""
+    """torch's own attention of projected (B, T, D)."""
     query, key, value = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2)
 

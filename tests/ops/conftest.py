@@ -1,16 +1,22 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 
-from cbtalk import _native
+from tests.helpers.cpp import LEVELS, needs_cpp, use_level
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    """Parallel loops of the kernels, also where the test processes have one thread each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[pytest.param(level, marks=needs_cpp) for level in LEVELS])
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction level that this processor has."""
-    if _native.why_not_cpp() is not None:
-        pytest.skip(str(_native.why_not_cpp()))
-    with _native.use_cpu_level(request.param) as in_use:
-        if in_use != request.param:
-            pytest.skip(f"this processor has no {request.param}")
-        yield in_use
+    """Every instruction level that this processor has, in use during the test."""
+    with use_level(request.param):
+        yield request.param

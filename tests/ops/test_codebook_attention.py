@@ -1,17 +1,13 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cbtalk import _native
 from cbtalk.ops import codebook_attention, self_attention
 from cbtalk.reference import codebook_attention as reference
-from tests.checks import assert_error_budget
-
-needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
+from tests.helpers.checks import assert_error_budget, assert_op_right, with_gradients
+from tests.helpers.cpp import needs_cpp
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int, key_mask: Tensor | None = None) -> Tensor:
@@ -22,25 +18,6 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int, ke
         masked = key_mask & ~key_mask.all(1, keepdim=True)
         scores = scores.masked_fill(masked[:, None, None, :], float("-inf"))
     return torch.einsum("bhts,bshd->bthd", scores.softmax(-1), v).flatten(2)
-
-
-def with_gradients(op: Callable[..., Tensor], inputs: list[Tensor], **arguments: object) -> list[Tensor]:
-    """[output, gradient of each input] for a fixed, uneven gradient of the output."""
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    out = op(*leaves, **arguments)
-    grad = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape).sin()
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
-
-
-def assert_within_budget(
-    op: Callable[..., Tensor], plain: Callable[..., Tensor], inputs: list[Tensor], **arguments: object
-) -> None:
-    """Output and gradients of the C++ kernels against the op's reference in float32, judged in float64."""
-    actual = with_gradients(op, inputs, backend="cpp", **arguments)
-    expected = with_gradients(plain, inputs, **arguments)
-    exact = with_gradients(plain, [x.double() for x in inputs], **arguments)
-    for one, other, truth in zip(actual, expected, exact, strict=True):
-        assert_error_budget(one, other, truth)
 
 
 def codebook_inputs(batch: int, tokens: int, keys: int, width: int) -> list[Tensor]:
@@ -63,7 +40,7 @@ def test_codebook_attention_within_the_error_budget(level: str, head_size: int) 
     # Tokens that fill no tile, keys that fill no panel and more than one block; enough numbers for a steady maximum.
     heads = max(2, 64 // head_size)
     inputs = codebook_inputs(2, 211, 131, heads * head_size)
-    assert_within_budget(codebook_attention, reference.codebook_attention, inputs, heads=heads)
+    assert_op_right(codebook_attention, reference.codebook_attention, inputs, heads=heads)
 
 
 @pytest.mark.parametrize("head_size", [4, 32])
@@ -73,9 +50,7 @@ def test_self_attention_within_the_error_budget(level: str, head_size: int) -> N
     mask = torch.rand(4, 150) < torch.tensor([[0.0], [0.3], [0.99], [1.0]])
     mask[2, 0] = False
     for key_mask in (None, mask):
-        assert_within_budget(
-            self_attention, reference.self_attention, [query, key, value], heads=heads, key_mask=key_mask
-        )
+        assert_op_right(self_attention, reference.self_attention, [query, key, value], heads=heads, key_mask=key_mask)
 
 
 @needs_cpp
@@ -85,7 +60,7 @@ def test_a_prefix_of_a_projected_codebook(keys: int) -> None:
     projected = torch.randn(1024, 64)
     key, value = projected[:keys].chunk(2, dim=-1)
     assert key.stride() == (64, 1)
-    assert_within_budget(codebook_attention, reference.codebook_attention, [query, key, value], heads=8)
+    assert_op_right(codebook_attention, reference.codebook_attention, [query, key, value], heads=8)
 
 
 @needs_cpp
@@ -100,12 +75,12 @@ def test_queries_may_be_slices_of_a_projection() -> None:
         query, key, value = x.chunk(3, dim=-1)
         return reference.self_attention(query, key, value, heads=4)
 
-    assert_within_budget(attend, plain, [qkv])
+    assert_op_right(attend, plain, [qkv])
     turned = torch.randn(70, 2, 32).transpose(0, 1)  # batch stride below the row stride
     every_other = torch.randn(2, 70, 64)[..., ::2]  # columns apart
     for query in (turned, every_other):
         inputs = [query, torch.randn(9, 32), torch.randn(9, 32)]
-        assert_within_budget(codebook_attention, reference.codebook_attention, inputs, heads=4)
+        assert_op_right(codebook_attention, reference.codebook_attention, inputs, heads=4)
 
 
 def test_logits_of_ten_thousand_neither_overflow_nor_smear(level: str) -> None:
@@ -126,7 +101,7 @@ def test_logits_of_ten_thousand_neither_overflow_nor_smear(level: str) -> None:
 def test_the_maximum_may_rise_in_every_block(level: str) -> None:
     key = torch.linspace(-300, 300, 400)[:, None].expand(-1, 4).contiguous()
     inputs = [torch.randn(1, 30, 4), key, torch.randn(400, 4)]
-    assert_within_budget(codebook_attention, reference.codebook_attention, inputs, heads=1)
+    assert_op_right(codebook_attention, reference.codebook_attention, inputs, heads=1)
 
 
 def test_equal_keys_give_the_mean_of_the_values(level: str) -> None:
@@ -243,10 +218,10 @@ def test_gradcheck() -> None:
 def test_bfloat16_errs_no_more_than_the_reference_and_stays_bfloat16() -> None:
     torch.manual_seed(0)
     query, key, value = (x.bfloat16() for x in codebook_inputs(2, 40, 50, 32))
-    assert_within_budget(codebook_attention, reference.codebook_attention, [query, key, value], heads=8)
+    assert_op_right(codebook_attention, reference.codebook_attention, [query, key, value], heads=8)
     tokens = [torch.randn(2, 40, 32).bfloat16() for _ in range(3)]
     mask = torch.arange(40).expand(2, -1) > 30
-    assert_within_budget(self_attention, reference.self_attention, tokens, heads=8, key_mask=mask)
+    assert_op_right(self_attention, reference.self_attention, tokens, heads=8, key_mask=mask)
 
 
 @pytest.mark.parametrize(

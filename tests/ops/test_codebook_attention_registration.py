@@ -10,7 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cbtalk import _native
 from cbtalk.errors import BackendError
 from cbtalk.ops import codebook_attention, self_attention
-from tests.ops.test_codebook_attention import codebook_inputs, needs_cpp, with_gradients
+from tests.helpers.checks import with_gradients
+from tests.helpers.cpp import needs_cpp
+from tests.ops.test_codebook_attention import codebook_inputs
 
 
 @needs_cpp

@@ -6,13 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cbtalk import _native
 from cbtalk.errors import BackendError
 from cbtalk.ops import conv3x3, transform_weight
 from cbtalk.reference import conv3x3 as reference
-from tests.checks import assert_error_budget
-
-needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
+from tests.helpers.checks import assert_error_budget
+from tests.helpers.cpp import at_every_level, needs_cpp, use_level
 
 
 def make(batch: int, channels: int, out: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,7 +25,7 @@ def residual_of(x: Tensor, weight: Tensor, upsample: bool) -> Tensor:
 
 
 @needs_cpp
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@at_every_level
 @pytest.mark.parametrize("upsample", [False, True])
 @pytest.mark.parametrize("leak", [1.0, 0.0, 0.2])
 @pytest.mark.parametrize(
@@ -45,7 +43,7 @@ def test_values_at_every_level(level: str, upsample: bool, leak: float, sizes: t
     x, weight, bias = make(*sizes)
     residual = residual_of(x, weight, upsample)
     options: dict[str, Any] = {"leak": leak, "upsample": upsample}
-    with _native.use_cpu_level(level):
+    with use_level(level):
         ours = conv3x3(x, weight, bias, residual=residual, backend="cpp", **options)
     torchs = reference.conv3x3(x, weight, bias, residual=residual, **options)
     exact = reference.conv3x3(x.double(), weight.double(), bias.double(), residual=residual.double(), **options)

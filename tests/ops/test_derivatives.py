@@ -1,4 +1,4 @@
-"""What training code expects of every op's derivatives, in each way that torch has to ask for them."""
+"""Every op's derivatives as training code expects them, in each way that torch has to ask for them."""
 
 from collections.abc import Callable
 from functools import partial

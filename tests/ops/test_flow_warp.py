@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ from cbtalk import _native
 from cbtalk.errors import BackendError
 from cbtalk.ops import flow_warp
 from cbtalk.reference import flow_warp as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_op_right, uneven, with_gradients
+from tests.helpers.cpp import needs_cpp
 
-needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 layouts = pytest.mark.parametrize("layout", list(LAYOUTS))
 
@@ -49,21 +48,9 @@ def make_inputs(
     return inputs if occlusion_size is None else [*inputs, torch.rand(B, 1, *occlusion_size)]
 
 
-def with_gradients(op: Callable[..., Tensor], inputs: list[Tensor], **arguments: object) -> list[Tensor]:
-    """[output, gradient of each input] for a fixed, uneven gradient of the output."""
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    out = op(*leaves, **arguments)
-    grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(7).sin().to(out)
-    return [out.detach(), *torch.autograd.grad(out, leaves, grad)]
-
-
-def assert_within_budget(inputs: list[Tensor], **arguments: object) -> None:
+def assert_within_budget(inputs: list[Tensor], **arguments: Any) -> None:
     """Output and gradients of the C++ kernels against the reference in their dtype, judged in float64."""
-    actual = with_gradients(flow_warp, inputs, backend="cpp", **arguments)
-    expected = with_gradients(reference.flow_warp, inputs, **arguments)
-    exact = with_gradients(reference.flow_warp, [x.double() for x in inputs], **arguments)
-    for one, other, truth in zip(actual, expected, exact, strict=True):
-        assert_error_budget(one, other, truth)
+    assert_op_right(flow_warp, reference.flow_warp, inputs, **arguments)
 
 
 def is_dense(tensor: Tensor, layout: str) -> bool:
@@ -194,8 +181,7 @@ def test_only_the_gradients_asked_for(layout: str) -> None:
     for i in range(3):
         leaves = [x.detach().requires_grad_(i == j) for j, x in enumerate(inputs)]
         out = flow_warp(*leaves, backend="cpp")
-        grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(7).sin().float()
-        out.backward(grad)
+        out.backward(uneven(out))
         assert torch.equal(leaves[i].grad, complete[i])  # type: ignore[arg-type]
         assert all(leaf.grad is None for j, leaf in enumerate(leaves) if j != i)
 

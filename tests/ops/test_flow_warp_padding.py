@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cbtalk.ops import flow_warp
 from cbtalk.reference import flow_warp as reference
+from tests.helpers.checks import with_gradients
+from tests.helpers.cpp import needs_cpp
 from tests.ops.test_flow_warp import (
     CASES,
     LAYOUTS,
@@ -19,8 +21,6 @@ from tests.ops.test_flow_warp import (
     identity,
     layouts,
     make_inputs,
-    needs_cpp,
-    with_gradients,
 )
 
 PADDINGS = ("zeros", "border", "reflection")

@@ -11,7 +11,10 @@ from torch.func import grad, vjp, vmap
 
 from cbtalk import _triton
 from cbtalk.ops import flow_warp
-from tests.ops.test_flow_warp import is_dense, layouts, make_inputs, needs_cpp, with_gradients
+from tests.helpers.checks import with_gradients
+from tests.helpers.cpp import needs_cpp
+from tests.helpers.tiers import slow
+from tests.ops.test_flow_warp import is_dense, layouts, make_inputs
 from tests.ops.test_flow_warp_padding import paddings
 
 TWINS = ["flow_warp", "flow_warp_triton"]
@@ -23,7 +26,7 @@ def make_leaves(inputs: list[Tensor | None]) -> list[Tensor | None]:
 
 @needs_cpp
 @layouts
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", [TWINS[0], *slow(*TWINS[1:])])
 def test_opcheck(name: str, layout: str) -> None:
     if name.endswith("triton") and _triton._reason is not None:
         pytest.skip(_triton._reason)

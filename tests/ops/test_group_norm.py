@@ -7,13 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cbtalk import _native
 from cbtalk.errors import BackendError
 from cbtalk.ops import group_norm
 from cbtalk.reference import group_norm as reference
-from tests.checks import assert_error_budget
+from tests.helpers.checks import assert_error_budget
+from tests.helpers.cpp import at_every_level, needs_cpp, use_level
 
-needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -24,10 +23,9 @@ def make(
     return x.to(memory_format=torch.channels_last), torch.randn(channels), torch.randn(channels)
 
 
-def grads(
-    op: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, **options: Any
-) -> tuple[Tensor, ...]:
-    leaves = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
+def grads(op: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    *inputs, grad = tensors
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     y = op(*leaves, **options)
     return y.detach(), *torch.autograd.grad(y, leaves, grad.to(y.dtype))
 
@@ -42,7 +40,7 @@ def assert_right(x: Tensor, weight: Tensor, bias: Tensor, **options: Any) -> Non
 
 
 @needs_cpp
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@at_every_level
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("shape", [(2, 64, 32, 32), (1, 96, 17, 31), (3, 40, 1, 1), (1, 6, 40, 40)])
@@ -50,7 +48,7 @@ def test_values_and_gradients_at_every_level(
     level: str, dtype: torch.dtype, silu: bool, shape: tuple[int, int, int, int]
 ) -> None:
     torch.manual_seed(1)
-    with _native.use_cpu_level(level):
+    with use_level(level):
         assert_right(*make(*shape, dtype=dtype), groups=2, eps=1e-6, silu=silu)
 
 

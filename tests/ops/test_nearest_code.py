@@ -14,9 +14,9 @@ from cbtalk import _native
 from cbtalk.errors import BackendError
 from cbtalk.ops import nearest_code, vector_quantize
 from cbtalk.reference import nearest_code as reference
-from tests.checks import assert_error_budget, assert_nearest
+from tests.helpers.checks import assert_error_budget, assert_nearest
+from tests.helpers.cpp import at_every_level, needs_cpp, use_level
 
-needs_cpp = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
 backends = pytest.mark.parametrize("backend", ["reference", pytest.param("cpp", marks=needs_cpp)])
 
 # N, K, D: one row and one code; sizes that are no multiple of any tile; several row blocks; the model's own.
@@ -52,17 +52,17 @@ def test_nearest_in_float64(
 
 
 @needs_cpp
-@settings(deadline=None, max_examples=60)
+@at_every_level
+@settings(deadline=None, max_examples=20)
 @given(
     N=st.integers(0, 120),
     K=st.integers(1, 80),
     D=st.integers(1, 40),
     layout=st.sampled_from(["contiguous", "transposed", "sliced", "offset"]),
-    level=st.sampled_from(["baseline", "avx2", "avx512"]),
 )
 def test_any_shape_and_layout(N: int, K: int, D: int, layout: str, level: str) -> None:
     z, codebook = lay_out(torch.randn(N, D), layout), lay_out(torch.randn(K, D), layout)
-    with _native.use_cpu_level(level):
+    with use_level(level):
         found = vector_quantize(z, codebook, backend="cpp")
     if N:
         assert_nearest(found.indices, z, codebook)

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from cbtalk.ops import nearest_code, vector_quantize
-from tests.checks import assert_error_budget
-from tests.ops.test_nearest_code import leaves_of, needs_cpp, trained
+from tests.helpers.checks import assert_error_budget
+from tests.helpers.cpp import needs_cpp
+from tests.ops.test_nearest_code import leaves_of, trained
 
 
 def penalised(z: Tensor, codebook: Tensor, backend: str) -> Tensor:

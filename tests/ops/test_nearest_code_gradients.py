@@ -9,8 +9,9 @@ from torch import Tensor
 
 from cbtalk.ops import _nearest_code_kernels as kernels
 from cbtalk.ops import nearest_code, vector_quantize
-from tests.checks import assert_error_budget
-from tests.ops.test_nearest_code import backends, leaves_of, needs_cpp, trained
+from tests.helpers.checks import assert_error_budget
+from tests.helpers.cpp import needs_cpp
+from tests.ops.test_nearest_code import backends, leaves_of, trained
 
 
 @backends

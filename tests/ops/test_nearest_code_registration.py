@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from cbtalk.ops import nearest_code, vector_quantize
-from tests.ops.test_nearest_code import backends, lay_out, needs_cpp, step
+from tests.helpers.cpp import needs_cpp
+from tests.helpers.tiers import slow
+from tests.ops.test_nearest_code import backends, lay_out, step
 
 
 @needs_cpp
@@ -22,7 +24,7 @@ def test_backward_op_refuses_indices_outside_the_codebook() -> None:
 @needs_cpp
 @pytest.mark.parametrize("heads", [(), (2,)], ids=["one codebook", "two codebooks"])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("layout", ["contiguous", "transposed", "sliced"])
+@pytest.mark.parametrize("layout", ["contiguous", *slow("transposed", "sliced")])
 def test_opcheck(layout: str, masked: bool, heads: tuple[int, ...]) -> None:
     z, codebook = (lay_out(torch.randn(*heads, rows, 7), layout).requires_grad_() for rows in (30, 9))
     ignored = torch.rand(*heads, 30) < 0.3 if masked else None

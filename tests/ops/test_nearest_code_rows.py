@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cbtalk import _native
 from cbtalk.ops import QuantizedSums, nearest_code, vector_quantize
-from tests.checks import assert_error_budget
-from tests.ops.test_nearest_code import backends, lay_out, needs_cpp, trained
+from tests.helpers.checks import assert_error_budget
+from tests.helpers.cpp import at_every_level, needs_cpp, use_level
+from tests.ops.test_nearest_code import backends, lay_out, trained
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-LEVELS = ("baseline", "avx2", "avx512")
 
 
 def values_and_gradients(
@@ -132,11 +131,11 @@ def test_sums_of_the_rows_of_each_code(backend: str) -> None:
 @needs_cpp
 @pytest.mark.parametrize("z_dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("codebook_dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("level", LEVELS)
+@at_every_level
 def test_each_argument_in_its_own_dtype(z_dtype: torch.dtype, codebook_dtype: torch.dtype, level: str) -> None:
     z, codebook = trained(150, 30, 21)
     z, codebook, weight = z.to(z_dtype), codebook.to(codebook_dtype), torch.randn(150, 21)
-    with _native.use_cpu_level(level):
+    with use_level(level):
         ours = values_and_gradients(z, codebook, None, "cpp", weight)
     plain = values_and_gradients(z, codebook, None, "reference", weight)
     exact = values_and_gradients(z.double(), codebook.double(), None, "reference", weight.double())
@@ -148,13 +147,13 @@ def test_each_argument_in_its_own_dtype(z_dtype: torch.dtype, codebook_dtype: to
 
 
 @needs_cpp
-@pytest.mark.parametrize("level", LEVELS)
+@at_every_level
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_every_number_of_16_bits_is_read_and_written(dtype: torch.dtype, level: str) -> None:
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
     finite = every[every.isfinite()][:, None]
     one = torch.zeros(1, 1)
-    with _native.use_cpu_level(level):
+    with use_level(level):
         distances = nearest_code(finite.float(), one, backend="cpp").distances
         assert torch.equal(nearest_code(finite, one, backend="cpp").distances, distances)
         row = every[None].contiguous()
@@ -163,7 +162,8 @@ def test_every_number_of_16_bits_is_read_and_written(dtype: torch.dtype, level: 
 
 
 @needs_cpp
-@settings(deadline=None, max_examples=60)
+@at_every_level
+@settings(deadline=None, max_examples=20)
 @given(
     H=st.integers(0, 3),
     N=st.integers(0, 110),
@@ -171,7 +171,6 @@ def test_every_number_of_16_bits_is_read_and_written(dtype: torch.dtype, level: 
     D=st.integers(1, 40),
     layout=st.sampled_from(["contiguous", "transposed", "sliced", "offset"]),
     dtypes=st.sampled_from(list(itertools.product(DTYPES, DTYPES))),
-    level=st.sampled_from(LEVELS),
     masked=st.booleans(),
 )
 def test_any_heads_shape_layout_and_dtype(
@@ -182,7 +181,7 @@ def test_any_heads_shape_layout_and_dtype(
         lay_out(torch.randn(*heads, rows, D).to(dtype), layout) for rows, dtype in zip((N, K), dtypes, strict=True)
     )
     ignored = torch.rand(*heads, N) < 0.3 if masked else None
-    with _native.use_cpu_level(level):
+    with use_level(level):
         found = vector_quantize(z, codebook, ignored=ignored, sums=True, backend="cpp")
     exact = vector_quantize(z.double(), codebook.double(), ignored=ignored, sums=True)
     assert torch.equal(found.indices, exact.indices) and torch.equal(found.counts, exact.counts)

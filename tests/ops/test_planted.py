@@ -1,18 +1,16 @@
 """Tests of the tests: a fault planted in the contract around a kernel turns the tests of the ops red."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from cbtalk import _native
+from tests.helpers.commands import run_pytest
 
-ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp()))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(_native.why_not_cpp() is not None, reason=str(_native.why_not_cpp())),
+]
 
 # The tests that must see a fault, its module, and pairs of a text to replace and what by.
 FAULTS: dict[str, tuple[str, str, *tuple[tuple[str, str], ...]]] = {
@@ -43,12 +41,5 @@ FAULTS: dict[str, tuple[str, str, *tuple[tuple[str, str], ...]]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_broken_contract_is_found(fault: str) -> None:
     tests, *plant = FAULTS[fault]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.ops.planted", "-p", "no:cacheprovider"]
-    result = subprocess.run(
-        [*command, f"tests/ops/{tests}"],
-        cwd=ROOT,
-        env={**os.environ, "CBTALK_PLANT": json.dumps(plant)},
-        capture_output=True,
-        text=True,
-    )
+    result = run_pytest([f"tests/ops/{tests}"], plugin="tests.ops.planted", CBTALK_PLANT=json.dumps(plant))
     assert result.returncode == 1, result.stdout + result.stderr  # failures, and no error of pytest's own

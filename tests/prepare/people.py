@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from tests.media.synthetic import write_clip
+from tests.helpers.photos import head
+from tests.helpers.videos import write_clip
 
 RATE = 10
 WIDTH, HEIGHT = 640, 360
@@ -29,18 +29,13 @@ class Person(NamedTuple):
     blur: float = 0.0
 
 
-def head() -> Image.Image:
-    data = pytest.importorskip("skimage.data", reason="scikit-image, which carries the portrait, is not installed")
-    return Image.fromarray(data.astronaut()[0:280, 84:364])
-
-
 def shot(people: Sequence[Person], seconds: float, *, light: int = 0) -> list[Picture]:
     """Frames with these people before a wall, of a brightness that tells the shot."""
     frames = []
     for number in range(round(seconds * RATE)):
         canvas = Image.new("RGB", (WIDTH, HEIGHT), (light, 120, 255 - light))
         for x, y, side, sways, blur in people:
-            picture = head().resize((side, side), Image.Resampling.LANCZOS)
+            picture = head(side)
             picture = picture.filter(ImageFilter.GaussianBlur(blur * side / 256)) if blur else picture
             moved = round(SWAY * math.sin(number)) if sways else 0
             canvas.paste(picture, (x - side // 2 + moved, y - side // 2))

@@ -1,4 +1,4 @@
-"""Which stretches of a scene become clips, and why the others do not."""
+"""The stretches of a scene that become clips, and the reasons why others do not."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise

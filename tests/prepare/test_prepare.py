@@ -5,7 +5,6 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,6 +20,7 @@ from cbtalk.media.clips import clip_frames, find_clips
 from cbtalk.prepare import PrepareOptions, prepare
 from cbtalk.prepare.report import Row
 from cbtalk.prepare.stretch import Reason
+from tests.helpers.commands import COMMAND, ENVIRONMENT
 from tests.prepare.people import RATE, Person, shot, write_raw
 
 ROOT = Path(__file__).parents[2]
@@ -125,9 +125,8 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     for name in "abcd":
         write_raw(raw / f"{name}.mp4", shot([LEFT], 3), shot([RIGHT], 3, light=200))
     words = ["--min-face", "60", "--min-sharpness", "0", "--min-motion", "0.5", "--workers", "2", "--quiet"]
-    command = [sys.executable, "-m", "cbtalk", "prepare", str(raw), str(out), *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+    command = [*COMMAND, "prepare", str(raw), str(out), *words]
+    with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True) as process:
         until = time.monotonic() + 120
         while process.poll() is None and len(stamps(out) if out.exists() else {}) < 2:
             assert time.monotonic() < until
@@ -135,7 +134,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     before = stamps(out)
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run(command, env=ENVIRONMENT, check=True)
     after = stamps(out)
     assert len(after) == 8 and sum(after[name] != when for name, when in before.items()) <= 2
     assert not list(out.glob(".*-part"))

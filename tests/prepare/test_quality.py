@@ -6,13 +6,13 @@ from PIL import Image, ImageFilter
 
 from cbtalk.prepare.options import PrepareOptions
 from cbtalk.prepare.quality import Quality
-from tests.prepare.people import head
+from tests.helpers.photos import head
 
 DEFAULTS = PrepareOptions()
 
 
 def portrait(size: int = 256) -> Image.Image:
-    return head().resize((size, size), Image.Resampling.LANCZOS)
+    return head(size)
 
 
 def sharpness(image: Image.Image) -> float:

@@ -1,4 +1,4 @@
-"""Which files are raw videos, and what their clips are called."""
+"""The files that count as raw videos, and the names of their clips."""
 
 import os
 from pathlib import Path

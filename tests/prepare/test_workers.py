@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing import active_children
@@ -19,6 +16,7 @@ from cbtalk.prepare.messages import Done, Failed
 from cbtalk.prepare.sources import find_sources
 from cbtalk.prepare.work import Job
 from cbtalk.prepare.workers import run_jobs
+from tests.helpers.commands import start_interruptible, wait_until
 from tests.prepare.people import Person, shot, write_raw
 
 ROOT = Path(__file__).parents[2]
@@ -47,24 +45,10 @@ def test_ctrl_c_ends_all_and_leaves_nothing_half_written(tmp_path: Path) -> None
     shots = [shot([Person(150, 170, 200)], 3, light=light) for light in (0, 200) * 4]
     for name in ("a", "b"):
         write_raw(raw / f"{name}.mp4", *shots)
-    command = [sys.executable, "-m", "cbtalk", "prepare", str(raw), str(out), "--workers", "2", "--min-face", "60"]
-    command += ["--min-sharpness", "0", "--min-motion", "0.5"]
-    # A shell that starts a process in the background lets it ignore SIGINT; a terminal does not.
-    started = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", started, *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        until = time.monotonic() + 120
-        while not list(out.glob(".*-part")):
-            assert process.poll() is None and time.monotonic() < until
-            time.sleep(0.005)
+    words = ["prepare", str(raw), str(out), "--workers", "2", "--min-face", "60"]
+    words += ["--min-sharpness", "0", "--min-motion", "0.5"]
+    with start_interruptible(*words) as process:
+        wait_until(lambda: list(out.glob(".*-part")), process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130 and told == "error: interrupted by SIGINT\n"

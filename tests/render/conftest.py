@@ -8,7 +8,7 @@ from PIL import Image
 
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.render import video
-from tests.media.synthetic import number_of, numbered, write_clip
+from tests.helpers.videos import number_of, numbered, write_clip
 from tests.render.fake_talker import FakeTalker
 
 

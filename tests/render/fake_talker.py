@@ -57,5 +57,5 @@ class FakeTalker(nn.Module):
 
 
 def level(number: int) -> float:
-    """The brightness in [-1, 1] of `numbered(number)` of tests.media.synthetic."""
+    """The brightness in [-1, 1] of `numbered(number)` of tests.helpers.videos."""
     return 4 * number / 127.5 - 1

@@ -1,4 +1,4 @@
-"""What renders share is worked out once, and gives what a render of its own gives."""
+"""Renders share sources and motions: each is worked out once, and the videos are those of renders on their own."""
 
 import gc
 import os

@@ -16,7 +16,7 @@ from cbtalk.render import DrivingOptions
 from cbtalk.render.driving import video_info
 from cbtalk.render.driving_view import driving_view
 from cbtalk.render.report import Report
-from tests.render.photos import scene
+from tests.helpers.photos import scene
 
 Image = NDArray[np.uint8]
 Values = NDArray[np.float64]

@@ -7,16 +7,12 @@ from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.pictures import to_frames, to_pictures
 from cbtalk.model.talker import Talker
 from cbtalk.render.engine import Engine, hold_last
-from tests.golden import weights
-from tests.model.conftest import TINY
+from tests.helpers.talkers import tiny_talker
 
 
 @pytest.fixture(scope="module")
 def talker() -> Talker:
-    talker = Talker(TINY).eval()
-    weights.fill(talker.net_g)
-    weights.fill(talker.motion_estimator)
-    return talker
+    return tiny_talker()
 
 
 def pictures(count: int) -> np.ndarray:
@@ -39,7 +35,7 @@ def test_the_engine_shows_what_the_model_animates(talker: Talker, relative: bool
 
 
 def test_a_source_without_finite_keypoints_is_refused(talker: Talker) -> None:
-    broken = Talker(TINY).eval()
+    broken = tiny_talker()
     with torch.no_grad():
         broken.motion_estimator.kp_detector.kp.weight.fill_(torch.nan)
     with pytest.raises(WeightsError):

@@ -1,4 +1,4 @@
-"""What becomes of a driving video's length and faults, and of places that cannot be written."""
+"""A driving video's length and faults, and places that cannot be written."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from cbtalk.errors import OutputError
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, video, write_motion
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 from tests.media.test_encoder import no_nvenc
 from tests.render.conftest import frames_of, left_in
 from tests.render.fake_talker import FakeTalker

@@ -12,7 +12,7 @@ from cbtalk.render import RenderOptions
 from cbtalk.render.crop_preview import crop_preview
 from cbtalk.render.framing import picture_of, source_place
 from cbtalk.render.report import Report
-from tests.render.photos import scene
+from tests.helpers.photos import scene
 
 
 def the_source(image: NDArray[np.uint8], **options: object) -> tuple[NDArray[np.uint8], Report]:

@@ -10,7 +10,7 @@ from cbtalk.media.crop import CropBox, crop_resize
 from cbtalk.model.checkpoint import BUNDLED
 from cbtalk.render.engine import Engine
 from cbtalk.render.motion_file import load_motion
-from tests.render.photos import data
+from tests.helpers.photos import data
 
 MOMENTS = slice(None, 125, 50)  # of the demo
 

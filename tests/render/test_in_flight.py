@@ -16,7 +16,7 @@ from cbtalk.model.transfers import Download
 from cbtalk.render import DrivingOptions, RenderOptions, engine, render_video
 from cbtalk.render.animation import Animator
 from cbtalk.render.engine import Engine
-from tests.model.conftest import TINY
+from tests.helpers.talkers import TINY
 from tests.render.conftest import numbers_of
 from tests.render.fake_talker import FakeTalker
 from tests.render.test_engine import pictures

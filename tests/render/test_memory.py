@@ -6,7 +6,7 @@ import torch
 from bench.memory import peaks
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
-from tests.model.conftest import TINY
+from tests.helpers.talkers import TINY
 
 
 @pytest.mark.slow

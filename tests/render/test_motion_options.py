@@ -12,7 +12,7 @@ import pytest
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.media.video_reader import open_video
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
-from tests.media.synthetic import numbered, write_clip, write_sound_only
+from tests.helpers.videos import numbered, write_clip, write_sound_only
 from tests.media.test_sound_of_a_part import quiet_in
 from tests.render.conftest import frames_of, numbers_of
 from tests.render.fake_talker import FakeTalker

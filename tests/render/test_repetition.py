@@ -16,7 +16,7 @@ from cbtalk.render.animation import Repetition
 from cbtalk.render.cache import RenderCache
 from cbtalk.render.engine import Engine
 from tests.golden import weights
-from tests.model.conftest import TINY
+from tests.helpers.talkers import TINY
 from tests.render.conftest import numbers_of
 from tests.render.fake_talker import FakeTalker, level
 

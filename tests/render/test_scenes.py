@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
-from tests.media.synthetic import overwrite_frames
+from tests.helpers.videos import overwrite_frames
 from tests.render.conftest import frames_of, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
 from tests.render.test_video import CENTRED, PORTRAIT, RELATIVE
@@ -57,7 +57,7 @@ def test_each_scene_has_a_best_frame(
 def test_a_scene_starts_from_its_first_finite_frame(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path, batch_size: int
 ) -> None:
-    """What comes before it repeats the scene before, in a motion file too."""
+    """The frame before it repeats the scene before, in a motion file too."""
     fake.blind_to = level(15)
     clip, driving = make_clip([5, 9, 15, 33, 34], cuts=[2]), replace(CENTRED, batch_size=batch_size)
     expected = [PORTRAIT + change for change in (0, 4, 4, 0, 1)]

@@ -12,7 +12,7 @@ from cbtalk.media.crop import CropBox
 from cbtalk.media.video_reader import open_video
 from cbtalk.media.video_writer import SYNTHETIC_NOTICE
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
-from tests.media.synthetic import overwrite_frames
+from tests.helpers.videos import overwrite_frames
 from tests.render.conftest import MARGIN, frames_of, left_in, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
 

@@ -18,7 +18,7 @@ from cbtalk.media.yuv import Surroundings
 from cbtalk.model.talker import Talker
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
 from cbtalk.render.cache import RenderCache
-from tests.media.synthetic import numbered, write_clip
+from tests.helpers.videos import numbered, write_clip
 from tests.render.conftest import frames_of, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
 
@@ -152,8 +152,7 @@ def test_photos_come_upright_and_over_white(fake: FakeTalker, make_clip: MakeCli
 def test_a_face_is_chosen_of_several(
     fake: FakeTalker, given: list[NDArray[np.uint8]], make_clip: MakeClip, tmp_path: Path
 ) -> None:
-    pytest.importorskip("skimage.data", reason="scikit-image, which carries the portrait, is not installed")
-    from tests.render.photos import scene
+    from tests.helpers.photos import scene
 
     image = scene((50, 100, 200), (500, 100, 300))
     options = RenderOptions(face=1, paste=True, driving=DrivingOptions(crop="centre"))
@@ -246,7 +245,7 @@ def test_each_scene_of_a_source_video_has_its_own_square(
     given: list[NDArray[np.uint8]], make_clip: MakeClip, tmp_path: Path
 ) -> None:
     """The person is pasted back where each scene shows them, in the colours of that scene, also within a batch."""
-    photos = pytest.importorskip("tests.render.photos", reason="scikit-image is not installed")
+    photos = pytest.importorskip("tests.helpers.photos", reason="scikit-image is not installed")
     left, right = (40, 40, 300), (560, 180, 240)
     scenes = [photos.scene(left), photos.scene(right) // 2 + 60]
     source = tmp_path / "source.mp4"

@@ -20,7 +20,7 @@ from cbtalk.train.data import (
 )
 from cbtalk.train.pairs import PairSampler
 from cbtalk.train.share import Share
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig
 
 CPU = torch.device("cpu")
 SIZE = 6

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from bench.launch import Group
 from cbtalk.cli import main
-from cbtalk.train import run
+from cbtalk.train import train_talker
 from cbtalk.train.batch_norm import synchronise
 from cbtalk.train.data import Batch, PairLoader
 from cbtalk.train.face_points import POINTS
 from cbtalk.train.processes import is_first, joined
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
-from tests.train.conftest import MakeConfig
+from tests.helpers.tiers import slow
+from tests.helpers.training import MakeConfig, saved
 
 SMALL = {  # twenty steps in float64 take seconds
     "keypoints": len(POINTS),
@@ -62,10 +63,6 @@ def rows(output: Path) -> list[dict[str, float]]:
             {name: float(value) for name, value in row.items() if value and not name.startswith(("samples", "share"))}
             for row in csv.DictReader(file)
         ]
-
-
-def saved(output: Path) -> list[int]:
-    return [int(path.stem.removeprefix("step_")) for path in checkpoints(output / "checkpoints")]
 
 
 def train(config: Path, *arguments: str) -> int:
@@ -112,7 +109,7 @@ def train_in_float64(config: Path, steps: int) -> None:
         patch.setattr(PairLoader, "batch", read)
         for module in ("data", "training"):
             patch.setattr(f"cbtalk.train.{module}.find_landmarks", points_of_faces)
-        run(config, max_steps=steps)
+        train_talker(config, max_steps=steps)
     if is_first():
         torch.save(found, config.with_suffix(".pt"))
 
@@ -170,7 +167,7 @@ def test_a_synchronised_batch_norm_is_that_of_the_whole_batch(
     assert all(torch.equal(other, mean[0]) for other in mean)
 
 
-@pytest.mark.parametrize(("killed", "workers"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize(("killed", "workers"), [(0, 0), *slow((1, 1))])
 def test_a_process_that_dies_ends_the_others_and_the_run_goes_on(
     make_config: MakeConfig, tmp_path: Path, killed: int, workers: int
 ) -> None:
@@ -243,6 +240,7 @@ def test_a_second_run_in_the_same_folder_is_refused(make_config: MakeConfig, tmp
     assert third.codes() == [0], third.said()
 
 
+@pytest.mark.slow
 def test_torchrun_trains_one_model_and_ends_when_one_process_dies(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(run={"batch_size": 4, "checkpoint_every": 1})
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cbtalk", "train"]

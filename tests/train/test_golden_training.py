@@ -12,12 +12,13 @@ from torch import Tensor
 
 from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.talker import Talker
+from cbtalk.pretrained.vgg import VggFeatures
 from cbtalk.train.adversarial import discriminator_losses
 from cbtalk.train.config import LossConfig, TrainConfig
 from cbtalk.train.data import Batch
 from cbtalk.train.equivariance import ThinPlate
 from cbtalk.train.losses import Draws, Objective
-from cbtalk.train.perceptual import PerceptualLoss, VggFeatures
+from cbtalk.train.perceptual import PerceptualLoss
 from tests.golden import weights
 
 GOLDEN = Path(weights.__file__).parent

@@ -7,11 +7,11 @@ import torch
 from cbtalk.errors import ConfigError, WeightsError
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
-from cbtalk.train import run
+from cbtalk.train import train_talker
 from cbtalk.train.initial import start_from
 from cbtalk.train.state import checkpoints
-from tests.model.conftest import TINY
-from tests.train.conftest import MakeConfig
+from tests.helpers.talkers import TINY
+from tests.helpers.training import MakeConfig
 
 
 @pytest.fixture
@@ -75,14 +75,14 @@ def test_a_run_starts_from_a_file_once(
 ) -> None:
     talker, path = weights
     config = make_config(run={"init": str(path)})
-    run(config, max_steps=0)
+    train_talker(config, max_steps=0)
     state = torch.load(checkpoints(tmp_path / "run" / "checkpoints")[0], weights_only=True)
     for name, value in talker.net_g.state_dict().items():
         assert torch.equal(state["networks"]["net_g"][name], value)
         assert torch.equal(state["average"][f"net_g.{name}"], value)
     assert "entries taken over" in capsys.readouterr().err
     path.unlink()
-    run(config, max_steps=1)  # going on needs the file no more
+    train_talker(config, max_steps=1)  # going on needs the file no more
 
 
 def test_what_cannot_be_started_from(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_what_cannot_be_started_from(tmp_path: Path) -> None:
 def test_an_absent_file_is_named_before_clips_are_read(make_config: MakeConfig, tmp_path: Path) -> None:
     path = make_config(data={"root": "nowhere"}, run={"init": str(tmp_path / "first.safetensors")})
     with pytest.raises(ConfigError, match=r"first\.safetensors: no such file"):
-        run(path)
+        train_talker(path)
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,17 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cbtalk.errors import ConfigError
-from cbtalk.evaluate.extractors.face_mesh import LIPS, PUPILS, UPPER_LIDS, FaceMesh
 from cbtalk.media.images import read_image
+from cbtalk.pretrained.face_mesh import LIPS, PUPILS, UPPER_LIDS, FaceMesh
 from cbtalk.train import landmarks as module
-from cbtalk.train import run
+from cbtalk.train import train_talker
 from cbtalk.train.config import load_config
 from cbtalk.train.data import pair_loader, read_clips
 from cbtalk.train.face_points import EXPRESSIVE, MIRRORED, POINTS, expressive_places, openings_of
 from cbtalk.train.landmarks import Landmarks, find_landmarks, guidance_loss
 from cbtalk.train.losses import expression_l1
 from cbtalk.train.pairs import Pair
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig
 
 CPU = torch.device("cpu")
 
@@ -169,7 +169,7 @@ def test_the_first_steps_train_the_detector_alone(make_config: MakeConfig, tmp_p
 
     def weights(name: str, *stops: int) -> dict[str, torch.Tensor]:
         for stop in stops:
-            file = run(make_config(name, **options), max_steps=stop)
+            file = train_talker(make_config(name, **options), max_steps=stop)
         return load_file(file)
 
     start, alone, all_of_it = (weights(name, steps) for name, steps in (("a", 0), ("b", 2), ("c", 3)))

@@ -18,11 +18,11 @@ from cbtalk import interruptions
 from cbtalk.cli import main
 from cbtalk.errors import Interruption, SystemFailure, TrainingError
 from cbtalk.model.checkpoint import read_notes
-from cbtalk.train import logs, run, state
+from cbtalk.train import logs, state, train_talker
 from cbtalk.train.data import PairLoader
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig, saved
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -49,11 +49,6 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], obje
 
     monkeypatch.setattr(Trainer, "train_step", train_step)
     return events.__setitem__
-
-
-def saved(output: Path) -> list[int]:
-    """Steps of the checkpoints."""
-    return [int(path.stem.removeprefix("step_")) for path in checkpoints(output / "checkpoints")]
 
 
 def send(number: int, times: int = 1) -> None:
@@ -96,7 +91,7 @@ def test_a_second_signal_while_saving_loses_nothing(
     monkeypatch.setattr(torch, "save", interrupted)
     at_step(1, lambda: send(signal.SIGINT))
     with pytest.raises(Interruption, match="SIGINT after step 2"):
-        run(make_config())
+        train_talker(make_config())
     assert saved(tmp_path / "run") == [2]
 
 
@@ -104,7 +99,7 @@ def test_a_third_signal_ends_at_once_and_leaves_the_former_checkpoint(
     make_config: MakeConfig, tmp_path: Path, at_step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config()
-    run(config, max_steps=1)
+    train_talker(config, max_steps=1)
     monkeypatch.setattr(interruptions, "_SAME_SECONDS", 0.0)
     monkeypatch.setattr(torch, "save", lambda *_: send(signal.SIGINT, times=2))
     at_step(1, lambda: send(signal.SIGINT))
@@ -116,13 +111,13 @@ def test_a_third_signal_ends_at_once_and_leaves_the_former_checkpoint(
 def test_one_press_that_arrives_twice_is_one_request(make_config: MakeConfig, at_step: Any) -> None:
     at_step(1, lambda: send(signal.SIGTERM, times=4))
     with pytest.raises(Interruption):
-        run(make_config())
+        train_talker(make_config())
 
 
 def test_a_signal_that_is_ignored_stays_ignored(make_config: MakeConfig, tmp_path: Path, at_step: Any) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     at_step(1, lambda: send(signal.SIGHUP))
-    run(make_config(), max_steps=3)
+    train_talker(make_config(), max_steps=3)
     assert saved(tmp_path / "run") == [3]
 
 
@@ -152,7 +147,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
 
     monkeypatch.setattr(torch, "save", sometimes)
     with caplog.at_level(logging.WARNING):
-        run(make_config(run={"checkpoint_every": 1}), max_steps=3)
+        train_talker(make_config(run={"checkpoint_every": 1}), max_steps=3)
     assert "step 2: " in caplog.text and "No space left on device" in caplog.text
     assert saved(tmp_path / "run") == [1, 3]
 
@@ -161,14 +156,14 @@ def test_a_disk_that_stays_full_is_one_line_and_leaves_what_was_saved(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config()
-    run(config, max_steps=1)
+    train_talker(config, max_steps=1)
 
     def full(*_: Any) -> None:
         raise SystemFailure("cannot be written: No space left on device")
 
     monkeypatch.setattr(state, "_save", full)
     with pytest.raises(SystemFailure, match="No space left"):
-        run(config, max_steps=2)
+        train_talker(config, max_steps=2)
     assert saved(tmp_path / "run") == [1]
 
 
@@ -184,7 +179,7 @@ def test_what_fails_in_a_step_is_saved_before_it_is_raised(
 
     monkeypatch.setattr(PairLoader, "batch", memory_ends)
     with pytest.raises(MemoryError):
-        run(make_config())
+        train_talker(make_config())
     assert saved(tmp_path / "run") == [3]
 
 
@@ -197,7 +192,7 @@ def test_a_failing_tensorboard_is_left_out(
 
     monkeypatch.setattr(logs, "_tensorboard", lambda *_: Failing())
     with caplog.at_level(logging.WARNING):
-        run(make_config(), max_steps=3)
+        train_talker(make_config(), max_steps=3)
     assert caplog.text.count("TensorBoard failed") == 1 and saved(tmp_path / "run") == [3]
 
 
@@ -205,10 +200,10 @@ def test_a_failing_tensorboard_is_left_out(
 def test_a_reading_process_that_dies_is_replaced(
     make_config: MakeConfig, tmp_path: Path, at_step: Any, caplog: pytest.LogCaptureFixture, at_once: bool
 ) -> None:
-    whole = run(make_config("whole", data={"workers": 1}), max_steps=8)
+    whole = train_talker(make_config("whole", data={"workers": 1}), max_steps=8)
     at_step(2, lambda: kill_children(at_once=at_once))
     with caplog.at_level(logging.WARNING):
-        killed = run(make_config("killed", data={"workers": 1}), max_steps=8)
+        killed = train_talker(make_config("killed", data={"workers": 1}), max_steps=8)
     assert "a process that reads frames died" in caplog.text
     assert whole.read_bytes()[-1000:] == killed.read_bytes()[-1000:]  # the same pairs in the same order
 
@@ -226,23 +221,25 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoints(
 
     monkeypatch.setattr(Trainer, "train_step", train_step)
     with pytest.raises(TrainingError, match="5 steps in a row"):
-        run(make_config(run={"max_bad_steps": 5, "checkpoint_every": 1, "keep_checkpoints": 2, "log_every": log_every}))
+        train_talker(
+            make_config(run={"max_bad_steps": 5, "checkpoint_every": 1, "keep_checkpoints": 2, "log_every": log_every})
+        )
     assert saved(tmp_path / "run") == [2, 3]
 
 
 def test_0_is_never_and_minus_1_is_all(make_config: MakeConfig, tmp_path: Path) -> None:
-    run(make_config("off", run={"log_every": 0, "sample_every": 0, "checkpoint_every": 0}), max_steps=3)
+    train_talker(make_config("off", run={"log_every": 0, "sample_every": 0, "checkpoint_every": 0}), max_steps=3)
     assert saved(tmp_path / "off") == [3]
     assert not (tmp_path / "off" / "log.csv").exists() and not (tmp_path / "off" / "samples").exists()
-    run(make_config("all", run={"keep_checkpoints": -1, "checkpoint_every": 1}), max_steps=5)
+    train_talker(make_config("all", run={"keep_checkpoints": -1, "checkpoint_every": 1}), max_steps=5)
     assert saved(tmp_path / "all") == [1, 2, 3, 4, 5]
 
 
 def test_a_resumed_run_takes_over_the_settings_and_says_so(
     make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(make_config(), max_steps=1)
-    run(make_config(optimizer={"betas": [0.5, 0.9], "eps": 1e-6}), max_steps=2)
+    train_talker(make_config(), max_steps=1)
+    train_talker(make_config(optimizer={"betas": [0.5, 0.9], "eps": 1e-6}), max_steps=2)
     err = capsys.readouterr().err
     assert "changed since: optimizer.betas [0.9, 0.99] -> [0.5, 0.9]" in err and "optimizer.eps 1e-08 -> 1e-06" in err
     kept = load_checkpoint(checkpoints(tmp_path / "run" / "checkpoints")[-1])

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cbtalk.errors import WeightsError
-from cbtalk.train.perceptual import Windows, load_perceptual, read_vgg
+from cbtalk.pretrained.vgg import read_vgg
+from cbtalk.train.perceptual import Windows, load_perceptual
 
 VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 STAGES = (0, 5, 10, 17, 24)

@@ -17,14 +17,15 @@ import cbtalk
 from cbtalk.errors import ConfigError, InputError, TrainingError, WeightsError
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
-from cbtalk.train import losses, run
+from cbtalk.train import losses, train_talker
 from cbtalk.train.config import OptimizerConfig, TrainConfig, parse_config
 from cbtalk.train.data import Batch
 from cbtalk.train.preview import Preview
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
-from tests.model.conftest import TINY
-from tests.train.conftest import MakeConfig
+from tests.helpers.talkers import TINY
+from tests.helpers.tiers import slow
+from tests.helpers.training import MakeConfig
 
 
 def rows(output: Path) -> list[dict[str, str]]:
@@ -44,13 +45,13 @@ EVERYTHING: dict[str, Any] = {  # all that draws random numbers or has a state
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", *slow("bf16")])
 def test_stopping_and_resuming_changes_nothing(make_config: MakeConfig, tmp_path: Path, precision: str) -> None:
     sections: dict[str, Any] = {**EVERYTHING, "run": {"precision": precision}}
-    whole = run(make_config("whole", **sections), max_steps=10)
+    whole = train_talker(make_config("whole", **sections), max_steps=10)
     parts = make_config("parts", **sections)
-    run(parts, max_steps=5)
-    resumed = run(parts, max_steps=10)
+    train_talker(parts, max_steps=5)
+    resumed = train_talker(parts, max_steps=10)
     assert len(rows(tmp_path / "whole")) == 10
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
     entries = [cbtalk.load(weights).state_dict() for weights in (whole, resumed)]
@@ -60,22 +61,24 @@ def test_stopping_and_resuming_changes_nothing(make_config: MakeConfig, tmp_path
 @pytest.mark.slow
 def test_fifty_steps_are_fifty_again_and_twice_twenty_five(make_config: MakeConfig, tmp_path: Path) -> None:
     for name in ("whole", "again"):
-        run(make_config(name, **EVERYTHING), max_steps=50)
+        train_talker(make_config(name, **EVERYTHING), max_steps=50)
     parts = make_config("parts", **EVERYTHING)
-    run(parts, max_steps=25, shard_mb=1)
-    run(parts, max_steps=50)
+    train_talker(parts, max_steps=25, shard_mb=1)
+    train_talker(parts, max_steps=50)
     assert len(rows(tmp_path / "whole")) == 50
     assert rows(tmp_path / "parts") == rows(tmp_path / "again") == rows(tmp_path / "whole")
 
 
 def test_losses_fall(make_config: MakeConfig, tmp_path: Path) -> None:
-    run(make_config(optimizer={"learning_rate": 1e-3}), max_steps=30)
+    train_talker(make_config(optimizer={"learning_rate": 1e-3}), max_steps=30)
     pixel = [float(row["pixel"]) for row in rows(tmp_path / "run")]
     assert np.mean(pixel[-5:]) < 0.8 * np.mean(pixel[:5])
 
 
 def test_output_of_a_run(make_config: MakeConfig, tmp_path: Path) -> None:
-    weights = run(make_config(run={"sample_every": 2, "checkpoint_every": 1, "keep_checkpoints": 2}), max_steps=4)
+    weights = train_talker(
+        make_config(run={"sample_every": 2, "checkpoint_every": 1, "keep_checkpoints": 2}), max_steps=4
+    )
     talker = cbtalk.load(weights)
     assert talker.image_size == 64
     names = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
@@ -100,28 +103,28 @@ def test_the_weights_of_least_validation_error_are_kept(
     best = tmp_path / "run" / "best.safetensors"
     config = make_config(run={"sample_every": 1})
     for stop, expected in ((3, "2"), (4, "2"), (5, "5")):  # over stops of the run, too
-        run(config, max_steps=stop)
+        train_talker(config, max_steps=stop)
         with safe_open(best, "pt") as file:
             assert file.metadata()["steps"] == expected
 
 
 def test_rows_beyond_the_checkpoint_are_dropped(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config()
-    run(config, max_steps=3)
+    train_talker(config, max_steps=3)
     (checkpoint,) = checkpoints(tmp_path / "run" / "checkpoints")
     kept = checkpoint.read_bytes()
-    run(config, max_steps=5)  # and killed before its checkpoint:
+    train_talker(config, max_steps=5)  # and killed before its checkpoint:
     (tmp_path / "run" / "checkpoints" / "step_00000005.pt").unlink()
     checkpoint.write_bytes(kept)
     before = rows(tmp_path / "run")
-    run(config, max_steps=6)
+    train_talker(config, max_steps=6)
     assert [row["step"] for row in rows(tmp_path / "run")] == ["1", "2", "3", "4", "5", "6"]
     assert rows(tmp_path / "run")[:5] == before
 
 
 def test_micro_batches_are_averaged(make_config: MakeConfig, tmp_path: Path) -> None:
-    run(make_config("parts", run={"batch_size": 4, "micro_batches": 2}), max_steps=1)
-    run(make_config("halves", optimizer={"learning_rate": 0.0}), max_steps=2)  # the same four pairs
+    train_talker(make_config("parts", run={"batch_size": 4, "micro_batches": 2}), max_steps=1)
+    train_talker(make_config("halves", optimizer={"learning_rate": 0.0}), max_steps=2)  # the same four pairs
     (both,), halves = rows(tmp_path / "parts"), rows(tmp_path / "halves")
     assert float(both["pixel"]) == pytest.approx(np.mean([float(row["pixel"]) for row in halves]), rel=1e-4)
 
@@ -160,7 +163,7 @@ def test_one_bad_step_is_skipped(
 
     monkeypatch.setattr(Trainer, "train_step", train_step)
     with caplog.at_level(logging.WARNING):
-        run(make_config(), max_steps=3)
+        train_talker(make_config(), max_steps=3)
     assert "step 2 skipped" in caplog.text
     assert all(torch.equal(states[2][name], value) for name, value in states[1].items())
     assert any(not torch.equal(states[1][name], value) for name, value in states[0].items())
@@ -179,7 +182,7 @@ def test_bad_steps_are_found_when_figures_are_read_and_left_out_of_the_means(
 
     monkeypatch.setattr(losses, "keypoint_distance", sometimes)
     with caplog.at_level(logging.WARNING):
-        run(make_config(run={"log_every": 4, "max_bad_steps": 2}), max_steps=4)
+        train_talker(make_config(run={"log_every": 4, "max_bad_steps": 2}), max_steps=4)
     assert "step 2 skipped: not finite: keypoint_distance, total" in caplog.text
     (row,) = rows(tmp_path / "run")
     assert row["step"] == "4" and all(np.isfinite(float(value)) for value in row.values())
@@ -208,12 +211,12 @@ def test_a_step_reads_nothing_from_the_device(make_config: MakeConfig, monkeypat
         return figures
 
     monkeypatch.setattr(Trainer, "train_step", train_step)
-    run(make_config(**EVERYTHING | {"adversarial": {"weight": 0.8, "after_step": 1}}), max_steps=2)
+    train_talker(make_config(**EVERYTHING | {"adversarial": {"weight": 0.8, "after_step": 1}}), max_steps=2)
     assert reads == ["end of a step", "item"] * 2
 
 
 def test_speed_and_the_share_of_each_part_are_logged(make_config: MakeConfig, tmp_path: Path) -> None:
-    run(make_config(run={"log_every": 2}), max_steps=2)
+    train_talker(make_config(run={"log_every": 2}), max_steps=2)
     with (tmp_path / "run" / "log.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     shares = {name: float(value) for name, value in row.items() if name.startswith("share_")}
@@ -224,11 +227,11 @@ def test_speed_and_the_share_of_each_part_are_logged(make_config: MakeConfig, tm
 def test_bad_steps_in_a_row_end_the_run(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cbtalk.train.losses.keypoint_distance", lambda points: points.sum() * float("nan"))
     with pytest.raises(TrainingError, match=r"3 steps in a row.*keypoint_distance.*learning_rate"):
-        run(make_config(run={"max_bad_steps": 3}), max_steps=10)
+        train_talker(make_config(run={"max_bad_steps": 3}), max_steps=10)
 
 
 def test_time_limit(make_config: MakeConfig, tmp_path: Path) -> None:
-    run(make_config(), max_seconds=0.0)
+    train_talker(make_config(), max_seconds=0.0)
     assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step_00000000.pt"]
 
 
@@ -240,27 +243,27 @@ def test_a_clip_that_cannot_be_read_is_left_out(
     (root / "broken.mp4").write_bytes(b"not a video")
     config = make_config(data={"root": str(root)})
     with pytest.raises(InputError, match="no clip in it that can be used"):
-        run(config)
+        train_talker(config)
     (root / "good").symlink_to(clips)
     with caplog.at_level(logging.WARNING):
-        run(config, max_steps=1)
+        train_talker(config, max_steps=1)
     assert "broken.mp4" in caplog.text
 
 
 def test_other_runs_are_not_overwritten(make_config: MakeConfig, tmp_path: Path) -> None:
-    run(make_config(), max_steps=1)
+    train_talker(make_config(), max_steps=1)
     with pytest.raises(ConfigError, match="holds a run already"):
-        run(make_config(), resume=False)
+        train_talker(make_config(), resume=False)
     with pytest.raises(ConfigError, match="other sizes"):
-        run(make_config(model={"keypoints": 5}), max_steps=2)
+        train_talker(make_config(model={"keypoints": 5}), max_steps=2)
     (checkpoint,) = checkpoints(tmp_path / "run" / "checkpoints")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="damaged training checkpoint"):
-        run(make_config(), max_steps=2)
+        train_talker(make_config(), max_steps=2)
 
 
 def test_moving_average(make_config: MakeConfig, tmp_path: Path) -> None:
-    weights = run(make_config(ema={"decay": 0.9}), max_steps=2)
+    weights = train_talker(make_config(ema={"decay": 0.9}), max_steps=2)
     average = cbtalk.load(weights)
     state = torch.load(checkpoints(tmp_path / "run" / "checkpoints")[0], weights_only=True)
     trained = state["networks"]
@@ -296,7 +299,7 @@ def test_frozen_parts_stay_and_the_others_learn(make_config: MakeConfig, tmp_pat
     save_weights(start, Talker(TINY))
     adversarial = {"weight": 0.0 if part == "net_g" else 0.8, "after_step": 1}
     config = make_config(run={"init": str(start), "frozen": [part], "steps": 3}, adversarial=adversarial)
-    before, after = cbtalk.load(start).state_dict(), cbtalk.load(run(config)).state_dict()
+    before, after = cbtalk.load(start).state_dict(), cbtalk.load(train_talker(config)).state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert changed and not any(name.startswith(f"{part}.") for name in changed)
 
@@ -315,4 +318,4 @@ def test_what_is_to_learn_cannot_be_frozen(
     monkeypatch.setattr("cbtalk.train.data.face_users", lambda config: [])  # the mesh is not looked for
     model = replace(TINY, keypoints=16).to_dict()
     with pytest.raises(ConfigError, match=re.escape(named)):
-        run(make_config(run={"frozen": [frozen]}, model=model, **sections))
+        train_talker(make_config(run={"frozen": [frozen]}, model=model, **sections))

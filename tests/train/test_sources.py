@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 
 from cbtalk.dataset import FrameOptions, write_shards
 from cbtalk.errors import ConfigError, InputError
-from cbtalk.train import landmarks, run
+from cbtalk.train import landmarks, train_talker
 from cbtalk.train.config import load_config
 from cbtalk.train.data import Batch, pair_loader, read_clips
-from tests.media.synthetic import numbered, write_clip
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig
+from tests.helpers.videos import numbered, write_clip
 from tests.train.test_landmarks import FakeMesh
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def test_a_run_from_shards_is_that_from_files(make_config: MakeConfig, videos: P
         "files": {"root": str(videos), "source": "files", "workers": 1},
         "shards": {"root": str(tmp_path / "shards"), "workers": 1},
     }
-    weights = [load_file(run(make_config(name, data=data), max_steps=2)) for name, data in runs.items()]
+    weights = [load_file(train_talker(make_config(name, data=data), max_steps=2)) for name, data in runs.items()]
     for name, value in weights[0].items():
         assert all(torch.equal(others[name], value) for others in weights[1:]), name
 
@@ -82,7 +82,7 @@ def test_what_is_read_when_needed_needs_processes_that_read(
         load_config(make_config(data={"source": "files"}))
     write_shards(videos, tmp_path / "shards", FrameOptions(SIZE, 95))
     with pytest.raises(ConfigError, match=r"shards holds shards: set data\.workers to 1 or more"):
-        run(make_config(data={"root": str(tmp_path / "shards")}))
+        train_talker(make_config(data={"root": str(tmp_path / "shards")}))
 
 
 def test_a_file_that_goes_away_ends_the_run_with_one_line(

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cbtalk.errors import ConfigError, WeightsError
-from cbtalk.train import run
+from cbtalk.train import train_talker
 from cbtalk.train.state import MEGABYTE, checkpoints, load_checkpoint, save_checkpoint
-from tests.train.conftest import MakeConfig
+from tests.helpers.training import MakeConfig
 
 
 def state(entries: int = 700_000) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def test_a_damaged_piece_is_named(tmp_path: Path, harm: str) -> None:
 
 def test_a_run_goes_on_from_pieces(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config()
-    run(config, max_steps=1, shard_mb=1)
+    train_talker(config, max_steps=1, shard_mb=1)
     assert max(path.stat().st_size for path in (tmp_path / "run" / "checkpoints").iterdir()) <= MEGABYTE
-    run(config, max_steps=2)
+    train_talker(config, max_steps=2)
     assert [path.suffix for path in checkpoints(tmp_path / "run" / "checkpoints")] == [".json", ".pt"]
     with pytest.raises(ConfigError, match="shard-mb 0"):
-        run(config, shard_mb=0)
+        train_talker(config, shard_mb=0)

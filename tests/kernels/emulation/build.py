@@ -22,7 +22,7 @@ TORCH = Path(torch.__file__).parent
 
 # As in CMakeLists.txt, no flag changes a value. -w: pragmas of nvcc.
 COMMON = ["-std=c++20", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
-# What a GPU would answer with an error, and what it would not notice.
+# Faults that a GPU would answer with an error, and those that it would not notice.
 SANITIZE = ["-fsanitize=alignment,bounds", "-fno-sanitize-recover=all"]
 KERNEL = [*COMMON, *SANITIZE, "-march=native", "-fno-math-errno", "-fno-trapping-math", "-include", "cuda_on_cpu.h"]
 BINDING = [*COMMON, "-DTORCH_TARGET_VERSION=0x020b000000000000"]
@@ -48,7 +48,7 @@ def toolkit() -> Path | None:
 
 
 def why_not() -> str | None:
-    """Why kernels cannot be compiled for the CPU here, or None."""
+    """The reason why kernels cannot be compiled for the CPU here, or None."""
     if shutil.which("g++") is None:
         return "there is no g++"
     return None if toolkit() else "there are no headers of the CUDA toolkit: put nvcc on the PATH or set CUDA_HOME"

@@ -2,17 +2,14 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtalk.errors import WeightsError
-from cbtalk.evaluate.metrics import unit_range
-from cbtalk.evaluate.model_files import find_file, read_tensors
-from cbtalk.evaluate.networks import Network, find_network
 from cbtalk.model.blocks import full_precision
+from cbtalk.pretrained.model_files import find_file, read_tensors
 
 # Of ImageNet's colours, for pictures in [-1, 1], as published with the heads.
 SHIFT = (-0.030, -0.088, -0.188)
@@ -28,32 +25,6 @@ FILES = {
     "vgg": (("vgg16*.npz", "vgg16*.pth"), ("lpips*vgg.pth", "vgg.pth")),
 }
 SMALLEST_SIDE = 32  # pixels: less does not outlast AlexNet's poolings
-
-
-class Distance(Protocol):
-    """A distance of pictures by their features, so that those of a picture can be used more than once."""
-
-    def features(self, picture: Tensor) -> list[Tensor]:
-        """Of pictures (B, 3, H, W) in [-1, 1], clamped."""
-
-    def distance(self, prediction: list[Tensor], target: list[Tensor]) -> Tensor:
-        """(B,): of the features of (1 or B) pictures."""
-
-
-class PairNetwork:
-    """A network that takes two pictures and gives their distance, as a `Distance`: features are the pictures."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-
-    def features(self, picture: Tensor) -> list[Tensor]:
-        """See the class."""
-        return [unit_range(picture)]
-
-    def distance(self, prediction: list[Tensor], target: list[Tensor]) -> Tensor:
-        """See the class."""
-        (one,), (other,) = prediction, target
-        return torch.from_numpy(self._network(one.expand_as(other), other).reshape(len(other)))
 
 
 class Lpips(nn.Module):
@@ -81,9 +52,9 @@ class Lpips(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """(B,): distances of pictures (1 or B, 3, H, W) in [-1, 1], clamped, of 32 pixels a side or more."""
-        return self.distance(self.features(prediction), self.features(target))
+        return self.compare(self.features(prediction), self.features(target))
 
-    def distance(self, prediction: list[Tensor], target: list[Tensor]) -> Tensor:
+    def compare(self, prediction: list[Tensor], target: list[Tensor]) -> Tensor:
         """(B,): distances of pictures by their features, for whoever needs those of a picture more than once."""
         pairs = zip(prediction, target, self.heads, strict=True)
         return torch.stack([torch.einsum("bchw,c->bhw", (x - y) ** 2, w).mean((1, 2)) for x, y, w in pairs]).sum(0)
@@ -100,14 +71,6 @@ class Lpips(nn.Module):
             if index in self._taps:
                 layers.append(x / (x.norm(dim=1, keepdim=True) + NORM_FLOOR))
         return layers
-
-
-def find_distance(models: Path | None, network: str, device: str) -> Distance:
-    """LPIPS by the network of that role in the folder `models`, or by `find_lpips`; errors are theirs."""
-    try:
-        return PairNetwork(find_network(models, f"lpips_{network}", device))
-    except FileNotFoundError:
-        return find_lpips(models, network).to(device)
 
 
 def find_lpips(models: Path | None, network: str) -> Lpips:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbtalk.errors import WeightsError
-from cbtalk.evaluate.model_files import find_file
+from cbtalk.pretrained.model_files import find_file
 
 SETTINGS = "models.toml"
 SUFFIXES = (".onnx", ".pt", ".ts", ".torchscript")

@@ -1,4 +1,6 @@
-"""What "right" means for an op: an error budget against float64, instead of a table of tolerances."""
+"""The meaning of "right" for an op: an error budget against float64, instead of a table of tolerances."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,3 +53,32 @@ def assert_nearest(indices: Tensor, z: Tensor, codebook: Tensor) -> None:
     if codebook.shape[0] > 1:
         decided = nearest[:, 1] - nearest[:, 0] > bound
         assert torch.equal(indices[decided], order[decided, 0])
+
+
+def uneven(out: Tensor) -> Tensor:
+    """A gradient of an output, the same for every dtype: numbers that float16 holds."""
+    grad = torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view(out.shape).mul(40).sin()
+    return grad.half().to(device=out.device, dtype=out.dtype)
+
+
+def with_gradients(op: Callable[..., Tensor], inputs: Sequence[Tensor], **arguments: object) -> list[Tensor]:
+    """[output, gradient of each input] for a fixed, uneven gradient of the output."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    out = op(*leaves, **arguments)
+    return [out.detach(), *torch.autograd.grad(out, leaves, uneven(out))]
+
+
+def assert_op_right(
+    op: Callable[..., Tensor],
+    plain: Callable[..., Tensor],
+    inputs: Sequence[Tensor],
+    *,
+    backend: str = "cpp",
+    **arguments: object,
+) -> None:
+    """Output and gradients of a backend against the op's reference in the inputs' dtype, judged in float64."""
+    actual = with_gradients(op, inputs, backend=backend, **arguments)
+    expected = with_gradients(plain, inputs, **arguments)
+    exact = with_gradients(plain, [x.double() for x in inputs], **arguments)
+    for one, other, truth in zip(actual, expected, exact, strict=True):
+        assert_error_budget(one, other, truth)

@@ -8,17 +8,17 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cbtalk.evaluate.extractors.by_file import (
+from cbtalk.pretrained.dlib_faces import DlibIdentity, DlibLandmarks
+from cbtalk.pretrained.face_mesh import FaceMesh, MeshExpression, MeshPose
+from cbtalk.pretrained.face_networks import (
     FaceFinder,
     NetworkExpression,
     NetworkIdentity,
     NetworkLandmarks,
     NetworkPose,
 )
-from cbtalk.evaluate.extractors.dlib_faces import DlibIdentity, DlibLandmarks
-from cbtalk.evaluate.extractors.face_mesh import FaceMesh, MeshExpression, MeshPose
-from cbtalk.evaluate.model_files import absence, find_file
-from cbtalk.evaluate.networks import Network, find_network
+from cbtalk.pretrained.model_files import absence, find_file
+from cbtalk.pretrained.networks import Network, find_network
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.errors import WeightsError
-from cbtalk.evaluate.extractors.dlib_faces import REGIONS_OF_68
-from cbtalk.evaluate.extractors.euler import euler
-from cbtalk.evaluate.networks import Network
-from cbtalk.evaluate.similarity import similarity
 from cbtalk.faces import Face, Square, cut, find_faces
+from cbtalk.faces.euler import euler
+from cbtalk.faces.similarity import similarity
+from cbtalk.pretrained.dlib_faces import REGIONS_OF_68
+from cbtalk.pretrained.networks import Network
 
 # ArcFace's places of eyes, nose and corners of the mouth in a picture of 112 x 112 whose first pixel lies at (0, 0).
 ARCFACE_POINTS = np.array(

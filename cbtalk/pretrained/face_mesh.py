@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cbtalk.evaluate.extractors.attention_mesh import INPUT_SIZE, AttentionMesh
-from cbtalk.evaluate.extractors.euler import euler
+from cbtalk.faces.euler import euler
+from cbtalk.pretrained.attention_mesh import INPUT_SIZE, AttentionMesh
 
 FACE_POINTS = 468  # of the mesh; the refined ones follow: 80 of the lips, 2 x 71 of the eyes, 2 x 5 of the irises
 LIPS = (503, 493)  # the middle of their inner edges, upper and lower

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cbtalk.metrics.metric import Metric, PairMetric
 from cbtalk.model.blocks import full_precision
 
 PERFECT = 1e-10  # mean squared difference below which PSNR stays at 100 dB, so that means stay finite
@@ -75,3 +76,12 @@ def _blur(picture: Tensor) -> Tensor:
     line = (line / line.sum()).expand(picture.shape[1], 1, 1, -1)
     rows = F.conv2d(picture, line, groups=picture.shape[1])
     return F.conv2d(rows, line.transpose(2, 3), groups=picture.shape[1])
+
+
+METRICS: dict[str, Metric] = {
+    "l1": PairMetric(l1),
+    "psnr": PairMetric(psnr),
+    "ssim": PairMetric(ssim),
+    "colour_shift": PairMetric(colour_shift),
+    "colour_spread": PairMetric(colour_spread),
+}

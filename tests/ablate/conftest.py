@@ -1,1 +1,0 @@
-from tests.train.conftest import clips, make_config  # noqa: F401
