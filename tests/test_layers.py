@@ -20,6 +20,7 @@ FOUNDATION = {
     "precision",
     "ranges",
     "csv_rows",
+    "options",
 }
 MAY_IMPORT = {
     "errors": set(),
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "atomic": {"errors"},
     "file_names": set(),
     "csv_rows": {"errors"},
+    "options": {"errors"},
     "precision": {"errors"},
     "ranges": set(),
     "allocator": set(),
