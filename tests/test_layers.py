@@ -56,9 +56,10 @@ MAY_IMPORT = {
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
     "figures": FOUNDATION | {"model", "media", "render"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
+    "export": FOUNDATION | {"model", "ops"},
     "cli": FOUNDATION
     | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "ablate", "figures"}
-    | {"doctor", "dataset"},
+    | {"doctor", "dataset", "export"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

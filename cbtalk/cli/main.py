@@ -17,6 +17,7 @@ from typing import Any
 from cbtalk import __version__
 from cbtalk.cli.batch import batch
 from cbtalk.cli.evaluate import evaluate
+from cbtalk.cli.export import export
 from cbtalk.cli.figures import figures
 from cbtalk.cli.render import crop, motion, render
 from cbtalk.cli.shards import shards
@@ -67,6 +68,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "figures": figures,
     "convert": convert,
+    "export": export,
     "doctor": doctor,
 }
 

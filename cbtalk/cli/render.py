@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from cbtalk.cli.machine import tell, use
 from cbtalk.errors import ConfigError
-from cbtalk.options.machine import Machine, Place, Quiet, Weights
+from cbtalk.options.machine import Machine, Quiet
 from cbtalk.options.render import DrivingFace, FaceOfSource, Movement, Part, Result, SourceFace
 from cbtalk.options.words import DRIVING, FILE, OUTPUT, SOURCE
 
@@ -61,8 +61,7 @@ def motion(
     info: Annotated[Path | None, FILE] = None,
     driving_face: DrivingFace = DrivingFace(),
     part: Part = Part(),
-    model: Weights = Weights(),
-    machine: Place = Place(),
+    machine: Machine = Machine(),
     quiet: Quiet = False,
 ) -> None:
     """Write the motion of a video to a motion file, which `cbtalk render` takes in place of the video.
@@ -88,7 +87,7 @@ def motion(
         raise ConfigError("motion needs --driving and --output, or --info and a motion file")
     options = DrivingOptions(**vars(driving_face), **vars(part))
     device = use(machine)
-    report = write_motion(driving, output, options, weights=model.weights, device=device, progress=not quiet)
+    report = write_motion(driving, output, options, weights=machine.weights, device=device, progress=not quiet)
     tell(report, quiet)
 
 
