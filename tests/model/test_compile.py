@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cbtalk.model.talker import Talker
 from tests.model.conftest import MakeTalker
-from tests.model.test_talker import pictures
+from tests.model.test_talker import assert_same, pictures
 
 MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 
@@ -32,17 +32,16 @@ def made(tiny: MakeTalker) -> tuple[Whole, Tensor, Tensor]:
 
 
 @MODES
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_talker_is_one_graph(
-    made: tuple[Whole, Tensor, Tensor], mode: Callable[[], AbstractContextManager[None]], backend: str
+    made: tuple[Whole, Tensor, Tensor], mode: Callable[[], AbstractContextManager[None]]
 ) -> None:
     whole, source, driving = made
     torch._dynamo.reset()
-    compiled = torch.compile(whole, fullgraph=True, backend=backend)
+    compiled = torch.compile(whole, fullgraph=True, backend="eager")
     with mode():
         expected = whole(source, driving)
         assert torch.equal(compiled(source, driving), expected)
-        assert torch.equal(compiled(source, driving), whole(source, driving))  # remembered values beside it
+        assert torch.equal(whole(source, driving), expected)  # what is remembered stays right beside it
 
 
 @MODES
@@ -51,13 +50,13 @@ def test_an_exported_talker_gives_the_same_bits(
 ) -> None:
     whole, source, driving = made
     with mode():
-        program = torch.export.export(whole, (source, driving))
-        assert torch.equal(program.module()(source, driving), whole(source, driving))
-        other = 0.5 * source
-        assert torch.equal(program.module()(other, driving), whole(other, driving))
+        module = torch.export.export(whole, (source, driving)).module()
+        for picture in (source, 0.5 * source):
+            assert torch.equal(module(picture, driving), whole(picture, driving))
 
 
-def test_inductor_makes_the_same_picture(made: tuple[Whole, Tensor, Tensor]) -> None:
+@pytest.mark.slow
+def test_the_inductor_makes_the_same_picture(made: tuple[Whole, Tensor, Tensor]) -> None:
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -68,5 +67,4 @@ def test_inductor_makes_the_same_picture(made: tuple[Whole, Tensor, Tensor]) -> 
     whole, source, driving = made
     torch._dynamo.reset()
     with torch.no_grad():
-        found = torch.compile(whole, fullgraph=True)(source, driving)
-        assert (found - whole(source, driving)).abs().max() < 1e-4
+        assert_same(torch.compile(whole, fullgraph=True)(source, driving), whole(source, driving))

@@ -133,4 +133,4 @@ def test_all_in_half_precision_is_refused(tiny: MakeTalker, change: Callable[[Ta
     with pytest.raises(TypeError, match=r"cbtalk\.load\(name, dtype="):
         change(talker)
     assert {parameter.dtype for parameter in talker.parameters()} == {torch.float32}
-    assert talker.double().to("cpu", memory_format=torch.channels_last) is talker
+    assert talker.double() is talker
