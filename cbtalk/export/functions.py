@@ -64,9 +64,10 @@ def programs(talker: Talker) -> dict[str, ExportedProgram]:
     pictures = torch.linspace(-1, 1, _BATCH * 3 * size * size).view(_BATCH, 3, size, size)
     with use_backend("reference"):  # every op as the standard operators that define it
         state = encode(pictures[:1])
+        reference = [part.clone() for part in state[:2]]  # the same tensors would be taken for one input
         any_number = {"driving": {0: Dim("batch")}, "reference_keypoints": None, "reference_jacobians": None}
         shapes = {**any_number, "source": (None,) * len(state)}
         return {
             "encode": export(encode, (pictures[:1],)),
-            "animate": export(animate, (pictures, *state[:2], *state), dynamic_shapes=shapes),
+            "animate": export(animate, (pictures, *reference, *state), dynamic_shapes=shapes),
         }

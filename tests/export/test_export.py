@@ -17,12 +17,9 @@ from cbtalk.export import write_onnx, write_torch
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.half import cast
 from cbtalk.model.talker import Talker
-from tests.model.conftest import MakeTalker, tiny
-
-__all__ = ["tiny"]
+from tests.model.conftest import make_tiny
 
 CHANGES: list[dict[str, Any]] = [
-    {},
     {"driving_heatmaps": True, "appearance_scales": 1, "keypoint_query": "source_driving"},
     {"motion_compensation": False, "appearance_scales": 0},
 ]
@@ -88,26 +85,45 @@ def check(files: Torch | Onnx, talker: Talker, bound: float) -> None:
             assert found.shape == expected.shape and (found - expected).abs().max() < bound
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both kinds of files, as the command writes them."""
+    for needed in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed")
+    folder = tmp_path_factory.mktemp("exported")
+    save_weights(folder / "tiny.safetensors", make_tiny())
+    words = ["export", "--weights", str(folder / "tiny.safetensors")]
+    assert main([*words, "--onnx", str(folder), "--torch", str(folder)]) == 0
+    return folder
+
+
+def test_the_command_writes_two_files_each(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"tiny.safetensors", "encode.onnx", "animate.onnx", "encode.pt2", "animate.pt2"}
+    assert {path.name for path in exported.iterdir()} == names
+    assert main(["export"]) == 2
+    assert "--onnx" in capsys.readouterr().err
+
+
+def test_onnxruntime_makes_the_same_pictures(exported: Path) -> None:
+    check(Onnx(exported), make_tiny(), 1e-3)
+
+
+def test_torch_makes_the_same_pictures(exported: Path) -> None:
+    check(Torch(exported), make_tiny(), 1e-3)
+
+
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_torch_makes_the_same_pictures(tiny: MakeTalker, changes: dict[str, Any], tmp_path: Path) -> None:
-    talker = tiny(**changes)
+def test_other_models_are_exported(changes: dict[str, Any], tmp_path: Path) -> None:
+    talker = make_tiny(**changes)
     assert [path.name for path in write_torch(talker, tmp_path / "out")] == ["encode.pt2", "animate.pt2"]
     check(Torch(tmp_path / "out"), talker, 1e-3)
 
 
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_onnxruntime_makes_the_same_pictures(tiny: MakeTalker, changes: dict[str, Any], tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    talker = tiny(**changes)
-    assert [path.name for path in write_onnx(talker, tmp_path / "out")] == ["encode.onnx", "animate.onnx"]
-    check(Onnx(tmp_path / "out"), talker, 1e-3)
+def test_onnx_files_have_standard_operators_and_names(exported: Path) -> None:
+    import onnx
 
-
-def test_onnx_files_have_standard_operators_and_names(tiny: MakeTalker, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    for path in write_onnx(tiny(), tmp_path):
-        model = onnx.load(path)
+    for name in ("encode", "animate"):
+        model = onnx.load(exported / f"{name}.onnx")
         onnx.checker.check_model(model)
         assert {node.domain for node in model.graph.node} == {""}
         assert {opset.domain for opset in model.opset_import} == {""} and not model.functions
@@ -115,36 +131,22 @@ def test_onnx_files_have_standard_operators_and_names(tiny: MakeTalker, tmp_path
     assert names[:4] == ["driving", "reference_keypoints", "reference_jacobians", "source_keypoints"]
 
 
-def test_torch_files_need_no_cbtalk(tiny: MakeTalker, tmp_path: Path) -> None:
-    write_torch(tiny(), tmp_path)
+def test_torch_files_need_no_cbtalk(exported: Path, tmp_path: Path) -> None:
     code = """
 import sys, torch
 encode = torch.export.load(sys.argv[1]).module()
 assert len(encode(torch.zeros(1, 3, 64, 64))) > 3 and "cbtalk" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code, tmp_path / "encode.pt2"], check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-c", code, exported / "encode.pt2"], check=True, cwd=tmp_path)
 
 
-def test_the_command_writes_both(tiny: MakeTalker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
-    save_weights(tmp_path / "tiny.safetensors", tiny())
-    folder = tmp_path / "files"
-    words = ["export", "--weights", str(tmp_path / "tiny.safetensors")]
-    assert main([*words, "--onnx", str(folder), "--torch", str(folder)]) == 0
-    out, _ = capsys.readouterr()
-    names = {"encode.onnx", "animate.onnx", "encode.pt2", "animate.pt2"}
-    assert {path.name for path in folder.iterdir()} == names and out.count("\n") == 4
-    assert main(words) == 2
-    assert "--onnx" in capsys.readouterr().err
-
-
-def test_what_cannot_be_exported(tiny: MakeTalker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="half precision"):
-        write_torch(cast(tiny(), torch.bfloat16), tmp_path)
+        write_torch(cast(make_tiny(), torch.bfloat16), tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file: cannot be made"):
-        write_torch(tiny(), tmp_path / "file")
+        write_torch(make_tiny(), tmp_path / "file")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"pip install 'cbtalk\[export\]'"):
-        write_onnx(tiny(), tmp_path / "out")
+        write_onnx(make_tiny(), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

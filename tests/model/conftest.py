@@ -33,19 +33,20 @@ TINY = TalkerConfig(
 MakeTalker = Callable[..., Talker]
 
 
+def make_tiny(**changes: Any) -> Talker:
+    """A tiny talker, evaluation mode, its options changed as asked; its parameters let every part matter."""
+    talker = Talker(dataclasses.replace(TINY, **changes)).eval()
+    weights.fill(talker.net_g)
+    weights.fill(talker.motion_estimator)
+    with torch.no_grad():  # jacobians far from singular, which would amplify every rounding
+        talker.motion_estimator.kp_detector.jacobian.weight.mul_(0.1)
+    return talker
+
+
 @pytest.fixture
 def tiny() -> MakeTalker:
-    """Makes a tiny talker, evaluation mode, its options changed as asked; its parameters let every part matter."""
-
-    def make(**changes: Any) -> Talker:
-        talker = Talker(dataclasses.replace(TINY, **changes)).eval()
-        weights.fill(talker.net_g)
-        weights.fill(talker.motion_estimator)
-        with torch.no_grad():  # jacobians far from singular, which would amplify every rounding
-            talker.motion_estimator.kp_detector.jacobian.weight.mul_(0.1)
-        return talker
-
-    return make
+    """Makes a tiny talker, as `make_tiny`."""
+    return make_tiny
 
 
 @pytest.fixture(scope="session")
