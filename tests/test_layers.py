@@ -20,6 +20,7 @@ FOUNDATION = {
     "precision",
     "ranges",
     "csv_rows",
+    "options",
 }
 MAY_IMPORT = {
     "errors": set(),
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "atomic": {"errors"},
     "file_names": set(),
     "csv_rows": {"errors"},
+    "options": {"errors"},
     "precision": {"errors"},
     "ranges": set(),
     "allocator": set(),
@@ -56,9 +58,10 @@ MAY_IMPORT = {
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
     "figures": FOUNDATION | {"model", "media", "render"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
+    "export": FOUNDATION | {"model", "ops"},
     "cli": FOUNDATION
     | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "ablate", "figures"}
-    | {"doctor", "dataset"},
+    | {"doctor", "dataset", "export"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

@@ -46,7 +46,7 @@ def test_the_source_distribution_can_be_built_and_tested(tmp_path: Path) -> None
         "constraints.txt",
         "pyproject.toml",
         "setup.py",
-        "tests/checks.py",
+        "tests/helpers/checks.py",
     }
     examples = {str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.py")}
     assert sources | needed | examples | package_files() <= names

@@ -16,6 +16,7 @@ from cbtalk.atomic import write_text
 from cbtalk.digest import combined
 from cbtalk.errors import ConfigError, Interruption
 from cbtalk.model.checkpoint import without_storage
+from cbtalk.options.evaluate import Sampling
 from cbtalk.train.config import TrainConfig
 from cbtalk.train.config_text import to_plain
 
@@ -30,8 +31,8 @@ def compare_variants(
     only: Sequence[str] = (),
     portraits: Sequence[Path] = (),
     models: Path | None = None,
-    every: int = 1,
-    batch_size: int = 8,
+    every: int = Sampling.every,
+    batch_size: int = Sampling.batch_size,
 ) -> list[Row]:
     """Trains and evaluates variants of a configuration; started again, it goes on where it was ended.
 

@@ -15,11 +15,12 @@ from cbtalk.csv_rows import Fault
 from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
 from cbtalk.media.audio_track import check_sound
-from cbtalk.media.crop import Crop, CropBox, check_fits
+from cbtalk.media.crop import check_fits
 from cbtalk.media.encoder import check_encoder
 from cbtalk.media.images import read_image
 from cbtalk.media.video_reader import open_video
 from cbtalk.model.checkpoint import load
+from cbtalk.options.places import Crop, CropBox
 from cbtalk.render.motion_changes import cut
 from cbtalk.render.motion_file import load_motion
 from cbtalk.render.options import RenderOptions

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -21,6 +20,7 @@ from cbtalk.csv_rows import refuse
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.file_names import printable
 from cbtalk.model.checkpoint import read_notes, weights_file
+from cbtalk.options.batch import Limits, Pairs, Workers
 from cbtalk.precision import dtype_of
 
 _SHOWN = 10  # jobs of a plan
@@ -40,9 +40,7 @@ def show_status(ledger: Path, report: Path | None) -> int:
 
 def jobs_of(
     manifest: Path | None,
-    sources: Path | None,
-    drivings: Path | None,
-    pairing: Literal["all", "zip"],
+    of: Pairs,
     folder: Path,
     words: dict[str, str],
     weights: str,
@@ -51,48 +49,43 @@ def jobs_of(
     progress: bool,
 ) -> list[Job]:
     """The jobs of a manifest or of two folders; every fault goes to standard error, and then InputError is raised."""
-    if (manifest is None) == (sources is None and drivings is None):
+    if (manifest is None) == (of.sources is None and of.drivings is None):
         raise InputError("name either a manifest, or --sources and --drivings")
     if manifest is not None:
         jobs, faults = read_manifest(manifest, folder, words)
     else:
-        if sources is None or drivings is None:
+        if of.sources is None or of.drivings is None:
             raise InputError("--sources and --drivings go together")
-        jobs, faults = pairs(sources, drivings, folder, pairing, words), []
+        jobs, faults = pairs(of.sources, of.drivings, folder, of.pairs, words), []
     faults += faults_of(jobs, weights, local=local, progress=progress)
-    refuse(str(manifest or f"{sources} and {drivings}"), faults)
+    refuse(str(manifest or f"{of.sources} and {of.drivings}"), faults)
     return jobs
 
 
-def options_of(
-    weights: str,
-    device: str,
-    precision: str,
-    gpus: str | None,
-    workers: int | None,
-    threads: int | None,
-    ray: str | None,
-    retries: int,
-    motion_cache_mb: int,
-    download_cache_mb: int,
-) -> BatchOptions:
+def options_of(wanted: Workers, limits: Limits) -> BatchOptions:
     """The options of a batch; by default a worker for every GPU, or one for each core, of this machine or a cluster."""
-    read_notes(weights_file(weights))
-    cores = len(os.sched_getaffinity(0))
-    if ray is None:
-        numbers, count = _gpus(gpus, device), workers or max(1, cores // (threads or 1))
-    else:
-        there, are_gpus = cluster_workers(ray, threads or 1)
-        count = there if workers is None else workers
-        numbers = tuple(range(count)) if are_gpus and device != "cpu" else ()
-    for name, value in (("--workers", workers), ("--threads", threads)):
+    read_notes(weights_file(wanted.weights))
+    for name, value in (("--workers", wanted.workers), ("--threads", wanted.threads)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} {value}: must be 1 or more")
-    if min(retries, motion_cache_mb, download_cache_mb) < 0:
+    if min(vars(limits).values()) < 0:
         raise ConfigError("--retries, --motion-cache-mb and --download-cache-mb must be 0 or more")
-    dtype = dtype_of(precision, "cuda" if numbers else "cpu")
+    cores = len(os.sched_getaffinity(0))
+    if wanted.ray is None:
+        numbers, count = _gpus(wanted.gpus, wanted.device), wanted.workers or max(1, cores // (wanted.threads or 1))
+    else:
+        there, are_gpus = cluster_workers(wanted.ray, wanted.threads or 1)
+        count = there if wanted.workers is None else wanted.workers
+        numbers = tuple(range(count)) if are_gpus and wanted.device != "cpu" else ()
+    dtype = dtype_of(wanted.precision, "cuda" if numbers else "cpu")
     return BatchOptions(
-        weights, dtype, numbers, count, threads, ray, retries, motion_cache_mb << 20, download_cache_mb << 20
+        weights=wanted.weights,
+        dtype=dtype,
+        gpus=numbers,
+        workers=count,
+        threads=wanted.threads,
+        ray=wanted.ray,
+        **vars(limits),
     )
 
 

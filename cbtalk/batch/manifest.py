@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 from cbtalk.batch.job import Job
 from cbtalk.batch.remote_files import File, Url, file_of
@@ -12,6 +11,7 @@ from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
 from cbtalk.media.files import check_readable
 from cbtalk.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from cbtalk.options.batch import Pairing
 from cbtalk.render.parse_options import parse_options
 
 SUFFIXES = (".csv", ".jsonl")
@@ -45,9 +45,7 @@ def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tupl
     return jobs, faults
 
 
-def pairs(
-    sources: Path, drivings: Path, folder: Path, pairing: Literal["all", "zip"], words: Mapping[str, str]
-) -> list[Job]:
+def pairs(sources: Path, drivings: Path, folder: Path, pairing: Pairing, words: Mapping[str, str]) -> list[Job]:
     """Jobs of all pairs of the pictures of one folder and the clips of another, or of the first with the first, ...
 
     Raises InputError where a folder has none, or for "zip" not as many as the other.

@@ -29,31 +29,28 @@ from cbtalk.errors import InputError, SystemFailure
 from cbtalk.file_names import printable
 from cbtalk.interruptions import Interruptions
 from cbtalk.model.checkpoint import weights_file
+from cbtalk.options.batch import Limits
+from cbtalk.options.machine import Weights
 
 _INTERRUPTED = ("running jobs are finished, then the batch ends; once more ends them too", "running jobs are ended")
 _TICK = 0.2  # seconds between looks at what the user wants
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class BatchOptions(Limits):
     """Options of the work on a batch.
 
     weights, dtype: for `cbtalk.load`. gpus: their numbers, a worker each; none: workers on the CPU. threads: of each
     worker on the CPU; None: this machine's cores divided among them, on a cluster one. ray: address of a cluster of Ray
-    whose actors are the workers, None for this machine. retries: times that a job is tried again after cbtalk or its
-    worker crashed, or a transfer failed. motion_bytes: what kept motions may take on the disk. download_bytes: the same
-    of copies of files behind URLs, of each worker.
+    whose actors are the workers, None for this machine.
     """
 
-    weights: str = "mini"
+    weights: str = Weights.weights
     dtype: torch.dtype = torch.float32
     gpus: tuple[int, ...] = ()
     workers: int = 1
     threads: int | None = None
     ray: str | None = None
-    retries: int = 2
-    motion_bytes: int = 1 << 30
-    download_bytes: int = 2 << 30
 
     def workers_for(self, jobs: int) -> int:
         """Workers that so many jobs keep busy."""
@@ -201,8 +198,8 @@ class _Run:
                 options.dtype,
                 options.gpus[number] if options.gpus else None,
                 options.threads_of(count),
-                options.motion_bytes,
-                options.download_bytes,
+                options.motion_cache_mb << 20,
+                options.download_cache_mb << 20,
             )
             for number in range(count)
         ]

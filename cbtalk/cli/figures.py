@@ -3,28 +3,25 @@
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, arg
-
 from cbtalk.cli.machine import use
-from cbtalk.cli.options import Device, Faces
 from cbtalk.errors import ConfigError
-
-PLACE = "--place is x,y in pixels of the picture, for example 128,160"
+from cbtalk.options.figures import Moments
+from cbtalk.options.machine import Place, Weights
+from cbtalk.options.render import DrivingFace, SourceFace
+from cbtalk.options.words import DRIVING, OUTPUT_FOLDER, SOURCE, Flag, shown
 
 
 def figures(
-    source: Annotated[Path, arg(aliases=["-s"])],
-    driving: Annotated[Path, arg(aliases=["-d"])],
-    output: Annotated[Path, arg(aliases=["-o"])],
-    weights: tuple[str, ...] = ("mini",),
-    peers: tuple[Path, ...] = (),
-    moment: float = 0.5,
-    place: str | None = None,
-    count: int = 6,
-    absolute: bool = False,
-    faces: OmitArgPrefixes[Faces] = Faces(),
-    threads: int | None = None,
-    device: Device = "auto",
+    source: Annotated[Path, SOURCE],
+    driving: Annotated[Path, DRIVING],
+    output: Annotated[Path, OUTPUT_FOLDER],
+    weights: Annotated[tuple[str, ...], shown("NAME|FILE ...")] = (Weights.weights,),
+    peers: Annotated[tuple[Path, ...], shown("FILE ...")] = (),
+    absolute: Flag = False,
+    moment: Moments = Moments(),
+    source_face: SourceFace = SourceFace(),
+    driving_face: DrivingFace = DrivingFace(),
+    machine: Place = Place(),
 ) -> None:
     """Draw what the model does inside for a portrait and a driving clip, as PNG files in a folder.
 
@@ -32,44 +29,30 @@ def figures(
     each place reads most. usage: how much each code is used. attention: what one place reads. comparison: results of
     several weights, and of other programs, side by side.
 
+    Examples:
+
+        cbtalk figures -s portrait.jpg -d driving.mp4 -o figures --place 128,180
+        cbtalk figures -s portrait.jpg -d driving.mp4 -o figures --weights mini runs/mini/weights.safetensors
+
     Args:
         source: The portrait: a picture.
         driving: The driving video.
         output: Folder for the figures; it is made.
         weights: Bundled models' names or weights files; the inner values are those of the first.
         peers: Videos of the same source and driving clip that other programs made.
-        moment: Moment of the driving clip whose inner values are shown, from 0 (first frame) to 1 (last frame).
-        place: Place of the picture whose attention is shown, x,y in pixels; its centre without it.
-        count: Moments of the driving clip in the comparison, and for the usage.
         absolute: Put the source where the driving face is, instead of moving it as that moves.
-        faces: The faces of the source and of the driving video.
-        threads: CPU threads for the model.
-        device: Where the model runs; auto takes the GPU if there is one.
     """
     try:
         from cbtalk.figures import draw_figures
     except ModuleNotFoundError as missing:
         raise ConfigError(f"figures need {missing.name}: pip install 'cbtalk[figures]'") from missing
-    from cbtalk.render.parse_options import parse_options
+    from cbtalk.render import DrivingOptions, RenderOptions
 
-    options = parse_options({**vars(faces), "motion": "absolute" if absolute else "relative"})
-    lines = draw_figures(
-        source,
-        driving,
-        output,
-        options,
-        weights=weights,
-        peers=peers,
-        moment=moment,
-        place=None if place is None else _place(place),
-        count=count,
-        device=use(device, threads),
+    options = RenderOptions(
+        **vars(source_face),
+        motion="absolute" if absolute else "relative",
+        driving=DrivingOptions(**vars(driving_face)),
     )
+    device = use(machine)
+    lines = draw_figures(source, driving, output, options, weights=weights, peers=peers, **vars(moment), device=device)
     print(*lines, sep="\n")
-
-
-def _place(text: str) -> tuple[int, int]:
-    x, comma, y = text.partition(",")
-    if not (comma and x.strip().isdecimal() and y.strip().isdecimal()):
-        raise ConfigError(f"{text!r} is no place; {PLACE}")
-    return int(x), int(y)

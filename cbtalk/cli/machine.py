@@ -4,13 +4,15 @@ import sys
 from typing import Any, Literal
 
 from cbtalk.allocator import keep_freed_memory
-from cbtalk.cli.options import Device
 from cbtalk.errors import ConfigError
+from cbtalk.options.machine import Place
 
 
-def use(device: Device, threads: int | None) -> Literal["cpu", "cuda"]:
+def use(machine: Place) -> Literal["cpu", "cuda"]:
     """Set torch's threads and the allocator, and settle the device."""
     import torch
+
+    device, threads = machine.device, machine.threads
 
     keep_freed_memory()
     if threads is not None:

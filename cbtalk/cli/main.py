@@ -9,22 +9,35 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from functools import partial
 from types import FrameType
 from typing import Any
 
-import tyro
-
 from cbtalk import __version__
 from cbtalk.cli.batch import batch
 from cbtalk.cli.evaluate import evaluate
+from cbtalk.cli.export import export
 from cbtalk.cli.figures import figures
 from cbtalk.cli.render import crop, motion, render
 from cbtalk.cli.shards import shards
 from cbtalk.cli.train import ablate, convert, prepare, split_settings, train
-from cbtalk.errors import AlreadyTold, CbtalkError
+from cbtalk.errors import AlreadyTold, CbtalkError, ConfigError
+from cbtalk.options.parsing import filled, parse_command
 
-DESCRIPTION = """Talking heads from one picture. Add --debug to any command to see where an error comes from."""
+HELP = """usage: cbtalk [-h] [--version] COMMAND [OPTIONS]
+
+Talking heads from one picture.
+
+{commands}
+
+  -h, --help  show this message, or with a command its options
+  --version   show the version
+  --debug     with any command: show where an error comes from
+
+Example:
+
+    cbtalk render -s portrait.jpg -d driving.mp4 -o out.mp4"""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_SECONDS = 2.0
@@ -32,7 +45,12 @@ LOST_SECONDS = 0.5
 
 
 def doctor() -> int:
-    """Show versions and backends, why any is off, and test every op against its reference."""
+    """Show versions and backends, why any is off, and test every op against its reference.
+
+    Examples:
+
+        cbtalk doctor
+    """
     from cbtalk.doctor import diagnose
 
     return diagnose()
@@ -50,10 +68,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "figures": figures,
     "convert": convert,
+    "export": export,
     "doctor": doctor,
 }
 
-TRAINING = (["train"], ["ablate"])  # whose configuration's settings are arguments too
+TRAINING = ("train", "ablate")  # whose configuration's settings are arguments too
 
 
 class Interrupted(BaseException):
@@ -72,28 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may have characters that the terminal has not
         sys.stdout.reconfigure(errors="backslashreplace")
-    if arguments == ["--version"]:
-        print(f"cbtalk {__version__}")
-        return 0
     # An OpenMP thread that waits by spinning takes the core from whoever it waits for: the encoder's and decoder's
     # threads, or another process. Rendering `mini` beside other work, two Xeon cores, November 2026: 0.13 s of CPU a
     # frame instead of 0.8. Training has the machine to itself, and a thread that sleeps wakes late: a step at
     # 256 x 256, batch 4, took 2.0 s instead of 1.5 (two Xeon cores, November 2026).
-    if arguments[:1] not in TRAINING:
+    if not set(arguments[:1]) & set(TRAINING):
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        commands = dict(COMMANDS)
-        if arguments[:1] in TRAINING:
-            name = arguments[0]
-            arguments, settings = split_settings(arguments)
-            commands[name] = partial(COMMANDS[name], settings=settings)
         with _raised_signals():
-            result: int | None = tyro.extras.subcommand_cli_from_dict(
-                commands, prog="cbtalk", description=DESCRIPTION, args=arguments
-            )
-        return result or 0
+            call = _parse(arguments)
+            return call() or 0
     except (Exception, Interrupted) as failure:
         if debug:
             traceback.print_exc()
@@ -101,6 +110,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(failure, AlreadyTold):
             print(f"error: {message}", file=sys.stderr)
         return code
+
+
+def _parse(arguments: list[str]) -> Callable[[], int | None]:
+    """The call that the arguments ask for. Raises ConfigError for wrong ones, SystemExit after help."""
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help", "--version"):
+        return partial(print, f"cbtalk {__version__}" if name == "--version" else _help())
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        wrong = f"{name!r} is no command" if name else "name a command"
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"{wrong}{meant} (`cbtalk --help` shows all)")
+    own, settings = split_settings(arguments[1:]) if name in TRAINING else (arguments[1:], ())
+    call = parse_command(COMMANDS[name], f"cbtalk {name}", own)
+    return partial(call, settings=settings) if name in TRAINING else call
+
+
+def _help() -> str:
+    """The commands and what they do, as wide as the terminal."""
+    width = max(map(len, COMMANDS)) + 4
+    texts = {name: (command.__doc__ or "").partition("\n")[0] for name, command in COMMANDS.items()}
+    return HELP.format(commands="\n".join(filled(f"  {name:{width - 2}}{texts[name]}", width) for name in COMMANDS))
 
 
 def _explain(failure: BaseException) -> tuple[str, int]:

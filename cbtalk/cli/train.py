@@ -5,27 +5,28 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Fixed, Positional, Suppress, arg
+from tyro.conf import Fixed, Positional, Suppress
 
 from cbtalk.allocator import keep_freed_memory
+from cbtalk.options.evaluate import Portraits, Sampling
+from cbtalk.options.machine import Quiet
+from cbtalk.options.prepare import Clips
+from cbtalk.options.train import Folders, Stops
+from cbtalk.options.words import FILE, FOLDER, NUMBER, OUTPUT, OUTPUT_FOLDER, Flag, shown
 
 MOST_WORKERS = 8  # by default: each takes some 400 MB
 
+Config = Positional[Annotated[Path, shown("CONFIG")]]
+Settings = Suppress[Fixed[tuple[str, ...]]]  # of the configuration, as `split_settings` finds them
+
 
 def prepare(
-    raw: Positional[Path],
-    output: Positional[Path],
-    size: Literal[256, 512] = 256,
-    frames: bool = False,
-    identity: Literal["folder", "file"] = "file",
-    annotations: Path | None = None,
-    min_seconds: float = 2.0,
-    max_seconds: float = 20.0,
-    min_face: int | None = None,
-    min_sharpness: float = 0.315,
-    min_motion: float = 1.5,
-    workers: int | None = None,
-    quiet: bool = False,
+    raw: Positional[Annotated[Path, shown("RAW")]],
+    output: Positional[Annotated[Path, FOLDER]],
+    annotations: Annotated[Path | None, shown("FILE|FOLDER")] = None,
+    clip: Clips = Clips(),
+    workers: Annotated[int | None, NUMBER] = None,
+    quiet: Quiet = False,
 ) -> int:
     """Make training clips of raw videos: one person each, in a fixed square around the face.
 
@@ -33,36 +34,22 @@ def prepare(
     for everything left out. Started again, the command goes on where it was ended; what is finished stays, unless the
     video or the options changed. Exit code 1: some videos could not be read; the others are done.
 
+    Examples:
+
+        cbtalk prepare raw clips
+        cbtalk prepare raw clips --size 512 --identity folder --max-seconds 4
+
     Args:
         raw: Folder of videos, with or without folders in it.
         output: Folder for the clips; it is made.
-        size: Width and height of the clips in pixels.
-        frames: Write a folder of PNG files for each clip, in place of an H.264 file.
-        identity: Who is in a video: its first folder below RAW, or its own name up to the first __ or #.
-        annotations: VoxCeleb's text files, their folder, or the .csv table of first-order-motion: no faces are looked
-            for, and only annotated videos are used.
-        min_seconds: Leave out what is shorter.
-        max_seconds: Divide what is longer.
-        min_face: Least height of a face in the raw video, in pixels; by default half of its height in the clip.
-        min_sharpness: Leave out what is more blurred: fine detail as a share of coarse detail.
-        min_motion: Leave out faces that hardly move: mean change from the first picture, in levels of 255.
+        annotations: VoxCeleb's text files or the .csv table of first-order-motion: whom to take, in place of any face.
         workers: Processes at work; by default one for each core, but not more than 8.
-        quiet: No progress and no summary; warnings and errors only.
     """
     from cbtalk.prepare import PrepareOptions
     from cbtalk.prepare import prepare as run
 
-    options = PrepareOptions(
-        size=size,
-        frames=frames,
-        identity=identity,
-        min_seconds=min_seconds,
-        max_seconds=max_seconds,
-        min_face=min_face,
-        min_sharpness=min_sharpness,
-        min_motion=min_motion,
-    )
     workers = min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else workers
+    options = PrepareOptions(**vars(clip))
     outcome = run(raw, output, options, annotations=annotations, workers=workers, progress=not quiet)
     for failure in outcome.failures:
         print(f"warning: {' '.join(failure.split())}", file=sys.stderr)
@@ -72,47 +59,33 @@ def prepare(
 
 
 def train(
-    config: Positional[Path],
-    resume: bool = True,
-    max_steps: int | None = None,
-    max_seconds: float | None = None,
-    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
-    data_root: Path | None = None,
-    shard_mb: int | None = None,
-    settings: Suppress[Fixed[tuple[str, ...]]] = (),
+    config: Config,
+    fresh: Flag = False,
+    folder: Folders = Folders(),
+    stop: Stops = Stops(),
+    settings: Settings = (),
 ) -> None:
     """Train a model; a run that was stopped goes on where it was.
 
-    On several devices: torchrun --nproc_per_node N -m cbtalk train CONFIG.
+    On several devices: torchrun --nproc_per_node N -m cbtalk train CONFIG. Every setting of the configuration can be
+    given as well, as in the second example. One interruption lets the step in hand finish and saves; the exit code is
+    then 128 and the signal's number.
 
-    Every setting of the configuration can be given as well: --run.steps 1000 --optimizer.learning-rate 1e-4.
-    One interruption lets the step in hand finish and saves; the exit code is then 128 and the signal's number.
+    Examples:
+
+        cbtalk train configs/mini-128.yaml --data-root clips
+        cbtalk train configs/mini.yaml --max-seconds 3600 --run.steps 1000 --optimizer.learning-rate 1e-4
 
     Args:
         config: The configuration file, for example configs/mini.yaml.
-        resume: Go on from the newest checkpoint in the output folder.
-        max_steps: Stop after this many steps in all.
-        max_seconds: Stop after this much time.
-        output: Folder for weights, checkpoints and logs, in place of the configuration's.
-        data_root: Folder of clips, in place of the configuration's.
-        shard_mb: Write checkpoints in files of at most this many MiB each.
-        settings: Settings of the configuration, as `split_settings` finds them.
+        fresh: Begin a new run, and refuse an output folder that holds one.
     """
     from cbtalk.model.checkpoint import read_notes
     from cbtalk.train import train_talker
     from cbtalk.train.processes import is_first
 
     keep_freed_memory()
-    weights = train_talker(
-        config,
-        settings=settings,
-        resume=resume,
-        max_steps=max_steps,
-        max_seconds=max_seconds,
-        output=output,
-        data_root=data_root,
-        shard_mb=shard_mb,
-    )
+    weights = train_talker(config, settings=settings, resume=not fresh, **vars(folder), **vars(stop))
     if not is_first():
         return
     notes = read_notes(weights)
@@ -121,21 +94,24 @@ def train(
 
 
 def ablate(
-    config: Positional[Path],
-    data: Path,
-    output: Annotated[Path, arg(aliases=["-o"])],
-    only: tuple[str, ...] = (),
-    list: bool = False,
-    portraits: tuple[Path, ...] = (),
-    models: Path | None = None,
-    every: int = 1,
-    batch_size: int = 8,
-    settings: Suppress[Fixed[tuple[str, ...]]] = (),
+    config: Config,
+    data: Annotated[Path, FOLDER],
+    output: Annotated[Path, OUTPUT_FOLDER],
+    only: Annotated[tuple[str, ...], shown("NAME ...")] = (),
+    list: Flag = False,
+    portraits: Portraits = (),
+    metric: Sampling = Sampling(),
+    settings: Settings = (),
 ) -> None:
     """Train and evaluate the paper's ablations of a configuration, and write one table.
 
     The table (ablation.md, .csv, .json) has the variants that are done; started again, the command goes on. Every
-    setting of the configuration can be given as well, as for train: --run.steps 1000.
+    setting of the configuration can be given as well, as for train.
+
+    Examples:
+
+        cbtalk ablate configs/mini-128.yaml --data clips -o ablation --run.steps 1000
+        cbtalk ablate configs/mini-128.yaml --data clips -o ablation --list
 
     Args:
         config: The training configuration, for example configs/mini-128.yaml.
@@ -143,11 +119,6 @@ def ablate(
         output: Folder for the table, and a folder of each variant with its weights and logs.
         only: Names of the variants to take; all without it.
         list: Print the variants and stop.
-        portraits: Pictures, or folders of them, which each clip then drives in relative motion.
-        models: Folder of the networks for LPIPS, landmarks and identity.
-        every: LPIPS, landmarks and identity are taken from three frames in a row out of 3 x EVERY.
-        batch_size: Frames that the model takes at once in the evaluation.
-        settings: Settings of the configuration, as `split_settings` finds them.
     """
     from cbtalk.ablate import choose, compare_variants
     from cbtalk.train.config import load_config
@@ -158,16 +129,7 @@ def ablate(
         for variant in choose(loaded, only):
             print(f"{variant.name}: {variant.words}")
         return
-    compare_variants(
-        loaded,
-        data,
-        output,
-        only=only,
-        portraits=portraits,
-        models=models,
-        every=every,
-        batch_size=batch_size,
-    )
+    compare_variants(loaded, data, output, only=only, portraits=portraits, **vars(metric))
     print((output / "ablation.md").read_text(encoding="utf-8"), end="")
 
 
@@ -184,12 +146,16 @@ def split_settings(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def convert(
-    net_g: Path,
-    motion: Path,
-    output: Annotated[Path, arg(aliases=["-o"])],
-    param_key: Literal["auto", "params_ema", "params"] = "auto",
+    net_g: Annotated[Path, FILE],
+    motion: Annotated[Path, FILE],
+    output: Annotated[Path, OUTPUT],
+    param_key: Annotated[Literal["auto", "params_ema", "params"], shown()] = "auto",
 ) -> None:
     """Make a weights file of the paper's released checkpoints.
+
+    Examples:
+
+        cbtalk convert --net-g net_g_latest.pth --motion net_motion_estimator_latest.pth -o paper.safetensors
 
     Args:
         net_g: net_g_latest.pth: encoder, generator and codebooks.

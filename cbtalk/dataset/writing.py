@@ -19,10 +19,11 @@ from cbtalk.dataset.workers import Failed, done_by, processes_for
 from cbtalk.errors import ConfigError, InputError, OutputError
 from cbtalk.folder_lock import alone_in
 from cbtalk.media.clips import Clip, find_clips, frame_files, good_frames
+from cbtalk.options.shards import Frames, Packing
 
 logger = logging.getLogger(__name__)
 
-Frames = tuple[Clip, list[bytes]]  # of a clip, as the contents of their files
+ClipFiles = tuple[Clip, list[bytes]]  # of a clip, as the contents of their files
 
 LOCK = ".shards.lock"
 _HEADER = "cbtalk.frames"  # in front of each shard: how its frames were made
@@ -37,23 +38,20 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FrameOptions:
-    """Side of the frames, and their JPEG quality, 1 to 100; None: PNG, without loss."""
-
-    size: int = 256
-    quality: int | None = 95
+class FrameOptions(Frames):
+    """Side of the frames, and their JPEG quality, 1 to 100; "png": PNG, without loss."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what makes no sense."""
         if self.size < 16:
             raise ConfigError(f"--size {self.size}: must be 16 or more")
-        if self.quality is not None and not 1 <= self.quality <= 100:
+        if self.quality != "png" and not 1 <= self.quality <= 100:
             raise ConfigError(f"--quality {self.quality}: must be from 1 to 100, or png")
 
     @property
     def suffix(self) -> str:
         """Of the files of frames."""
-        return ".png" if self.quality is None else ".jpg"
+        return ".png" if self.quality == "png" else ".jpg"
 
     def encoded(self, clip: Clip) -> list[bytes]:
         """The frames of a clip that can be decoded, as the contents of their files."""
@@ -61,7 +59,7 @@ class FrameOptions:
 
     def _file(self, image: Image.Image) -> bytes:
         target = io.BytesIO()
-        if self.quality is None:
+        if self.quality == "png":
             image.save(target, "PNG")
         else:
             image.save(target, "JPEG", quality=self.quality, subsampling=0)  # lips are small and red
@@ -69,7 +67,7 @@ class FrameOptions:
 
     def __str__(self) -> str:
         """As the shards have it."""
-        return f"{self.size} {'png' if self.quality is None else self.quality}"
+        return f"{self.size} {self.quality}"
 
 
 def write_shards(
@@ -77,7 +75,7 @@ def write_shards(
     output: Path,
     options: FrameOptions | None = None,
     *,
-    shard_mb: int = 500,
+    shard_mb: int = Packing.shard_mb,
     processes: int | None = None,
     progress: bool = True,
 ) -> Outcome:
@@ -111,7 +109,7 @@ def write_shards(
         return Outcome(len(left) - len(failures), len(clips) - len(left), len(failures))
 
 
-def _good(results: Iterable[tuple[Clip, list[bytes] | Failed]], failures: list[Failed]) -> Iterator[Frames]:
+def _good(results: Iterable[tuple[Clip, list[bytes] | Failed]], failures: list[Failed]) -> Iterator[ClipFiles]:
     """The clips that can be read; the others are told of and put to the failures."""
     for clip, frames in results:
         if isinstance(frames, Failed):
@@ -128,7 +126,7 @@ def _encoded(options: FrameOptions, clip: Clip) -> list[bytes]:
         raise InputError(f"{clip.path}: cannot be read: {error.strerror}") from error
 
 
-def _write(clips: Iterator[Frames], output: Path, number: int, options: FrameOptions, limit: int) -> None:
+def _write(clips: Iterator[ClipFiles], output: Path, number: int, options: FrameOptions, limit: int) -> None:
     for first in clips:
         with (
             atomic_path(output / f"{number:06}{SUFFIX}") as temporary,

@@ -23,6 +23,8 @@ from cbtalk.evaluate.same_identity import evaluate_clip
 from cbtalk.evaluate.sheet import viewed
 from cbtalk.kept_warnings import kept_warnings
 from cbtalk.model.checkpoint import load, weights_file
+from cbtalk.options.evaluate import Measures
+from cbtalk.options.machine import Weights
 from cbtalk.precision import float32_convolutions
 from cbtalk.worker_process import as_worker
 
@@ -30,16 +32,11 @@ _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(Measures):
     """Options that all jobs share, as `evaluate_weights` explains them; `size` is None until the talker is there."""
 
-    weights: str
-    models: Path | None = None
+    weights: str = Weights.weights
     extractors: Extractors | None = None
-    size: int | None = None
-    every: int = 1
-    smooth: float = 0.0
-    batch_size: int = 8
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     with_sheet: bool = False

@@ -25,6 +25,7 @@ from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import find_clips
 from cbtalk.model.smooth import SMOOTHEST
+from cbtalk.options.evaluate import Measures
 from cbtalk.pretrained.lpips import SMALLEST_SIDE
 
 logger = logging.getLogger(__name__)
@@ -43,10 +44,10 @@ def evaluate_weights(
     extractors: Extractors | None = None,
     sheet: Path | None = None,
     videos: Path | None = None,
-    size: int | None = None,
-    every: int = 1,
-    smooth: float = 0.0,
-    batch_size: int = 8,
+    size: int | None = Measures.size,
+    every: int = Measures.every,
+    smooth: float = Measures.smooth,
+    batch_size: int = Measures.batch_size,
     workers: int = 1,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -64,14 +65,10 @@ def evaluate_weights(
         pairs: list (.csv) of sources and driving clips of `data`: these are evaluated, in relative motion, in place of
             the reconstruction of every clip.
         portraits: pictures, or folders of them, to be driven by each clip in relative motion.
-        models: folder of the networks of LPIPS, FID and of the extractors; without it their figures are absent.
+        models, size, every, smooth, batch_size: as `cbtalk.options.evaluate.Measures` explains them.
         extractors: in place of those that are installed and have their files in `models`.
         sheet: contact sheet (.png) to write.
         videos: folder for comparison videos, source | driving | result: one a clip, and one a portrait or pair.
-        size: pictures are compared at this size, the talker's resized to it (bicubic); default: its own.
-        every: LPIPS, FID and the extractors see one of this many runs of three frames.
-        smooth: time constant in seconds of the smoothing of the driving motion; 0: none.
-        batch_size: frames at once.
         workers: processes that share the clips, and torch's threads. The ranks of torchrun share them too, and each
             returns the report of all.
         dtype: of the talker, as for `cbtalk.load`; what half precision leaves not finite shows as such in the figures.
@@ -89,7 +86,17 @@ def evaluate_weights(
     """
     _check_outputs(output_json, sheet, videos)
     setting = Setting(
-        weights, models, extractors, size, every, smooth, batch_size, device, dtype, sheet is not None, videos
+        weights=weights,
+        models=models,
+        extractors=extractors,
+        size=size,
+        every=every,
+        smooth=smooth,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        with_sheet=sheet is not None,
+        videos=videos,
     )
     with ranks() as joined, open_parts(output_json) as parts, Interruptions(_INTERRUPTED) as interruptions:
         if joined.count > 1 and (output_json is None or workers > 1):

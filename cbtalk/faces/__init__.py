@@ -1,10 +1,11 @@
 """Faces in images: where they are, and the square around one as a model animates it."""
 
-from cbtalk.faces.choice import FaceChoice, choose, from_left_to_right, parse_choice
+from cbtalk.faces.choice import choose, from_left_to_right
 from cbtalk.faces.detector import Face, FaceDetector, find_faces
 from cbtalk.faces.framing import Square, cut, frame, roll
 from cbtalk.faces.path import SquarePath, following, resting
 from cbtalk.faces.track import Find, fixed_square, people_of, tracks_of
+from cbtalk.options.places import FaceChoice, parse_choice
 
 __all__ = [
     "Face",

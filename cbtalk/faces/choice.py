@@ -1,26 +1,10 @@
 """The choice among several faces: the largest, one by its number, or the one at a point."""
 
-import re
 from collections.abc import Sequence
-from typing import Literal
 
 from cbtalk.errors import InputError
 from cbtalk.faces.detector import Face
-
-# "largest"; a number, counted from 1 from left to right; or a point (x, y) in pixels, for the face nearest to it.
-FaceChoice = Literal["largest"] | int | tuple[float, float]
-
-
-def parse_choice(text: str) -> FaceChoice:
-    """Reads "largest", a number from 1 on, or "x,y". Raises InputError where it is something else."""
-    if text == "largest":
-        return "largest"
-    if re.fullmatch(r"[1-9]\d{0,3}", text, re.ASCII):
-        return int(text)
-    point = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", text, re.ASCII)
-    if point is None:
-        raise InputError(f"face {text!r}: must be largest, a number from 1 on (from left to right), or x,y in pixels")
-    return float(point[1]), float(point[2])
+from cbtalk.options.places import FaceChoice
 
 
 def from_left_to_right(faces: Sequence[Face]) -> list[Face]:

@@ -19,6 +19,8 @@ from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.pictures import to_frames, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import SourceState, Talker
+from cbtalk.options.figures import Moments
+from cbtalk.options.machine import Weights
 from cbtalk.precision import float32_convolutions
 from cbtalk.render.options import RenderOptions
 
@@ -32,11 +34,11 @@ def draw_figures(
     output: Path,
     options: RenderOptions | None = None,
     *,
-    weights: Sequence[str] = ("mini",),
+    weights: Sequence[str] = (Weights.weights,),
     peers: Sequence[Path] = (),
-    moment: float = 0.5,
-    place: tuple[int, int] | None = None,
-    count: int = 6,
+    moment: float = Moments.moment,
+    place: tuple[int, int] | None = Moments.place,
+    count: int = Moments.count,
     device: str = "cpu",
 ) -> list[str]:
     """Draws compensation, codes, usage, attention and comparison, each a PNG; returns lines that name them.
@@ -46,9 +48,7 @@ def draw_figures(
         options: as for rendering; what belongs to the output alone does not matter.
         weights: of the models to compare; the inner values are those of the first.
         peers: videos that others made of the same source and driving clip, shown beside the results.
-        moment: of the driving clip, from 0 to 1, whose inner values are shown.
-        place: x, y in pixels of the picture whose attention is shown; its centre without it.
-        count: moments in the comparison and in the usage.
+        moment, place, count: as `cbtalk.options.figures.Moments` explains them.
 
     Raises:
         ConfigError: a number out of its range. InputError, WeightsError: a file cannot be used.

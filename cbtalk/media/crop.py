@@ -1,45 +1,21 @@
 """Square crops: where they lie, and the picture inside resized."""
 
-import re
-from typing import Literal, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.errors import InputError
+from cbtalk.options.places import CropBox as CropBox
 
 # Pillow's filter shrinks by this much at least; the rest is done before by averaging whole blocks, twice as fast from
 # 1080 lines to 256 and hardly visible.
 _REDUCING_GAP = 2.0
 
 
-class CropBox(NamedTuple):
-    """A square of `size` x `size` pixels whose top left pixel is (x, y); it may reach out of the picture."""
-
-    x: int
-    y: int
-    size: int
-
-
-# A square, or the largest one in the middle.
-Crop = CropBox | Literal["centre"]
-
-
 def center_square(width: int, height: int) -> CropBox:
     """The largest square in the middle of a picture of width x height pixels."""
     size = min(width, height)
     return CropBox((width - size) // 2, (height - size) // 2, size)
-
-
-def parse_crop(text: str) -> Crop:
-    """Read "centre", or "x,y,size" (whole pixels, size at least 1). Raises InputError where it is something else."""
-    if text in ("centre", "center"):
-        return "centre"
-    numbers = re.fullmatch(r"\s*(-?\d{1,6})\s*,\s*(-?\d{1,6})\s*,\s*(\d{1,6})\s*", text, re.ASCII)
-    if numbers is None or int(numbers[3]) == 0:
-        raise InputError(f"crop {text!r}: must be centre, or x,y,size in whole pixels, for example 100,40,512")
-    return CropBox(int(numbers[1]), int(numbers[2]), int(numbers[3]))
 
 
 def check_fits(box: CropBox, width: int, height: int) -> None:

@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Literal, cast
+from typing import cast
 
 import av
 import av.logging
 from av.video.codeccontext import VideoCodecContext
 
 from cbtalk.errors import OutputError
-
-Encoder = Literal["auto", "libx264", "h264_nvenc"]
+from cbtalk.options.render import Encoder
 
 # Of a large picture that mostly stands still, x264's rate control and presets cost far more than coding what moves:
 # a constant quantiser needs no look ahead.

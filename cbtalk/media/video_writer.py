@@ -20,9 +20,10 @@ from cbtalk import ranges
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import OutputError
 from cbtalk.media.audio_track import AudioTrack
-from cbtalk.media.encoder import Encoder, check_encoder, name_of, settings
+from cbtalk.media.encoder import check_encoder, name_of, settings
 from cbtalk.media.threads import ENCODING
 from cbtalk.media.yuv import BT709, Surroundings, ToYuv, ToYuvInPlace
+from cbtalk.options.render import Encoder
 
 SYNTHETIC_NOTICE = "Synthetic video made with cbtalk: the motion shown was not performed by the person shown."
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # suffix -> FFmpeg's name of the container

@@ -101,7 +101,7 @@ def load_weights(path: str | os.PathLike[str]) -> Talker:
     """
     path = Path(path)
     if not path.exists():
-        raise WeightsError(f"{path}: no such file; presets are {', '.join(PRESETS)}")
+        raise WeightsError(f"{path}: neither a file nor the name of bundled weights; bundled: {', '.join(bundled())}")
     if not path.is_file():
         raise WeightsError(f"{path}: is not a file; give a .safetensors weights file")
     try:

@@ -1,6 +1,7 @@
 """The talker: a source picture animated by the motion of driving pictures."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,6 +52,15 @@ class Talker(nn.Module):
         self.net_g = CompensatedGenerator(config)
         self.motion_estimator = MotionEstimator(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> "Talker":
+        """Behind `to`, `half` and the like; raises TypeError where keypoints and coordinates would be rounded too."""
+        if (dtype := fn(torch.empty(0)).dtype) in (torch.bfloat16, torch.float16):
+            raise TypeError(
+                f"a talker's keypoints and coordinates do not survive {dtype}; "
+                f"cbtalk.load(name, dtype={dtype}) casts all the rest"
+            )
+        return super()._apply(fn, recurse)
 
     @property
     def image_size(self) -> int:

@@ -1,7 +1,6 @@
 """Source features under a deformation."""
 
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ def warp(feature: Tensor, deformation: Tensor, occlusion: Tensor | None = None, 
 
     Returns (B, C, size, size), of the feature's own size where none is given.
     """
-    if feature.shape[0] != deformation.shape[0]:
+    if feature.shape[0] == 1:  # asked of the feature alone: exported, the batch may be of any size
         feature = feature.expand(deformation.shape[0], -1, -1, -1)
     return flow_warp(feature, deformation, occlusion, size=None if size is None else (size, size))
 
@@ -26,10 +25,12 @@ class WarpedFeature:
     def __init__(self, feature: Tensor, deformation: Tensor) -> None:
         self.feature = feature
         self.deformation = deformation
+        self._known: Tensor | None = None
 
-    @cached_property
     def _whole(self) -> Tensor:
-        return warp(self.feature, self.deformation)
+        if self._known is None:  # not a cached_property, whose lock torch.compile does not trace
+            self._known = warp(self.feature, self.deformation)
+        return self._known
 
     def resized(self, size: int, pixelwise: Callable[[Tensor], Tensor]) -> Tensor:
         """`pixelwise` of the warped feature, then resized to (B, C', size, size), bilinear, corner aligned.
@@ -39,7 +40,7 @@ class WarpedFeature:
         """
         larger = self.feature.shape[-1]
         if larger <= 2 * size:
-            return resize(pixelwise(self._whole), size)
+            return resize(pixelwise(self._whole()), size)
         position = torch.arange(size, dtype=self.deformation.dtype, device=self.deformation.device)
         position = position * ((larger - 1) / max(size - 1, 1))
         low = position.long().clamp(max=larger - 2)

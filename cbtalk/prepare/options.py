@@ -2,10 +2,10 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from cbtalk.errors import ConfigError
 from cbtalk.faces.framing import BOX_HEIGHT
+from cbtalk.options.prepare import Clips
 
 # Raised when the same video and options give other clips, so that they are made anew.
 METHOD = 1
@@ -13,23 +13,8 @@ _ENLARGED = 0.5  # of the size in the clip, that a face has at least in the vide
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
-    """Options of `prepare`; lengths in px of the raw video.
-
-    size: px of a clip's sides. frames: folders of PNG files instead of H.264. identity: whose clips a video gives, by
-    the first folder below the raw folder or by the file's name. min_face: height of a face, from brow to chin and a
-    little more as the detector draws it; None for half of what it becomes in the clip. min_sharpness, min_motion: as
-    `Quality` measures them.
-    """
-
-    size: Literal[256, 512] = 256
-    frames: bool = False
-    identity: Literal["folder", "file"] = "file"
-    min_seconds: float = 2.0
-    max_seconds: float = 20.0
-    min_face: int | None = None
-    min_sharpness: float = 0.315
-    min_motion: float = 1.5
+class PrepareOptions(Clips):
+    """Options of `prepare`; lengths in px of the raw video, sharpness and motion as `Quality` measures them."""
 
     def __post_init__(self) -> None:
         if not self.min_seconds > 0:

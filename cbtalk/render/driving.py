@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbtalk.media.crop import Crop, center_square, crop_resize
+from cbtalk.media.crop import center_square, crop_resize
 from cbtalk.media.scenes import SceneCuts
 from cbtalk.media.span import WHOLE, Span
 from cbtalk.media.video_reader import BadFrame, VideoInfo, open_video
+from cbtalk.options.places import Crop
 
 # The part of a frame (H, W, 3) that is seen, by the number of its scene and its time in seconds; both uint8.
 View = Callable[[NDArray[np.uint8], int, float], NDArray[np.uint8]]

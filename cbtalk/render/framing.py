@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from cbtalk import ranges
 from cbtalk.errors import InputError
 from cbtalk.faces import Face, Square, choose, cut, find_faces, frame
-from cbtalk.media.crop import Crop, center_square
+from cbtalk.media.crop import center_square
+from cbtalk.options.places import Crop
 from cbtalk.render.driving import square
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.report import Report

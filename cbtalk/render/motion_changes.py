@@ -10,8 +10,8 @@ from cbtalk.errors import InputError
 from cbtalk.media.span import Span
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.smooth import smooth
+from cbtalk.options.render import Loop
 from cbtalk.render.motion_file import Motion
-from cbtalk.render.options import Loop
 
 
 def cut(path: Path, motion: Motion, span: Span) -> Motion:

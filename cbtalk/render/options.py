@@ -2,42 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from cbtalk.errors import ConfigError
-from cbtalk.faces import FaceChoice
-from cbtalk.media.crop import Crop
-from cbtalk.media.encoder import Encoder
 from cbtalk.media.span import Span
 from cbtalk.model.smooth import SMOOTHEST
-
-Loop = Literal["ping-pong", "cross-fade"]
-
-STRONGEST = 2.0  # times the motion
-
-MOST_SIDE = 4096  # px of an output's longer side
+from cbtalk.options.render import MOST_SIDE, STRONGEST, DrivingFace, Movement, Part, Result, SourceFace
 
 
 @dataclass(frozen=True)
-class DrivingOptions:
-    """Options for reading the driving video.
+class DrivingOptions(Part, DrivingFace):
+    """Options for reading the driving video, of the groups `DrivingFace` and `Part`.
 
-    crop: the square to watch; None for that of the face which `face` names in each scene: the one that is longest in
-    view, or one by its number (from left to right as they appear) or by a point near it. follow: that square moves with
-    the face through the picture instead of resting in each scene. batch_size: frames that go through the model at once.
-    max_frames: the end, where it comes before the video's. start, duration: the part of the video, in seconds; None: to
-    its end. smooth: time constant in seconds of the smoothing of its motion; 0 leaves it as it is.
+    `crop` None: the square is that of the face which `face` names in each scene.
     """
-
-    crop: Crop | None = None
-    batch_size: int = 4
-    max_frames: int | None = None
-    face: FaceChoice | Literal["longest"] = "longest"
-    follow: bool = False
-    start: float = 0.0
-    duration: float | None = None
-    smooth: float = 0.0
 
     @property
     def span(self) -> Span:
@@ -58,33 +35,13 @@ class DrivingOptions:
 
 
 @dataclass(frozen=True)
-class RenderOptions:
-    """Options for animating a portrait.
+class RenderOptions(Result, Movement, SourceFace):
+    """Options for animating a portrait, of the groups `SourceFace`, `Movement` and `Result`.
 
-    motion: "relative" moves the source as the driving face moves since its initial frame, "absolute" puts it where
-    the driving face is. adapt_scale: multiply relative motion by the ratio of the faces' sizes. best_frame: the
-    initial frame is the one most like the source instead of the first. crop: the square of the source to animate; None
-    for that of the face which `face` names. compare: source, driving and result side by side. strength: of relative
-    motion, 0 to 2 times the driving's. loop: the motion repeats without a jump, forth and back, or cross-faded over
-    `fade` seconds. audio: where the sound comes from: the driving video (which a loop leaves without), a file, nowhere.
-    paste: the result is laid back into the whole source, instead of being the output itself. output_size: the side of
-    the result in pixels, with paste the longer side of the output; None for the model's own size, with paste for the
-    source's. encoder: of the output.
+    `crop` None: the square is that of the face which `face` names. A loop has no sound of the driving video.
+    `output_size` None: the model's own size, with `paste` the source's.
     """
 
-    motion: Literal["relative", "absolute"] = "relative"
-    adapt_scale: bool = False
-    best_frame: bool = False
-    crop: Crop | None = None
-    face: FaceChoice = "largest"
-    compare: bool = False
-    strength: float = 1.0
-    loop: Loop | None = None
-    fade: float = 0.5
-    audio: Path | Literal["driving", "none"] = "driving"
-    paste: bool = False
-    output_size: int | None = None
-    encoder: Encoder = "auto"
     driving: DrivingOptions = DrivingOptions()
 
     def __post_init__(self) -> None:

@@ -9,8 +9,9 @@ from PIL import Image
 
 from cbtalk.faces import Square
 from cbtalk.media.yuv import Surroundings
+from cbtalk.options.render import MOST_SIDE
 from cbtalk.render.engine import Engine
-from cbtalk.render.options import MOST_SIDE, RenderOptions
+from cbtalk.render.options import RenderOptions
 from cbtalk.render.paste import Paste, colour_difference
 from cbtalk.render.report import Report
 from cbtalk.render.source import Source

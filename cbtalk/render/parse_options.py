@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from cbtalk.errors import CbtalkError, InputError
-from cbtalk.faces import FaceChoice
-from cbtalk.faces.choice import parse_choice
-from cbtalk.media.crop import Crop, parse_crop
+from cbtalk.options.places import Crop, FaceChoice, parse_choice, parse_crop
 from cbtalk.render.options import DrivingOptions, RenderOptions
 
 _DRIVING = ("crop", "face")  # options of both the source and the driving video: driving_crop is that of the latter

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import tyro
 import yaml
 
 from cbtalk.dataset import Way
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS, TalkerConfig
+from cbtalk.options.parsing import parse
 from cbtalk.train.config_ranges import check_ranges
 from cbtalk.train.face_points import POINTS
 
@@ -191,14 +191,16 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> TrainConfig:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name a configuration file (.yaml)") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     try:
         config = parse_config({} if values is None else values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     if settings:
-        config = tyro.cli(TrainConfig, prog="cbtalk train CONFIG", default=config, args=settings)
+        config = parse(TrainConfig, "cbtalk train CONFIG", settings, default=config)
         check_config(config)
     return config
 

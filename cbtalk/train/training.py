@@ -50,11 +50,8 @@ def train_talker(
         config: a configuration, or a YAML file of one.
         settings: changes to that file, as `load_config` takes them.
         resume: go on from the newest checkpoint in the output folder; False refuses a folder that has one.
-        max_steps: stop after this many steps in all, ahead of `run.steps`.
-        max_seconds: stop after this much time.
-        output: instead of `run.output`.
-        data_root: instead of `data.root`.
-        shard_mb: checkpoints are written in files of at most this many MiB.
+        max_steps, max_seconds, shard_mb: as `cbtalk.options.train.Stops` explains them.
+        output, data_root: instead of `run.output` and `data.root`.
 
     Returns:
         The weights file of the moving average, in the output folder.

@@ -99,7 +99,7 @@ def test_weights_that_cannot_be_loaded_fail_no_job(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(weights_file("mini").read_bytes()[:-1000])
     with pytest.raises(WeightsError, match="is damaged"):
-        run_batch([stand_in.job(tmp_path, "a")], tmp_path / "out", BatchOptions(str(weights)))
+        run_batch([stand_in.job(tmp_path, "a")], tmp_path / "out", BatchOptions(weights=str(weights)))
     assert states(tmp_path) == {"a0.mp4": ("waiting", 0)}
 
 

@@ -16,7 +16,7 @@ from cbtalk.dataset import FrameOptions, holds_shards, index_clips, write_shards
 from cbtalk.errors import InputError, OutputError
 from tests.dataset.conftest import SIZE, MakeClips
 
-PNG = FrameOptions(SIZE, None)
+PNG = FrameOptions(SIZE, "png")
 NAMES = (
     "id10001/x/00001.mp4",
     "ann__0.mp4",
@@ -58,7 +58,7 @@ def test_shards_are_cut_by_size_and_a_clip_is_in_one_of_them(make_clips: MakeCli
         (root / clip).mkdir(parents=True)
         for frame in range(4):
             Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save(root / clip / f"{frame}.png")
-    write_shards(root, tmp_path / "out", FrameOptions(400, None), shard_mb=1)
+    write_shards(root, tmp_path / "out", FrameOptions(400, "png"), shard_mb=1)
     names = [path.name for path in sorted((tmp_path / "out").glob("*.tar"))]
     assert names == ["000000.tar", "000001.tar", "000002.tar"]
     assert members(tmp_path / "out") == {f"{clip}/{frame:06}.png": 1 for clip in "abc" for frame in range(4)}

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbtalk.errors import InputError
-from cbtalk.media.crop import CropBox, center_square, crop_resize, parse_crop
+from cbtalk.media.crop import center_square, crop_resize
+from cbtalk.options.places import CropBox, parse_crop
 from tests.helpers.videos import quadrants
 
 SIDES = st.integers(16, 90)

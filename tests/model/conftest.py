@@ -8,17 +8,18 @@ from cbtalk.model.talker import Talker
 from tests.helpers.talkers import MakeTalker, filled, tiny_talker
 
 
+def make_tiny(**changes: Any) -> Talker:
+    """A tiny talker, its options changed as asked."""
+    talker = tiny_talker(**changes)
+    with torch.no_grad():  # jacobians far from singular, which would amplify every rounding
+        talker.motion_estimator.kp_detector.jacobian.weight.mul_(0.1)
+    return talker
+
+
 @pytest.fixture
 def tiny() -> MakeTalker:
-    """Makes a tiny talker, its options changed as asked."""
-
-    def make(**changes: Any) -> Talker:
-        talker = tiny_talker(**changes)
-        with torch.no_grad():  # jacobians far from singular, which would amplify every rounding
-            talker.motion_estimator.kp_detector.jacobian.weight.mul_(0.1)
-        return talker
-
-    return make
+    """Makes a tiny talker, as `make_tiny`."""
+    return make_tiny
 
 
 @pytest.fixture(scope="session")

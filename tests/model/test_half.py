@@ -1,6 +1,7 @@
 """Talkers in half precision: what is cast, what stays in float32, and how often features change their dtype."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cbtalk
 from cbtalk.model.blocks import GroupNorm, transposed_weight
 from cbtalk.model.half import cast
+from cbtalk.model.talker import Talker
 from cbtalk.model.transformer import CrossAttention, SelfAttention
 from tests.helpers.talkers import MakeTalker
 from tests.model.test_talker import pictures
@@ -121,3 +123,14 @@ def test_a_transposed_convolution_upsamples_and_convolves(channels: tuple[int, i
     expected = F.conv2d(F.interpolate(x.double(), scale_factor=2.0), weight.double(), padding=1)
     found = F.conv_transpose2d(x, transposed_weight(weight), stride=2, padding=1)
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t.to(torch.bfloat16), lambda t: t.half(), lambda t: t.to("cpu", torch.float16)]
+)
+def test_all_in_half_precision_is_refused(tiny: MakeTalker, change: Callable[[Talker], Talker]) -> None:
+    talker = tiny()
+    with pytest.raises(TypeError, match=r"cbtalk\.load\(name, dtype="):
+        change(talker)
+    assert {parameter.dtype for parameter in talker.parameters()} == {torch.float32}
+    assert talker.double() is talker

@@ -7,15 +7,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from inspect import signature
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cbtalk.cli import main
-from cbtalk.cli.train import prepare as command_of_prepare
 from cbtalk.media.clips import clip_frames, find_clips
 from cbtalk.prepare import PrepareOptions, prepare
 from cbtalk.prepare.report import Row
@@ -139,11 +137,6 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     assert len(after) == 8 and sum(after[name] != when for name, when in before.items()) <= 2
     assert not list(out.glob(".*-part"))
     assert all(len(brightness(out / name)) == 3 * RATE for name in after)
-
-
-def test_the_command_has_the_defaults_of_the_function() -> None:
-    defaults = {name: parameter.default for name, parameter in signature(command_of_prepare).parameters.items()}
-    assert {name: defaults[name] for name in asdict(PrepareOptions())} == asdict(PrepareOptions())
 
 
 def test_an_output_above_the_raw_videos_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from cbtalk.errors import InputError
 from cbtalk.media.span import Span
 from cbtalk.model.keypoints import Keypoints
+from cbtalk.options.render import Loop
 from cbtalk.render.motion_changes import cut, looped, smoothed
 from cbtalk.render.motion_file import Motion
-from cbtalk.render.options import Loop
 
 K = 3
 FILE = Path("motion.safetensors")

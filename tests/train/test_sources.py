@@ -51,7 +51,7 @@ def test_every_source_gives_the_same_batches(
     """Pictures, bit by bit, and the points of faces, by which expressive pairs are drawn."""
     monkeypatch.setattr(landmarks, "FaceMesh", FakeMesh)
     (tmp_path / "mesh.tflite").touch()
-    write_shards(videos, tmp_path / "shards", FrameOptions(SIZE, None))
+    write_shards(videos, tmp_path / "shards", FrameOptions(SIZE, "png"))
     decoded = batches(make_config, videos)
     for others in (
         batches(make_config, videos, source="files", workers=2),
@@ -64,7 +64,7 @@ def test_every_source_gives_the_same_batches(
 
 
 def test_a_run_from_shards_is_that_from_files(make_config: MakeConfig, videos: Path, tmp_path: Path) -> None:
-    write_shards(videos, tmp_path / "shards", FrameOptions(SIZE, None))
+    write_shards(videos, tmp_path / "shards", FrameOptions(SIZE, "png"))
     runs = {
         "decoded": {"root": str(videos)},
         "files": {"root": str(videos), "source": "files", "workers": 1},

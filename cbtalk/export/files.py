@@ -1,0 +1,76 @@
+"""The files of an exported talker, each written as a whole or not at all."""
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from cbtalk.atomic import atomic_path
+from cbtalk.errors import ConfigError, OutputError
+from cbtalk.export.functions import programs, source_names
+from cbtalk.model.talker import Talker
+
+OPSET = 20  # of ONNX; the first in which GridSample is what flow_warp needs
+
+
+def write_torch(talker: Talker, folder: Path) -> list[Path]:
+    """Writes encode.pt2 and animate.pt2 for `torch.export.load`, which needs torch alone; returns the files.
+
+    Args:
+        talker: in float32.
+        folder: is made.
+
+    Raises:
+        ConfigError: a talker in half precision.
+        OutputError: the folder cannot be made or written.
+    """
+    written = []
+    for name, program in _programs(talker, folder).items():
+        path = folder / f"{name}.pt2"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.export.save(program, file)
+        written.append(path)
+    return written
+
+
+def write_onnx(talker: Talker, folder: Path) -> list[Path]:
+    """Writes encode.onnx and animate.onnx, of the standard operators of opset 20; returns the files.
+
+    Args and errors as of `write_torch`, and ConfigError where onnx or onnxscript is not installed.
+    """
+    state = source_names(talker)
+    names = {
+        "encode": (["source"], state),
+        "animate": (["driving", "reference_keypoints", "reference_jacobians", *state], ["frames"]),
+    }
+    written = []
+    for name, program in _programs(talker, folder).items():
+        path = folder / f"{name}.onnx"
+        with atomic_path(path) as temporary:
+            _convert(program, *names[name], temporary)
+        written.append(path)
+    return written
+
+
+def _convert(program: ExportedProgram, inputs: list[str], outputs: list[str], path: Path) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        converted = torch.onnx.export(
+            program, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
+        )
+    except ModuleNotFoundError as missing:
+        raise ConfigError(f"ONNX files need {missing.name}: pip install 'cbtalk[export]'") from missing
+    assert converted is not None
+    converted.save(path)
+
+
+def _programs(talker: Talker, folder: Path) -> dict[str, ExportedProgram]:
+    if any(parameter.dtype != torch.float32 for parameter in talker.parameters()):
+        raise ConfigError("a talker in half precision cannot be exported; load it in float32")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}; choose another folder") from error
+    return programs(deepcopy(talker).to("cpu").eval().requires_grad_(False))
