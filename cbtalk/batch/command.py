@@ -21,6 +21,7 @@ from cbtalk.csv_rows import refuse
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.file_names import printable
 from cbtalk.model.checkpoint import read_notes, weights_file
+from cbtalk.model.hub import pinned
 from cbtalk.precision import dtype_of
 
 _SHOWN = 10  # jobs of a plan
@@ -77,6 +78,7 @@ def options_of(
     download_cache_mb: int,
 ) -> BatchOptions:
     """The options of a batch; by default a worker for every GPU, or one for each core, of this machine or a cluster."""
+    weights = pinned(weights)
     read_notes(weights_file(weights))
     cores = len(os.sched_getaffinity(0))
     if ray is None:

@@ -42,7 +42,7 @@ def batch(
         drivings: Folder of driving videos or motion files, each of which drives pictures of the sources.
         pairs: Every picture by every clip, or the first by the first and so on.
         defaults: Options for all jobs that do not have their own: name=value ...
-        weights: A bundled model's name or a weights file.
+        weights: A bundled model's name, a weights file, or hf:OWNER/NAME[@REVISION] (extra hub).
         workers: Processes on the CPU; one for each core without it.
         threads: CPU threads of each worker; the cores divided among the workers without it.
         gpus: Numbers of the GPUs to use, a worker each, or all; all without it.

@@ -41,7 +41,7 @@ def evaluate(
     Args:
         data: Folder of clips: videos, or folders of frames.
         output: The figures as JSON (.json); the same as a Markdown table beside it.
-        weights: A bundled model's name or a weights file.
+        weights: A bundled model's name, a weights file, or hf:OWNER/NAME[@REVISION] (extra hub).
         protocol: The first frame of each clip animated by the rest; or the sources of a list, each by its clip.
         pairs: The list of --protocol cross (.csv), with the columns source, driving, and anchor or anchor_idx.
         portraits: Pictures, or folders of them, which each clip then drives in relative motion.

@@ -12,7 +12,7 @@ class Machine:
     """The model and the machine of a command."""
 
     weights: str = "mini"
-    """A bundled model's name or a weights file."""
+    """A bundled model's name, a weights file, or hf:OWNER/NAME[@REVISION] (extra hub)."""
     threads: int | None = None
     """CPU threads for the model."""
     device: Device = "auto"

@@ -25,6 +25,7 @@ from cbtalk.evaluate.sheet import save_sheet
 from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import find_clips
+from cbtalk.model.hub import pinned
 from cbtalk.model.smooth import SMOOTHEST
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def run(
     lets the clips in hand finish; the report is then of what is done.
 
     Args:
-        weights: a preset's name or a weights file.
+        weights: a preset's name, a weights file or a repository, as for `cbtalk.load`.
         data: video files or folders of frames.
         output_json: absent: nothing is written.
         pairs: list (.csv) of sources and driving clips of `data`: these are evaluated, in relative motion, in place of
@@ -89,7 +90,7 @@ def run(
     """
     _check_outputs(output_json, sheet, videos)
     setting = Setting(
-        weights, models, extractors, size, every, smooth, batch_size, device, dtype, sheet is not None, videos
+        pinned(weights), models, extractors, size, every, smooth, batch_size, device, dtype, sheet is not None, videos
     )
     with ranks() as joined, open_parts(output_json) as parts, Interruptions(_INTERRUPTED) as interruptions:
         if joined.count > 1 and (output_json is None or workers > 1):
