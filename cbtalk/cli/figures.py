@@ -36,7 +36,8 @@ def figures(
         source: The portrait: a picture.
         driving: The driving video.
         output: Folder for the figures; it is made.
-        weights: Bundled models' names, weights files or hf:OWNER/NAME[@REVISION] (extra hub); the inner values are those of the first.
+        weights: Bundled models' names, weights files or hf:OWNER/NAME[@REVISION] (extra hub); the inner values are
+            those of the first.
         peers: Videos of the same source and driving clip that other programs made.
         moment: Moment of the driving clip whose inner values are shown, from 0 (first frame) to 1 (last frame).
         place: Place of the picture whose attention is shown, x,y in pixels; its centre without it.
