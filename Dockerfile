@@ -1,7 +1,7 @@
 # cbtalk in a container: the commands, without a compiler.
 #
-#   docker build --target cpu -t cbtalk .
-#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" cbtalk render -s portrait.jpg -d driving.mp4 -o out.mp4
+#   docker build --target cpu -t cbtalk:cpu .
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" cbtalk:cpu render -s portrait.jpg -d driving.mp4 -o out.mp4
 #
 #   docker build --target cuda -t cbtalk:cuda .          and then docker run --gpus all ...
 #

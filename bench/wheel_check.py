@@ -49,7 +49,7 @@ def environment(folder: Path, torch: str) -> Path:
     """The Python of a new environment with that torch and numpy."""
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", f"torch=={torch}", "numpy")
+    run(python, "-m", "pip", "install", "-q", "--no-compile", f"torch=={torch}", "numpy")
     return python
 
 
