@@ -85,7 +85,7 @@ def try_sdist(torch: str, folder: Path) -> None:
     (sdist,) = folder.glob("*.tar.gz")
     python = environment(folder / "environment", torch)
     run(python, "-m", "pip", "install", "-q", sdist, cwd=folder)
-    print(f"{sdist.name}, installed beside torch {torch}")
+    print(f"{sdist.name}, installed beside torch {torch}, with a compiler")
     examine(python, folder)
 
 
