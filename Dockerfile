@@ -27,12 +27,14 @@ RUN pip install -c constraints.txt --index-url https://download.pytorch.org/whl/
 COPY . .
 RUN CBTALK_CUDA=OFF pip install -c constraints.txt '.[hub]'
 
+# A torch with CUDA names the one Triton and setuptools that go with it.
 FROM builder AS build-cuda
-RUN pip install -c constraints.txt torch
+RUN sed -E '/^(setuptools|triton)==/d' constraints.txt > /opt/constraints.txt \
+  && pip install -c /opt/constraints.txt torch
 COPY .ci/nvcc .ci/nvcc
 RUN bash .ci/nvcc /opt/nvcc
 COPY . .
-RUN CBTALK_CUDA=ON CUDACXX=/opt/nvcc/nvidia/cu13/bin/nvcc pip install -c constraints.txt '.[hub,gpu]'
+RUN CBTALK_CUDA=ON CUDACXX=/opt/nvcc/nvidia/cu13/bin/nvcc pip install -c /opt/constraints.txt '.[hub,gpu]'
 
 # What both images run; weights of hf: names are kept in the volume /models.
 FROM base AS runtime

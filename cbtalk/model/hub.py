@@ -94,7 +94,7 @@ def _in_words(name: str, repository: str, revision: str | None) -> Iterator[None
 
 def _refusal(name: str, repository: str, revision: str | None, failure: Exception) -> CbtalkError:
     from huggingface_hub import errors
-    from huggingface_hub.constants import ENDPOINT, is_offline_mode
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 
     if isinstance(failure, errors.GatedRepoError):  # a kind of RepositoryNotFoundError
         page = f"{ENDPOINT}/{repository}"
@@ -107,7 +107,7 @@ def _refusal(name: str, repository: str, revision: str | None, failure: Exceptio
     if isinstance(failure, errors.RevisionNotFoundError):
         return WeightsError(f"{name}: the repository has no revision {revision}")
     if isinstance(failure, errors.LocalEntryNotFoundError):
-        if is_offline_mode():
+        if HF_HUB_OFFLINE:
             return WeightsError(f"{name}: is not in the cache of this machine, and HF_HUB_OFFLINE forbids to fetch it")
         return TransferError(
             f"{name}: is not in the cache of this machine, and {ENDPOINT} cannot be reached; "
