@@ -24,7 +24,11 @@ def torch_folder() -> str:
     probe = "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
     found = subprocess.run([sys.executable, "-I", "-c", probe], check=True, capture_output=True, text=True)
     if not found.stdout.strip():
-        sys.exit(f"cbtalk builds against the headers of torch >= 2.11: install torch for {sys.executable} first")
+        sys.exit(
+            f"cbtalk builds against the headers of torch >= 2.11: install torch for {sys.executable} first; "
+            "uv and `python -m build`, whose builds have an environment of their own, need --no-build-isolation "
+            "or --no-isolation, too"
+        )
     return found.stdout.strip()
 
 

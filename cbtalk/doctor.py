@@ -84,7 +84,11 @@ def _build() -> Iterable[tuple[str, str]]:
     if _native.why_not_cpp():
         return
     yield "level in use", str(_native.cpu_level())
-    facts = importlib.import_module("cbtalk._build_info")
+    try:
+        facts = importlib.import_module("cbtalk._build_info")
+    except ImportError as reason:  # built for another Python, or without Python's headers
+        yield "build facts", f"off: {reason}"
+        return
     for name in ("compiler", "flags", "levels", "cuda", "switches", "processor_level"):
         yield name.replace("_", " "), getattr(facts, name) or "not built"
 

@@ -5,10 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import cbtalk
 from cbtalk import nn, ops
@@ -58,6 +60,8 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_commands_exist_with_their_options(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, *words in commands(page):
+        if name == "--tyro-write-completion":  # tests/test_completion.py
+            continue
         assert name in COMMANDS, name
         with pytest.raises(SystemExit):
             main([name, "--help"])
@@ -74,6 +78,16 @@ def test_readme_fits_a_screen_or_two() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 120 and max(map(len, lines)) <= 120
     assert (ROOT / "docs" / "images" / "demo.gif").stat().st_size <= 3 << 20
+
+
+def test_the_table_of_extras_is_that_of_the_project() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    del extras["dev"]  # in the text below the table
+    page = (ROOT / "docs" / "guides" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z]+)` \| .+ \| (.+) \|$", page, re.MULTILINE)
+    assert len(rows) == len(extras)
+    names = {extra: {Requirement(line).name for line in lines} for extra, lines in extras.items()}
+    assert {extra: set(packages.split(", ")) for extra, packages in rows} == names
 
 
 def test_the_documentation_builds_strictly(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,15 @@ def test_a_healthy_installation(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"torch                {torch.__version__}" in out
     assert out.count("cpp ok") == len(EXAMPLES)
     assert f"level in use         {_native.cpu_level()}" in out
+
+
+def test_the_build_facts_may_be_absent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if reason := _native.why_not_cpp():
+        pytest.skip(reason)
+    monkeypatch.setitem(sys.modules, "cbtalk._build_info", None)
+    code, out = report(capsys)
+    assert code == 0
+    assert "build facts          off: " in out
 
 
 def test_an_absent_library_is_off_for_its_reason(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def test_the_source_distribution_can_be_built_and_tested(tmp_path: Path) -> None
     suffixes = {".cpp", ".cu", ".h", ".cuh"}
     sources = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*") if path.suffix in suffixes}
     needed = {
+        ".ci/nvcc",
         "CMakeLists.txt",
+        "Dockerfile",
         "LICENSE",
         "Makefile",
         "constraints.txt",
@@ -83,6 +86,16 @@ except cbtalk.BackendError as error:
 """
     printed = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert "make build" in printed
+
+
+@pytest.mark.slow
+def test_the_wheel_is_installed_and_used_without_a_compiler() -> None:
+    pytest.importorskip("auditwheel", reason="auditwheel is not installed (extra dev)")
+    torch = version("torch").partition("+")[0]
+    said = run(sys.executable, "-m", "bench.wheel_check", "--torch", torch, "--sdist", CBTALK_CUDA="OFF")
+    assert "manylinux" in said.splitlines()[0]
+    assert said.count("all is well") == 2  # of the wheel, and of the source distribution
+    assert "demo.mp4: 8 frames" in said
 
 
 @pytest.mark.slow

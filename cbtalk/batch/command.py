@@ -20,6 +20,7 @@ from cbtalk.csv_rows import refuse
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.file_names import printable
 from cbtalk.model.checkpoint import read_notes, weights_file
+from cbtalk.model.hub import pinned
 from cbtalk.options.batch import Limits, Pairs, Workers
 from cbtalk.precision import dtype_of
 
@@ -64,7 +65,8 @@ def jobs_of(
 
 def options_of(wanted: Workers, limits: Limits) -> BatchOptions:
     """The options of a batch; by default a worker for every GPU, or one for each core, of this machine or a cluster."""
-    read_notes(weights_file(wanted.weights))
+    weights = pinned(wanted.weights)
+    read_notes(weights_file(weights))
     for name, value in (("--workers", wanted.workers), ("--threads", wanted.threads)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} {value}: must be 1 or more")
@@ -79,7 +81,7 @@ def options_of(wanted: Workers, limits: Limits) -> BatchOptions:
         numbers = tuple(range(count)) if are_gpus and wanted.device != "cpu" else ()
     dtype = dtype_of(wanted.precision, "cuda" if numbers else "cpu")
     return BatchOptions(
-        weights=wanted.weights,
+        weights=weights,
         dtype=dtype,
         gpus=numbers,
         workers=count,

@@ -38,7 +38,8 @@ def figures(
         source: The portrait: a picture.
         driving: The driving video.
         output: Folder for the figures; it is made.
-        weights: Bundled models' names or weights files; the inner values are those of the first.
+        weights: Bundled models' names, weights files or hf:OWNER/NAME[@REVISION] (extra hub); the inner values are
+            those of the first.
         peers: Videos of the same source and driving clip that other programs made.
         absolute: Put the source where the driving face is, instead of moving it as that moves.
     """

@@ -24,6 +24,7 @@ from cbtalk.evaluate.sheet import save_sheet
 from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import find_clips
+from cbtalk.model.hub import pinned
 from cbtalk.model.smooth import SMOOTHEST
 from cbtalk.options.evaluate import Measures
 from cbtalk.pretrained.lpips import SMALLEST_SIDE
@@ -59,7 +60,7 @@ def evaluate_weights(
     lets the clips in hand finish; the report is then of what is done.
 
     Args:
-        weights: a preset's name or a weights file.
+        weights: a preset's name, a weights file or a repository, as for `cbtalk.load`.
         data: video files or folders of frames.
         output_json: absent: nothing is written.
         pairs: list (.csv) of sources and driving clips of `data`: these are evaluated, in relative motion, in place of
@@ -86,7 +87,7 @@ def evaluate_weights(
     """
     _check_outputs(output_json, sheet, videos)
     setting = Setting(
-        weights=weights,
+        weights=pinned(weights),
         models=models,
         extractors=extractors,
         size=size,

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from cbtalk.atomic import atomic_path
 from cbtalk.errors import ConfigError, WeightsError
 from cbtalk.file_names import utf8_name
+from cbtalk.model import hub
 from cbtalk.model.config import PRESETS, TalkerConfig
 from cbtalk.model.half import cast
 from cbtalk.model.talker import Talker
@@ -34,14 +35,16 @@ def load(
     """A talker in evaluation mode.
 
     Args:
-        name_or_path: a preset ("mini", "paper") or a weights file.
+        name_or_path: a preset ("mini", "paper"), a weights file, or a repository of the Hugging Face Hub, as
+            "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" (extra hub).
         pretrained: False gives a preset with fresh, untrained parameters.
         dtype: torch.bfloat16 and torch.float16 give a talker for inference in half precision; the weights are cast
             once. Keypoints, coordinates and pictures are float32 all the same.
 
     Raises:
         ValueError: another dtype.
-        WeightsError: no such preset or file, no bundled weights for the preset, or an unusable file.
+        WeightsError: no such preset, file or repository, no bundled weights for the preset, or an unusable file.
+        TransferError: the Hub cannot be reached.
     """
     preset = PRESETS.get(name_or_path) if isinstance(name_or_path, str) else None
     if not pretrained:
@@ -57,8 +60,13 @@ def bundled() -> list[str]:
 
 
 def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
-    """The weights file of a preset's name, or the file named; WeightsError where a preset has none."""
+    """The weights file of a preset's name or of a repository ("hf:..."), fetched where need be, or the file named.
+
+    Raises WeightsError where a preset has none; of a repository, what `hub.fetch` does.
+    """
     preset = str(name_or_path)
+    if preset.startswith(hub.PREFIX):
+        return hub.fetch(preset)
     if preset not in PRESETS:
         return Path(name_or_path)
     path = BUNDLED / f"{preset}.safetensors"

@@ -16,7 +16,7 @@ class Weights:
     """The model."""
 
     weights: Annotated[str, shown("NAME|FILE")] = "mini"
-    """A bundled model's name or a weights file."""
+    """A bundled model's name, a weights file, or hf:OWNER/NAME[@REVISION] (extra hub)."""
 
 
 @dataclass(frozen=True)

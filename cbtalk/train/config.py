@@ -144,7 +144,7 @@ class RunConfig:
     """
 
     output: Path = Path("runs/paper")
-    init: Path | None = None  # weights file to start from, where shapes fit
+    init: Path | None = None  # weights file, or hf:OWNER/NAME, to start from, where shapes fit
     frozen: tuple[str, ...] = ()  # parts of the talker that stay as they start: motion_estimator, net_g.encoder, ...
     steps: int = 250_000
     batch_size: int = 16  # pairs of a step, of all processes together

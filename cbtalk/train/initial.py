@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cbtalk.errors import WeightsError
 from cbtalk.model.blocks import to_image, to_tokens
-from cbtalk.model.checkpoint import load_weights
+from cbtalk.model.checkpoint import load_weights, weights_file
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.talker import Talker
 
@@ -20,14 +20,14 @@ POSITIONS = ("net_g.position_emb_motion", "net_g.position_emb_app")  # (size * s
 
 
 def start_from(talker: Talker, path: Path) -> str:
-    """Copies into `talker` what fits of a weights file; returns a line that says how much.
+    """Copies into `talker` what fits of a weights file, or a name of weights; returns a line that says how much.
 
     Levels correspond from the coarsest on. Position tables are resized (bilinear). Entries of other shapes stay.
 
     Raises:
         WeightsError: the file cannot be read, or nothing in it fits.
     """
-    given = load_weights(path)
+    given = load_weights(weights_file(path))
     new = talker.state_dict()
     old = {_renamed(name, given, talker): value for name, value in given.state_dict().items()}
     old |= {name: _resized(old[name], talker.config.latent_size) for name in POSITIONS if name in old}

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cbtalk.dataset import ClipSet, holds_shards
 from cbtalk.errors import ConfigError
+from cbtalk.model.checkpoint import weights_file
 from cbtalk.nn.processes import place
 from cbtalk.precision import float32_convolutions
 from cbtalk.train import exchange, preview
@@ -103,7 +104,7 @@ def _newest_checkpoint(config: TrainConfig, resume: bool) -> Path | None:
     if newest and not resume:
         raise ConfigError(f"{newest[0]}: the output folder holds a run already; resume it or choose another folder")
     init = config.run.init
-    if not newest and init is not None and not init.is_file():  # said before minutes of reading clips
+    if not newest and init is not None and not weights_file(init).is_file():  # said before minutes of reading clips
         raise ConfigError(f"{init}: no such file; train it first, or change run.init")
     return newest[0] if newest else None
 
