@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 from cbtalk import __version__
+from cbtalk.cli.app import app
 from cbtalk.cli.batch import batch
 from cbtalk.cli.evaluate import evaluate
 from cbtalk.cli.figures import figures
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "motion": motion,
     "crop": crop,
     "batch": batch,
+    "app": app,
     "prepare": prepare,
     "shards": shards,
     "train": train,
