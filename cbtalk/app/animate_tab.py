@@ -18,37 +18,48 @@ def animate_tab(studio: Studio, told: Told) -> None:
             portrait = portrait_file("portrait")
             face = face_chooser()
             motion = gr.Radio(
-                [*((f"{name}: {motion.about}", name) for name, motion in studio.motions.items()), ("my own clip", OWN)],
+                [*studio.motions, ("my own clip", OWN)],
                 value=next(iter(studio.motions), OWN),
                 label="Motion",
+                info="; ".join(f"{name}: {motion.about}" for name, motion in studio.motions.items()) or None,
                 elem_id="motion",
             )
             clip = gr.File(
                 label="Driving clip: a video, or a motion file",
                 file_types=list(DRIVINGS),
-                height=120,
+                height=140,
                 visible=not studio.motions,
                 elem_id="clip",
             )
             controls: Controls = {"face": face, **movement()}
-            with gr.Accordion("More options, as of cbtalk render", open=False):
-                controls |= details()
             button = gr.Button("Animate", variant="primary", size="lg", elem_id="animate")
+            with gr.Accordion("More options of cbtalk render", open=False):
+                controls |= details()
         with gr.Column(scale=6):
             with gr.Row(equal_height=True):
                 preview = preview_picture()
                 video = gr.Video(
-                    label="Result", interactive=False, autoplay=True, loop=True, height=380, buttons=[], elem_id="result"
+                    label="Result",
+                    interactive=False,
+                    autoplay=True,
+                    loop=True,
+                    height=380,
+                    buttons=[],
+                    elem_id="result",
                 )
             report = gr.Markdown(elem_id="report")
-            download = gr.DownloadButton("Download the video", visible=False, elem_id="download")
+            download = gr.DownloadButton("Download", variant="primary", visible=False, elem_id="download")
 
     show_previews(studio, told, portrait, face, preview, controls["crop"])
     motion.change(lambda chosen: gr.update(visible=chosen == OWN), motion, clip, show_progress="hidden")
 
     @told
     def animate(
-        source: str | None, chosen: str, own: str | None, *values: object, progress: gr.Progress = gr.Progress()
+        source: str | None,
+        chosen: str,
+        own: str | None,
+        *values: object,
+        progress: gr.Progress = gr.Progress(track_tqdm=True),
     ) -> tuple[Any, ...]:
         progress(0, desc="waiting for the model")
         made = studio.animate(source, own if chosen == OWN else chosen, words(controls, values))
@@ -66,7 +77,7 @@ def animate_tab(studio: Studio, told: Told) -> None:
 
 def portrait_file(elem_id: str) -> gr.File:
     """The upload of a portrait."""
-    return gr.File(label="Portrait: a picture with a face", file_types=list(PICTURES), height=120, elem_id=elem_id)
+    return gr.File(label="Portrait: a picture with a face", file_types=list(PICTURES), height=140, elem_id=elem_id)
 
 
 def face_chooser() -> gr.Dropdown:
@@ -83,7 +94,9 @@ def face_chooser() -> gr.Dropdown:
 
 def preview_picture() -> gr.Image:
     """The picture of what is found in the portrait."""
-    return gr.Image(label="What is animated", interactive=False, height=380, buttons=[], format="jpeg", elem_id="preview")
+    return gr.Image(
+        label="What is animated", interactive=False, height=380, buttons=[], format="jpeg", elem_id="preview"
+    )
 
 
 def show_previews(

@@ -18,8 +18,11 @@ SHOWN = ("output", "state", "frames", "seconds", "error")
 TICK = 0.5  # seconds between looks at the ledger
 
 
-def batch_tab(options: BatchOptions, limits: Limits, folder: Path, told: Told) -> None:
-    """Lay out the tab within the page that is being built. folder: the parent of the batches' folders."""
+def batch_tab(options: BatchOptions, limits: Limits, folder: Path, kept: str, told: Told) -> None:
+    """Lay out the tab within the page that is being built.
+
+    folder: the parent of the batches' folders; kept: what is told of a finished one's folder, {}.
+    """
     with gr.Row():
         with gr.Column(scale=4):
             files = gr.File(
@@ -32,7 +35,7 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, told: Told) -
             manifest = gr.File(
                 label="Manifest in place of the table (CSV or JSON Lines)",
                 file_types=list(SUFFIXES),
-                height=120,
+                height=140,
                 elem_id="manifest",
             )
         with gr.Column(scale=6):
@@ -47,22 +50,28 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, told: Told) -
             )
             button = gr.Button("Render all", variant="primary", size="lg", elem_id="render-all")
             state = gr.Markdown(elem_id="batch-state")
-            report = gr.Dataframe(headers=list(SHOWN), interactive=False, label="Report", elem_id="batch-report")
-            results = gr.File(label="Results", file_count="multiple", interactive=False, elem_id="results")
+            report = gr.Dataframe(
+                headers=list(SHOWN), interactive=False, label="Report", visible=False, elem_id="batch-report"
+            )
+            results = gr.File(
+                label="Results", file_count="multiple", interactive=False, visible=False, elem_id="results"
+            )
 
     files.change(lambda names: every_pair(names or []), files, table, show_progress="hidden")
 
-    def work(names: list[str] | None, listed: str | None, rows: Sequence[Sequence[object]]) -> Iterator[tuple[Any, ...]]:
+    def work(
+        names: list[str] | None, listed: str | None, rows: Sequence[Sequence[object]]
+    ) -> Iterator[tuple[Any, ...]]:
         try:
             batch = PageBatch(names or [], listed, rows, limits, folder)
-            jobs = batch.check(options.weights)
-            batch.start(jobs, options)
+            batch.start(batch.check(options.weights), options)
             ended = False
             while not ended:
                 ended = batch.finished(TICK)
                 entries = batch.entries()
-                yield in_words(entries), cells(entries), gr.skip()
-            yield f"{batch.summary}. All of it lies in {batch.folder}", cells(entries), map_text(batch.results())
+                yield in_words(entries), gr.update(value=cells(entries), visible=True), gr.skip()
+            files = [str(path) for path in batch.results()]
+            yield f"{batch.summary}. {kept.format(batch.folder)}", gr.skip(), gr.update(value=files, visible=True)
         except Exception as failure:
             raise told.error(failure) from None
 
@@ -78,11 +87,6 @@ def in_words(entries: Sequence[Entry]) -> str:
 def cells(entries: Sequence[Entry]) -> list[list[object]]:
     """Rows of the report."""
     return [[_cell(getattr(entry, name)) for name in SHOWN] for entry in entries]
-
-
-def map_text(paths: Sequence[Path]) -> list[str]:
-    """Paths as text."""
-    return [str(path) for path in paths]
 
 
 def _cell(value: object) -> object:

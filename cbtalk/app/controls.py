@@ -23,13 +23,14 @@ Controls = dict[str, gr.components.Component]  # by the name of the option
 
 def movement() -> Controls:
     """Controls of what most people change."""
-    return {
-        "strength": gr.Slider(0, STRONGEST, DEFAULTS.strength, step=0.05, label="strength", info="of the motion"),
-        "smooth": gr.Slider(
-            0, SMOOTHEST, DEFAULTS.driving.smooth, step=0.005, label="smooth", info="seconds; 0.025 takes out shaking"
-        ),
-        "paste": gr.Checkbox(DEFAULTS.paste, label="paste", info="Give the whole photo back, its face moving"),
-    }
+    with gr.Row():
+        sliders = {
+            "strength": gr.Slider(0, STRONGEST, DEFAULTS.strength, step=0.05, label="strength", info="of the motion"),
+            "smooth": gr.Slider(
+                0, SMOOTHEST, DEFAULTS.driving.smooth, step=0.005, label="smooth", info="0.025 s takes out shaking"
+            ),
+        }
+    return {**sliders, "paste": gr.Checkbox(DEFAULTS.paste, label="paste: give the whole photo back, its face moving")}
 
 
 def details() -> Controls:
@@ -43,8 +44,8 @@ def details() -> Controls:
         }
     with gr.Row():
         second = {
-            "best_frame": gr.Checkbox(DEFAULTS.best_frame, label="best frame", info="Start from the likest pose"),
-            "adapt_scale": gr.Checkbox(DEFAULTS.adapt_scale, label="adapt scale", info="Fit motion to the face's size"),
+            "best_frame": gr.Checkbox(DEFAULTS.best_frame, label="best frame: start from the pose most alike"),
+            "adapt_scale": gr.Checkbox(DEFAULTS.adapt_scale, label="adapt scale: to the size of the face"),
         }
     with gr.Row():
         third = {

@@ -22,10 +22,10 @@ DRIVINGS = tuple(sorted(VIDEO_SUFFIXES | set(MOTION_SUFFIXES)))
 class Limits:
     """Largest upload in MB (10^6 bytes), most frames of a clip, most millions of pixels of a picture, most jobs."""
 
-    upload: int = 64
-    frames: int = 1500
-    megapixels: int = 24
-    jobs: int = 100
+    upload: int
+    frames: int
+    megapixels: int
+    jobs: int
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a limit below 1."""

@@ -99,7 +99,7 @@ class LiveTalker:
 
     def offer(self, frame: Image8) -> None:
         """Take a frame that has arrived now; returns at once."""
-        self._waiting.put((frame, self._clock()))
+        self._waiting.put((np.array(frame), self._clock()))  # a copy: it may be the sender's, and read-only
         with self._lock:
             failure, self._failure = self._failure, None
             if failure is not None:

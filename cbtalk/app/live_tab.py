@@ -62,7 +62,7 @@ def live_tab(studio: Studio, told: Told) -> None:
         live.offer(frame)
         picture = live.newest()
         if picture is None:
-            return gr.skip()
+            return gr.skip() if live.has_face else {"picture": data_url(live.portrait), "words": "No face in view yet."}
         return {"picture": data_url(picture.image), "words": in_words(live)}
 
     def begin_anew(live: LiveTalker | None) -> None:

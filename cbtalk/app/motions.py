@@ -9,20 +9,16 @@ from cbtalk.render.motion_file import load_motion
 
 
 class BundledMotion(NamedTuple):
-    """A motion file of the package, and what it is in a line."""
+    """A motion file of the package, and what it is in a few words."""
 
     path: Path
     about: str
 
 
 MOTIONS = {
-    "talk": BundledMotion(
-        BUNDLED / "demo_motion.safetensors", "read off a clip of a man talking, 5 seconds; keypoints only, no picture"
-    ),
-    "nod": BundledMotion(BUNDLED / "nod_motion.safetensors", "computed, not filmed: the head tilts forward, twice"),
-    "shake": BundledMotion(
-        BUNDLED / "shake_motion.safetensors", "computed, not filmed: the head turns to both sides, twice"
-    ),
+    "talk": BundledMotion(BUNDLED / "demo_motion.safetensors", "keypoints read off a clip of a man talking"),
+    "nod": BundledMotion(BUNDLED / "nod_motion.safetensors", "computed, not filmed"),
+    "shake": BundledMotion(BUNDLED / "shake_motion.safetensors", "computed, not filmed"),
 }
 
 

@@ -11,14 +11,13 @@ from cbtalk.app.live_tab import live_tab
 from cbtalk.app.studio import Studio
 from cbtalk.batch import BatchOptions
 
-HEAD = """# cbtalk
-A portrait moves as a face in a clip, or as yours before the camera. All of it is computed on this machine.
+HEAD = """## cbtalk
+A portrait moves as a face in a clip does, or as yours before the camera. All of it is computed on this machine.
 Animate only people who agreed to it, and say that the result is synthetic."""
 
 STYLE = """
-#screen img { width: 100%; max-height: 380px; object-fit: contain; border-radius: 8px; }
-#screen p { text-align: center; font-variant-numeric: tabular-nums; }
-footer { display: none !important; }
+#screen img { display: block; margin: auto; height: 330px; border-radius: 8px; }
+#screen p { text-align: center; margin-top: 8px; font-variant-numeric: tabular-nums; }
 """
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")  # of the reader's machine: none is fetched
@@ -29,8 +28,8 @@ THEME = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONT, fon
 STALE = 6 * 3600  # seconds after which an upload is removed while the page goes on
 
 
-def page(studio: Studio, batches: BatchOptions, keep: Path) -> gr.Blocks:
-    """The page, not yet served. keep: the folder of the batches."""
+def page(studio: Studio, batches: BatchOptions, output: Path | None) -> gr.Blocks:
+    """The page, not yet served. output: the folder of the batches; None for the studio's, which is removed."""
     told = Told(studio.folder)
     with gr.Blocks(title="cbtalk", analytics_enabled=False, delete_cache=(STALE // 6, STALE)) as blocks:
         gr.Markdown(HEAD)
@@ -39,5 +38,6 @@ def page(studio: Studio, batches: BatchOptions, keep: Path) -> gr.Blocks:
         with gr.Tab("Live"):
             live_tab(studio, told)
         with gr.Tab("Batch"):
-            batch_tab(batches, studio.limits, keep, told)
+            kept = "Download what you want to keep: all is removed when the page ends." if output is None else "See {}."
+            batch_tab(batches, studio.limits, output or studio.folder, kept, told)
     return blocks

@@ -31,11 +31,11 @@ class AppOptions:
     """
 
     batches: BatchOptions
+    limits: Limits
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     host: str = "127.0.0.1"
     port: int = 7860
-    limits: Limits = Limits()
     output: Path | None = None
 
 
@@ -54,7 +54,7 @@ def served(options: AppOptions) -> Iterator[str]:
         from cbtalk.app.page import STYLE, THEME, page  # imports Gradio, which reads the environment
 
         studio = Studio(options.batches.weights, options.device, options.dtype, options.limits, folder)
-        blocks = page(studio, options.batches, options.output or folder)
+        blocks = page(studio, options.batches, options.output)
         blocks.queue(max_size=WAITING, api_open=False)
         _, address, _ = blocks.launch(
             server_name=options.host,

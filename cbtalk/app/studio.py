@@ -12,6 +12,7 @@ import torch
 from cbtalk.app.limits import Limits
 from cbtalk.app.live import LiveModel, LiveTalker
 from cbtalk.app.motions import BundledMotion, motions_for
+from cbtalk.app.work_folder import without_folder
 from cbtalk.errors import InputError
 from cbtalk.render.crop_preview import Preview, preview_of
 from cbtalk.render.parse_options import parse_options
@@ -58,14 +59,17 @@ class Studio:
         Raises InputError, ConfigError and all that `render_video` raises.
         """
         source = _given(portrait, "a portrait")
-        path = self.motions[driving].path if driving in self.motions else _given(driving, "a driving clip, or a motion")
+        bundled = self.motions.get(driving or "")
+        path = _given(driving, "a driving clip, or a motion") if bundled is None else bundled.path
         options = self.limits.bounded(path, parse_options(words))
         self.limits.read_picture(source)
-        output = Path(tempfile.mkdtemp(dir=self.folder)) / f"{source.stem}__{path.stem}.mp4"
+        output = (
+            Path(tempfile.mkdtemp(dir=self.folder)) / f"{source.stem}__{path.stem if bundled is None else driving}.mp4"
+        )
         with self._turn:
             report = render_video(source, path, output, options, cache=self._cache)
         lines = [*(f"Warning: {warning}" for warning in report.warnings), *report.lines]
-        return Animated(output, lines)
+        return Animated(output, [without_folder(line, self.folder) for line in lines])
 
     def live(self, portrait: str | None, words: Mapping[str, object]) -> LiveTalker:
         """A portrait that is to be driven live; `words` as of `animate`. Raises as `animate`."""

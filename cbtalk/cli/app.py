@@ -1,15 +1,17 @@
 """The command app."""
 
 import importlib.util
-import threading
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
 from cbtalk.cli.machine import use
 from cbtalk.cli.options import Device, Precision
 from cbtalk.errors import ConfigError
+
+_TICK = 0.2  # seconds between looks at what the user wants
 
 
 def app(
@@ -47,13 +49,30 @@ def app(
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError("the page needs gradio: pip install 'cbtalk[app]'")
     from cbtalk.app import AppOptions, Limits, served
-    from cbtalk.batch.command import options_of
+    from cbtalk.interruptions import Interruptions
     from cbtalk.precision import dtype_of
 
-    limits = Limits(max_upload, max_frames, max_megapixels, max_jobs)
-    batches = options_of(weights, device, precision, None, None, threads, None, 2, 1024, 2048)
     where = use(device, threads)
-    options = AppOptions(batches, where, dtype_of(precision, where), host, port, limits, output)
-    with served(options) as address:
+    options = AppOptions(
+        _batches(weights, device, precision, threads),
+        Limits(max_upload, max_frames, max_megapixels, max_jobs),
+        where,
+        dtype_of(precision, where),
+        host,
+        port,
+        output,
+    )
+    with Interruptions(["the page ends"]) as interruptions, served(options) as address:
         print(f"{address} (Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
+        while not interruptions.count:
+            time.sleep(_TICK)
+
+
+def _batches(weights: str, device: Device, precision: Precision, threads: int | None) -> Any:
+    """The options of `cbtalk batch`, what the page does not ask for at its default."""
+    from cbtalk.batch import BatchOptions
+    from cbtalk.batch.command import options_of
+
+    default = BatchOptions()
+    kept = default.motion_bytes >> 20, default.download_bytes >> 20
+    return options_of(weights, device, precision, None, None, threads, None, default.retries, *kept)
