@@ -10,6 +10,8 @@ from cbtalk.app.studio import Studio
 
 OWN = "own"  # the choice of a clip of one's own
 
+TRACKED = gr.Progress(track_tqdm=True)  # Gradio shows the bars that a render would draw in a terminal
+
 
 def animate_tab(studio: Studio, told: Told) -> None:
     """Lay out the tab within the page that is being built."""
@@ -55,11 +57,7 @@ def animate_tab(studio: Studio, told: Told) -> None:
 
     @told
     def animate(
-        source: str | None,
-        chosen: str,
-        own: str | None,
-        *values: object,
-        progress: gr.Progress = gr.Progress(track_tqdm=True),
+        source: str | None, chosen: str, own: str | None, *values: object, progress: gr.Progress = TRACKED
     ) -> tuple[Any, ...]:
         progress(0, desc="waiting for the model")
         made = studio.animate(source, own if chosen == OWN else chosen, words(controls, values))
