@@ -53,10 +53,11 @@ MAY_IMPORT = {
     "train": FOUNDATION | {"model", "media", "ops", "nn", "evaluate", "dataset"},
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
     "figures": FOUNDATION | {"model", "media", "render"},
+    "app": FOUNDATION | {"model", "media", "faces", "render", "batch"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
     "cli": FOUNDATION
     | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "ablate", "figures"}
-    | {"doctor", "dataset"},
+    | {"doctor", "dataset", "app"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

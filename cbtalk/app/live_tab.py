@@ -33,8 +33,8 @@ def live_tab(studio: Studio, told: Told) -> None:
             anew = gr.Button("Begin anew", elem_id="anew")
             gr.Markdown(
                 "Look straight at the camera and press **Record**: your first picture counts as the pose of the "
-                "portrait. *Begin anew* takes your pose of that moment. Pictures are worked on one at a time, the "
-                "newest first; those in between are left out, so that the delay does not grow. Nothing is kept."
+                "portrait. *Begin anew* takes your pose of that moment. One picture is worked on at a time; those that "
+                "come meanwhile are left out, but for the newest, so that the delay does not grow. Nothing is kept."
             )
         with gr.Column(scale=6), gr.Row(equal_height=True):
             webcam = gr.Image(

@@ -1,15 +1,11 @@
 """The page in a real browser: what a visitor does, sees and takes home."""
 
-import json
 import re
-import shutil
 import socket
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -21,18 +17,17 @@ from tests.media.synthetic import write_clip
 
 pytest.importorskip("gradio", reason="gradio is not installed (extra app)")
 data = pytest.importorskip("skimage.data", reason="scikit-image, which carries the portrait, is not installed")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra dev)")
+pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
 
 from cbtalk.app import AppOptions, Limits, served  # noqa: E402 - needs Gradio
+from examples import browser  # noqa: E402 - needs selenium
+from examples.browser import Visitor  # noqa: E402
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"),
+    pytest.mark.skipif(None in (browser.CHROMIUM, browser.DRIVER), reason="chromium and its driver are not installed"),
 ]
 
-T = TypeVar("T")
-SECONDS = 90.0  # a wait that only a failure takes
 FRAMES = 6
 PACE = re.compile(r"^[\d.]+ pictures a second, \d+ ms from a frame's arrival to its picture, \d+ frames left out$")
 
@@ -69,82 +64,10 @@ def free_port() -> int:
         return int(tried.getsockname()[1])
 
 
-class Visitor:
-    """A browser at the page."""
-
-    def __init__(self, driver: Any, address: str, downloads: Path) -> None:
-        self.driver, self.address, self.downloads = driver, address, downloads
-
-    def visit(self, tab: str) -> None:
-        self.driver.get(self.address)
-        self.until(lambda: self.all("#animate"))
-        next(button for button in self.all("button[role=tab]") if button.text == tab).click()
-
-    def all(self, selector: str) -> list[Any]:
-        return list(self.driver.find_elements("css selector", selector))
-
-    def text(self, selector: str) -> str:
-        return str(self.script(f"return document.querySelector('{selector}')?.innerText ?? ''")).strip()
-
-    def script(self, text: str) -> Any:
-        return self.driver.execute_script(text)
-
-    def upload(self, place: str, *paths: Path) -> None:
-        self.all(f"{place} input[type=file]")[0].send_keys("\n".join(map(str, paths)))
-
-    def click(self, selector: str, word: str = "") -> None:
-        def shown() -> list[Any]:
-            return [found for found in self.all(selector) if found.is_displayed() and word in found.text]
-
-        button = self.until(shown)[0]
-        self.driver.execute_script("arguments[0].click()", button)
-
-    def until(self, wanted: Callable[[], T]) -> T:
-        end = time.monotonic() + SECONDS
-        while True:
-            found = wanted()
-            if found:
-                return found
-            if time.monotonic() > end:
-                self.driver.save_screenshot(str(self.downloads / "failed.png"))
-                raise AssertionError(f"not within {SECONDS} s; {self.downloads / 'failed.png'} shows the page")
-            time.sleep(0.1)
-
-    def requests(self) -> set[str]:
-        """Addresses that the page has asked since the last call."""
-        asked = set()
-        for entry in self.driver.get_log("performance"):
-            message = json.loads(entry["message"])["message"]
-            if message["method"] == "Network.requestWillBeSent":
-                asked.add(message["params"]["request"]["url"])
-        return {url for url in asked if not url.startswith(("data:", "blob:", "chrome"))}
-
-
 @pytest.fixture(scope="module")
 def visitor(address: str, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    downloads = tmp_path_factory.mktemp("downloads")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-background-networking",
-        "no-first-run",
-        "window-size=1360,1000",
-        "autoplay-policy=no-user-gesture-required",
-        "use-fake-device-for-media-stream",
-        "use-fake-ui-for-media-stream",
-        f"use-file-for-fake-video-capture={files / 'camera.y4m'}",
-    ):
-        options.add_argument(f"--{argument}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        yield Visitor(driver, address, downloads)
-    finally:
-        driver.quit()
+    with browser.visitor(address, tmp_path_factory.mktemp("downloads"), files / "camera.y4m") as there:
+        yield there
 
 
 def test_a_portrait_is_uploaded_animated_played_and_taken_home(visitor: Visitor, files: Path) -> None:
