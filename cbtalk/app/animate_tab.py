@@ -1,5 +1,6 @@
 """The tab in which a portrait is animated by a clip or a bundled motion."""
 
+from contextvars import copy_context
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,7 @@ from cbtalk.app.studio import Studio
 
 OWN = "own"  # the choice of a clip of one's own
 
-TRACKED = gr.Progress(track_tqdm=True)  # Gradio shows the bars that a render would draw in a terminal
+PROGRESS = gr.Progress()
 
 
 def animate_tab(studio: Studio, told: Told) -> None:
@@ -57,10 +58,15 @@ def animate_tab(studio: Studio, told: Told) -> None:
 
     @told
     def animate(
-        source: str | None, chosen: str, own: str | None, *values: object, progress: gr.Progress = TRACKED
+        source: str | None, chosen: str, own: str | None, *values: object, progress: gr.Progress = PROGRESS
     ) -> tuple[Any, ...]:
-        progress(0, desc="waiting for the model")
-        made = studio.animate(source, own if chosen == OWN else chosen, words(controls, values))
+        context = copy_context()  # Gradio knows by it whose progress this is, and a render tells it in another thread
+
+        def written(frames: int, expected: int | None) -> None:
+            context.run(progress, (frames, expected), desc="animating", unit="frames")
+
+        progress(0, desc="looking at the faces")
+        made = studio.animate(source, own if chosen == OWN else chosen, words(controls, values), written)
         lines = "\n".join(f"- {line}" for line in made.lines)
         return str(made.video), gr.update(value=str(made.video), visible=True), lines
 

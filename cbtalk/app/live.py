@@ -107,7 +107,8 @@ class LiveTalker:
             if self._working:
                 return
             self._working = True
-        threading.Thread(target=self._work, name="cbtalk-live", daemon=True).start()
+        # No daemon: torch aborts where the interpreter ends in the middle of its work.
+        threading.Thread(target=self._work, name="cbtalk-live").start()
 
     def newest(self) -> Picture | None:
         """The newest finished picture, once; None where there is none since the last call."""

@@ -77,16 +77,17 @@ def served(options: AppOptions) -> Iterator[str]:
             yield address
         finally:
             blocks.close(verbose=False)
+            studio.close()
 
 
 def _check_free(host: str, port: int) -> None:
     """Raise ConfigError where nothing can listen there."""
+    if not 0 < port < 1 << 16:
+        raise ConfigError(f"--port {port}: must be 1 to {(1 << 16) - 1}")
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(place)
-    except OverflowError as failure:
-        raise ConfigError(f"--port {port}: must be 1 to 65535") from failure
     except OSError as failure:
         raise ConfigError(f"--host {host} --port {port}: {failure.strerror}; choose another one") from failure

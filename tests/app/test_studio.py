@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,24 @@ def test_a_portrait_is_animated_by_a_clip(studio: Studio, portrait: Path, make_c
 def test_two_results_of_one_name_do_not_meet(studio: Studio, portrait: Path, make_clip: Callable[..., Path]) -> None:
     clip = str(make_clip())
     assert len({studio.animate(str(portrait), clip, CENTRE).video for _ in range(2)}) == 2
+
+
+def test_closed_a_studio_ends_its_render_and_takes_no_more(
+    studio: Studio, portrait: Path, make_clip: Callable[..., Path]
+) -> None:
+    clip, closing = str(make_clip()), threading.Thread(target=studio.close)
+
+    def close(frames: int, expected: int | None) -> None:
+        closing.start()
+        while not studio.closing:
+            closing.join(0.001)
+
+    with pytest.raises(InputError, match="being closed"):
+        studio.animate(str(portrait), clip, {**CENTRE, "batch_size": 1}, close)
+    closing.join()
+    with pytest.raises(InputError, match="being closed"):
+        studio.look(str(portrait), {"crop": "centre"})
+    assert not list(studio.folder.rglob("*.mp4"))
 
 
 @pytest.mark.parametrize(
