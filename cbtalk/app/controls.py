@@ -27,7 +27,7 @@ def movement() -> Controls:
         sliders = {
             "strength": gr.Slider(0, STRONGEST, DEFAULTS.strength, step=0.05, label="strength", info="of the motion"),
             "smooth": gr.Slider(
-                0, SMOOTHEST, DEFAULTS.driving.smooth, step=0.005, label="smooth", info="0.025 s takes out shaking"
+                0, SMOOTHEST, DEFAULTS.driving.smooth, step=0.005, label="smooth", info="seconds; try 0.025"
             ),
         }
     return {**sliders, "paste": gr.Checkbox(DEFAULTS.paste, label="paste: give the whole photo back, its face moving")}

@@ -18,7 +18,7 @@ class BundledMotion(NamedTuple):
 MOTIONS = {
     "talk": BundledMotion(BUNDLED / "demo_motion.safetensors", "keypoints read off a clip of a man talking"),
     "nod": BundledMotion(BUNDLED / "nod_motion.safetensors", "computed, not filmed"),
-    "shake": BundledMotion(BUNDLED / "shake_motion.safetensors", "computed, not filmed"),
+    "shake": BundledMotion(BUNDLED / "shake_motion.safetensors", "computed too"),
 }
 
 
