@@ -57,11 +57,12 @@ MAY_IMPORT = {
     "train": FOUNDATION | {"model", "media", "ops", "nn", "pretrained", "metrics", "dataset"},
     "ablate": FOUNDATION | {"model", "train", "evaluate"},
     "figures": FOUNDATION | {"model", "media", "render"},
+    "app": FOUNDATION | {"model", "media", "faces", "render", "batch"},
     "doctor": FOUNDATION | {"ops", "reference", "_native", "_triton", "_build_info", "model", "media", "render"},
     "export": FOUNDATION | {"model", "ops"},
     "cli": FOUNDATION
     | {"allocator", "model", "media", "faces", "render", "batch", "prepare", "train", "evaluate", "ablate", "figures"}
-    | {"doctor", "dataset", "export"},
+    | {"doctor", "dataset", "export", "app"},
     "__main__": {"cli"},
     "__init__": FOUNDATION | {"ops", "model", "render"},
 }

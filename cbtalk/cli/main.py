@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from cbtalk import __version__
+from cbtalk.cli.app import app
 from cbtalk.cli.batch import batch
 from cbtalk.cli.evaluate import evaluate
 from cbtalk.cli.export import export
@@ -61,6 +62,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "motion": motion,
     "crop": crop,
     "batch": batch,
+    "app": app,
     "prepare": prepare,
     "shards": shards,
     "train": train,

@@ -1,6 +1,6 @@
 """One render under way: the driving frames through the engine into the writer."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,7 +39,10 @@ class Animated(NamedTuple):
 
 @dataclass
 class Rendering:
-    """A render; `run` writes the video. picture: the source as the model sees it, (S, S, 3), the first of a video."""
+    """A render; `run` writes the video. picture: the source as the model sees it, (S, S, 3), the first of a video.
+
+    told: called with the frames that are written and those to be expected; what it raises ends the render.
+    """
 
     engine: Engine
     source: Source
@@ -48,6 +51,7 @@ class Rendering:
     options: RenderOptions
     report: Report
     progress: bool
+    told: Callable[[int, int | None], None] | None = None
 
     def run(self) -> None:
         """Every frame, from the first to the last."""
@@ -80,6 +84,8 @@ class Rendering:
                         writer.write(image, pts, batch.duration)
                 self.report.frames += len(batch.pts)
                 bar.update(len(batch.pts))
+                if self.told is not None:
+                    self.told(self.report.frames, self.driving.frames)
 
             incoming = self.driving.batches()
             if self.source.video is not None:

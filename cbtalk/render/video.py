@@ -1,6 +1,7 @@
 """From a portrait and a driving video (or motion file) to an animated portrait; and from a video to a motion file."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def render_video(
     dtype: torch.dtype = torch.float32,
     progress: bool = False,
     cache: RenderCache | None = None,
+    told: Callable[[int, int | None], None] | None = None,
 ) -> Report:
     """Animate the portrait `source` by `driving`, a video or a motion file, into the video `output`.
 
@@ -52,7 +54,9 @@ def render_video(
     the motion must be known as a whole: for its best frame, smoothed, or as a loop. The driving video's time stamps and
     sound are kept. `weights` is a name or file for `cbtalk.load`, `dtype` is what it takes; `cache`, where given, has
     the model, and what it keeps is not worked out again. A batch that half precision leaves not finite is computed
-    again in float32. Progress goes to standard error where that is a terminal.
+    again in float32. Progress goes to standard error where that is a terminal. `told` is called, in another thread,
+    with the frames that are written and those to be expected, None where nothing tells it; what it raises ends the
+    render.
 
     Raises InputError, WeightsError, OutputError or SystemFailure; `output` is then as it was before.
     """
@@ -82,7 +86,7 @@ def render_video(
             animator=cache.animator,
         )
         side = DrivingSide(driving, info, options, cache, report, progress)
-        Rendering(engine, opened, picture, side, options, report, progress).run()
+        Rendering(engine, opened, picture, side, options, report, progress, told).run()
     report.no_graphs = cache.animator.failure
     report.seconds = time.monotonic() - started
     return report

@@ -40,6 +40,23 @@ def test_absolute_motion_follows_the_driving_video(
         assert container.metadata["comment"] == SYNTHETIC_NOTICE
 
 
+def test_frames_written_are_told_and_what_that_raises_ends_the_render(
+    fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
+) -> None:
+    driving, told = make_clip(range(10)), []
+
+    def tell(frames: int, expected: int | None) -> None:
+        told.append((frames, expected))
+        if len(told) == 5:
+            raise InputError("enough")
+
+    render_video(portrait, driving, tmp_path / "out.mp4", RELATIVE, told=tell)
+    assert told == [(4, 10), (8, 10), (10, 10)]
+    with pytest.raises(InputError, match="enough"):
+        render_video(portrait, driving, tmp_path / "ended.mp4", RELATIVE, told=tell)
+    assert left_in(tmp_path) == {"portrait.png", "driving.mp4", "out.mp4"}
+
+
 def test_relative_motion_adds_the_driving_change_to_the_source(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
