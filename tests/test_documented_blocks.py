@@ -1,0 +1,102 @@
+"""Every block of code in README and docs runs: commands in a folder of stand-ins, Python with tensors of its shapes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cbtalk
+from cbtalk.cli import main
+from cbtalk.media.video_writer import VideoWriter
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+NOT_HERE = {
+    "docs/guides/published_recipe.md": "needs published networks and minutes; its page says when it ran, and for how long",
+}
+# Words that make a command short; the last of two equal options counts.
+SHORT = {
+    "train": [
+        *("--run.steps=1", "--run.batch-size=1", "--run.device=cpu", "--data.validation=FOLDER"),
+        *("--loss.perceptual=0", "--loss.guidance=0", "--guidance.steps=0", "--data.min-frames=2"),
+    ],
+    "ablate": ["--variants=paper", "--run.steps=1", "--run.batch-size=1", "--loss.perceptual=0"],
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The blocks of a language in a page."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def with_blocks(language: str, what: str = "") -> list[object]:
+    """The pages that have blocks of a language with these words in them."""
+    found = []
+    for page in PAGES:
+        name = str(page.relative_to(ROOT))
+        if any(what in block for block in blocks(page, language)):
+            marks = [pytest.mark.skip(reason=NOT_HERE[name])] if name in NOT_HERE else []
+            found.append(pytest.param(page, id=name, marks=marks))
+    return found
+
+
+def write_moving(path: Path, photo: Image.Image, frames: int) -> None:
+    """A video of a face that moves through the picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(path, fps=25, size=(256, 256)) as writer:
+        for frame in range(frames):
+            left = 90 + round(20 * np.sin(frame / 3))
+            writer.write(np.asarray(photo.crop((left, 0, left + 260, 260)).resize((256, 256))))
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the pages name: photos and clips of scikit-image's astronaut."""
+    skimage_data = pytest.importorskip("skimage.data", reason="scikit-image is not installed (extra demo)")
+    folder = tmp_path_factory.mktemp("stand_ins")
+    photo = Image.fromarray(skimage_data.astronaut())
+    for name in ("portrait.jpg", "portrait.png", "holiday.jpg", "another.png", "portraits/one.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        photo.save(folder / name)
+    for name in ("driving.mp4", "clip.mp4", "clips/one.mp4"):
+        write_moving(folder / name, photo, 4)
+    write_moving(folder / "RAW" / "one.mp4", photo, 60)
+    (folder / "jobs.csv").write_text("source,driving,output\nportrait.jpg,driving.mp4,one.mp4\n")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", with_blocks("sh", "cbtalk "))
+def test_commands_run(page: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stand_ins)
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "cbtalk":
+                assert main([*words[1:], *SHORT.get(words[1], [])]) in (None, 0), line
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_python_runs(page: Path) -> None:
+    size = cbtalk.load("mini").image_size
+    names = {
+        "source": torch.rand(1, 3, size, size) * 2 - 1,
+        "driving": torch.rand(2, 3, size, size) * 2 - 1,
+        "z": torch.randn(12, 8),
+        "codebook": torch.randn(16, 8),
+        "feature": torch.randn(2, 4, 16, 16),
+        "flow": torch.rand(2, 8, 8, 2) * 2 - 1,
+        "occlusion": torch.rand(2, 1, 8, 8),
+        "query": torch.randn(2, 5, 32),
+        "key": torch.randn(16, 32),
+        "value": torch.randn(16, 32),
+    }
+    with torch.no_grad():
+        for block in blocks(page, "python"):
+            exec(block, names)
