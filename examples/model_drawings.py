@@ -112,7 +112,9 @@ def one_scale() -> Drawing:
     sheet.arrow((705, 300), (705, 260), (755, 260), (755, 55), (742, 55))
     sheet.arrow((740, 45), (778, 45))
     sheet.arrow((740, 150), (778, 150))
-    sheet.words(450, 395, "motion compensation refines the flow that appearance compensation then warps with", small=True)
+    sheet.words(
+        450, 395, "motion compensation refines the flow that appearance compensation then warps with", small=True
+    )
     return sheet
 
 
@@ -130,7 +132,9 @@ def allocation() -> Drawing:
             used = range(4) if starts is None else range(starts[row], row + 1)
             for quarter in range(4):
                 sheet.bar(left + quarter * 55, top, 55, 24, AMBER if quarter in used else "white")
-    sheet.words(450, 222, "columns: quarters of the 1024 codes; coloured: those that the scale may attend to", small=True)
+    sheet.words(
+        450, 222, "columns: quarters of the 1024 codes; coloured: those that the scale may attend to", small=True
+    )
     return sheet
 
 

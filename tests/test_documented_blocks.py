@@ -11,7 +11,7 @@ from PIL import Image
 
 import cbtalk
 from cbtalk.cli import main
-from cbtalk.media.video_writer import VideoWriter
+from tests.helpers.videos import write_clip
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -21,10 +21,17 @@ NOT_HERE = {
 # Words that make a command short; the last of two equal options counts.
 SHORT = {
     "train": [
-        *("--run.steps=1", "--run.batch-size=1", "--run.device=cpu", "--data.validation=FOLDER"),
-        *("--loss.perceptual=0", "--loss.guidance=0", "--guidance.steps=0", "--data.min-frames=2"),
+        *("--run.steps=1", "--run.batch-size=1", "--run.device=cpu", "--data.validation=val"),
+        *(
+            "--loss.perceptual=0",
+            "--loss.guidance=0",
+            "--guidance.steps=0",
+            "--loss.expression=0",
+            "--guidance.model=None",
+            "--data.min-frames=2",
+        ),
     ],
-    "ablate": ["--variants=paper", "--run.steps=1", "--run.batch-size=1", "--loss.perceptual=0"],
+    "ablate": ["--only=full", "--data.validation=val", "--run.steps=1", "--run.batch-size=1", "--loss.perceptual=0"],
 }
 
 
@@ -48,10 +55,8 @@ def with_blocks(language: str, what: str = "") -> list[object]:
 def write_moving(path: Path, photo: Image.Image, frames: int) -> None:
     """A video of a face that moves through the picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, fps=25, size=(256, 256)) as writer:
-        for frame in range(frames):
-            left = 90 + round(20 * np.sin(frame / 3))
-            writer.write(np.asarray(photo.crop((left, 0, left + 260, 260)).resize((256, 256))))
+    lefts = [90 + round(20 * np.sin(frame / 3)) for frame in range(frames)]
+    write_clip(path, [np.asarray(photo.crop((left, 0, left + 260, 260)).resize((256, 256))) for left in lefts])
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +68,10 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("portrait.jpg", "portrait.png", "holiday.jpg", "another.png", "portraits/one.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         photo.save(folder / name)
-    for name in ("driving.mp4", "clip.mp4", "clips/one.mp4"):
+    for name in ("driving.mp4", "clip.mp4", "clips/one.mp4", "val/one.mp4"):
         write_moving(folder / name, photo, 4)
-    write_moving(folder / "RAW" / "one.mp4", photo, 60)
+    write_moving(folder / "raw" / "one.mp4", photo, 60)
+    (folder / "models").mkdir()
     (folder / "jobs.csv").write_text("source,driving,output\nportrait.jpg,driving.mp4,one.mp4\n")
     (folder / "configs").symlink_to(ROOT / "configs")
     return folder
