@@ -15,23 +15,16 @@ from tests.helpers.videos import write_clip
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-NOT_HERE = {
-    "docs/guides/published_recipe.md": "needs published networks and minutes; its page says when it ran, and for how long",
-}
+NOT_HERE = {"docs/guides/published_recipe.md": "needs published networks, and minutes; the page says when it ran"}
+VALIDATION = "--data.validation=val"
 # Words that make a command short; the last of two equal options counts.
 SHORT = {
     "train": [
-        *("--run.steps=1", "--run.batch-size=1", "--run.device=cpu", "--data.validation=val"),
-        *(
-            "--loss.perceptual=0",
-            "--loss.guidance=0",
-            "--guidance.steps=0",
-            "--loss.expression=0",
-            "--guidance.model=None",
-            "--data.min-frames=2",
-        ),
+        *("--run.steps=1", "--run.batch-size=1", "--run.device=cpu", VALIDATION, "--data.min-frames=2"),
+        *("--loss.perceptual=0", "--loss.guidance=0", "--loss.expression=0"),
+        *("--guidance.steps=0", "--guidance.model=None"),
     ],
-    "ablate": ["--only=full", "--data.validation=val", "--run.steps=1", "--run.batch-size=1", "--loss.perceptual=0"],
+    "ablate": ["--only=full", VALIDATION, "--run.steps=1", "--run.batch-size=1", "--loss.perceptual=0"],
 }
 
 
