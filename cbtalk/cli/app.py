@@ -35,7 +35,7 @@ def app(
     Args:
         host: Address to listen at. 127.0.0.1 is this machine alone; 0.0.0.0 lets in all who reach it, with no password.
         port: Port to listen at.
-        weights: A bundled model's name or a weights file.
+        weights: A bundled model's name, a weights file, or hf:OWNER/NAME[@REVISION] (extra hub).
         device: Device of the model; auto takes the GPU if there is one.
         precision: Numbers that the model computes with, but for the keypoints; auto takes bf16 where it is faster, else
             fp32.

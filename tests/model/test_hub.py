@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cbtalk
+from cbtalk.errors import WeightsError
 from cbtalk.model import hub
 from cbtalk.model.checkpoint import save_weights
 from tests.model.conftest import MakeTalker
@@ -124,13 +125,22 @@ def test_refusals_say_in_one_line_what_to_do(server: Hub, call: Call, tmp_path: 
         assert f"{name}: is no repository; write hf:OWNER/NAME" in call(name)
     assert "is no name of a repository" in call("hf:me/talker..odd")
     assert "HF_HUB_OFFLINE forbids" in call("hf:me/talker", HF_HUB_OFFLINE="1")
-    assert "unset HF_HUB_DISABLE_SYMLINKS" in call("hf:me/talker", HF_HUB_DISABLE_SYMLINKS="1")
     blocked = tmp_path / "blocked" / "huggingface_hub"
     blocked.mkdir(parents=True)
     (blocked / "__init__.py").write_text("raise ImportError")
     root = str(Path(cbtalk.__file__).parents[1])
     line = call("hf:me/talker", PYTHONPATH=f"{blocked.parent}{os.pathsep}{root}")
     assert line == "WeightsError hf:me/talker: needs the package huggingface_hub: pip install 'cbtalk[hub]'"
+
+
+def test_a_file_without_a_checksum_is_not_used(tmp_path: Path) -> None:
+    """As in a cache on a file system without links, or behind a server that has its own kind of ETag."""
+    (tmp_path / "W-1a2b").write_bytes(b"weights")
+    with pytest.raises(WeightsError, match="unset HF_HUB_DISABLE_SYMLINKS"):
+        hub._verify("hf:me/talker", tmp_path / "W-1a2b")
+    (tmp_path / "link").symlink_to(tmp_path / "W-1a2b")
+    with pytest.raises(WeightsError, match="its server tells no checksum, only 'W-1a2b'"):
+        hub._verify("hf:me/talker", tmp_path / "link")
 
 
 def test_a_hub_that_cannot_be_reached_is_the_machines_fault(call: Call) -> None:
