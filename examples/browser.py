@@ -6,11 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 
 T = TypeVar("T")
 SECONDS = 90.0  # a wait that only a failure takes
@@ -48,19 +49,23 @@ class Visitor:
     def click(self, selector: str, word: str = "") -> None:
         """Click on the first visible element there that bears a word, once there is one."""
 
-        def shown() -> list[Any]:
-            return [found for found in self.all(selector) if found.is_displayed() and word in found.text]
+        def clicked() -> bool:
+            for found in self.all(selector):
+                if found.is_displayed() and word in found.text:
+                    self.driver.execute_script("arguments[0].click()", found)
+                    return True
+            return False
 
-        button = self.until(shown)[0]
-        self.driver.execute_script("arguments[0].click()", button)
+        self.until(clicked)
 
     def until(self, wanted: Callable[[], T]) -> T:
         """The first answer that is true; AssertionError where none comes."""
         end = time.monotonic() + SECONDS
         while True:
-            found = wanted()
-            if found:
-                return found
+            with suppress(StaleElementReferenceException):  # the page has replaced what was found
+                found = wanted()
+                if found:
+                    return found
             if time.monotonic() > end:
                 self.driver.save_screenshot(str(self.downloads / "failed.png"))
                 raise AssertionError(f"not within {SECONDS} s; {self.downloads / 'failed.png'} shows the page")
