@@ -47,6 +47,6 @@ class Limits:
     retries: Annotated[int, NUMBER] = 2
     """Times that a job is tried again after its worker crashed or a transfer failed."""
     motion_cache_mb: Annotated[int, shown("MIB")] = 1024
-    """What kept motions of driving videos may take in the folder."""
+    """Room in the folder for kept motions of driving videos."""
     download_cache_mb: Annotated[int, shown("MIB")] = 2048
-    """What each worker's copies of files behind URLs may take there while it works."""
+    """Room there for each worker's copies of files behind URLs, while it works."""

@@ -32,7 +32,7 @@ def parse_command(
 
 
 def parse(target: Callable[..., Any], prog: str, arguments: Sequence[str], description: str = "", **more: Any) -> Any:
-    """What `target` makes of the arguments.
+    """The value that `target` makes of the arguments.
 
     Asked for help, it prints that, with the description, and raises SystemExit. `more` goes to `tyro.cli`.
 
@@ -63,7 +63,7 @@ class _Kept(io.StringIO):
         return (self._terminal.encoding or "ascii").lower()
 
     def isatty(self) -> bool:
-        """Whether there are colours."""
+        """True where tyro may use colours."""
         return self._terminal.isatty()
 
 

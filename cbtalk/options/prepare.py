@@ -15,7 +15,7 @@ class Clips:
     frames: Flag = False
     """Write a folder of PNG files for each clip, in place of an H.264 file."""
     identity: Annotated[Literal["folder", "file"], shown()] = "file"
-    """Who is in a video: its first folder below RAW, or its own name up to the first __ or #."""
+    """The person in a video: its first folder below RAW, or its own name up to the first __ or #."""
     min_seconds: Annotated[float, SECONDS] = 2.0
     """Leave out what is shorter."""
     max_seconds: Annotated[float, SECONDS] = 20.0

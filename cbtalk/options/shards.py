@@ -11,7 +11,7 @@ def _quality(text: str) -> int | Literal["png"]:
     if text == "png":
         return "png"
     if not text.isdecimal():
-        raise ConfigError("must be from 1 to 100, or png")
+        raise ConfigError(f"{text}: must be from 1 to 100, or png")
     return int(text)
 
 
