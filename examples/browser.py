@@ -35,11 +35,11 @@ class Visitor:
         return list(self.driver.find_elements("css selector", selector))
 
     def text(self, selector: str) -> str:
-        """What is to be read at a place; empty where there is nothing."""
+        """The text at a place; empty where there is nothing."""
         return str(self.script(f"return document.querySelector('{selector}')?.innerText ?? ''")).strip()
 
     def script(self, text: str) -> Any:
-        """What a script returns."""
+        """The value that a script returns."""
         return self.driver.execute_script(text)
 
     def upload(self, place: str, *paths: Path) -> None:

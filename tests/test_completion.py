@@ -35,7 +35,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def completed(script: Path, *lines: str) -> list[list[str]]:
-    """What bash offers behind each of these lines."""
+    """The words that bash offers behind each of these lines."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("there is no bash")

@@ -1,4 +1,4 @@
-"""What went wrong, in the one line that the command line would say."""
+"""A failure as the one line that the command line would say."""
 
 import sys
 import traceback

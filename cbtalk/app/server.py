@@ -24,7 +24,7 @@ STAY_AT_HOME = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
 
 @dataclass(frozen=True)
 class AppOptions:
-    """Where the page is served, and with what model.
+    """The page's address, model and limits.
 
     weights: a name or file for `cbtalk.load`, on `device` in `dtype`. batches: options of the batches that are begun
     there. output: the folder that keeps them; None: one that is removed with all uploads when the page ends.

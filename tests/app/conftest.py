@@ -9,8 +9,8 @@ from PIL import Image
 from cbtalk.app.limits import Limits
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
-from tests.media.synthetic import numbered, write_clip
-from tests.model.conftest import TINY
+from tests.helpers.talkers import TINY
+from tests.helpers.videos import numbered, write_clip
 
 LIMITS = Limits(upload=1, frames=10, megapixels=1, jobs=3)
 CLIP_FRAMES = 4

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cbtalk.batch import BatchOptions
 from cbtalk.media.video_reader import open_video
-from tests.media.synthetic import write_clip
+from tests.helpers.videos import write_clip
 
 pytest.importorskip("gradio", reason="gradio is not installed (extra app)")
 data = pytest.importorskip("skimage.data", reason="scikit-image, which carries the portrait, is not installed")

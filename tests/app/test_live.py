@@ -17,7 +17,7 @@ from cbtalk.faces import Face, Square
 from cbtalk.media.crop import CropBox
 from cbtalk.render.cache import RenderCache
 from cbtalk.render.options import RenderOptions
-from tests.media.synthetic import flat
+from tests.helpers.videos import flat
 from tests.render.fake_talker import FakeTalker
 
 WHOLE = RenderOptions(crop=CropBox(0, 0, 48))
