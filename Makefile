@@ -4,8 +4,20 @@ PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 SETUP := .venv/.installed
 DEMO_FRAMES ?=
-# Of every folder a file or two, of those that take a second: what breaks when anything breaks.
-QUICK := tests/test_layers.py
+# Of every folder a file or two, of those that take a second or two: what breaks when anything breaks.
+QUICK := $(addprefix tests/, \
+  test_checks.py test_doctor.py test_file_names.py test_layers.py test_ranges.py test_words.py \
+  ablate/test_ablate.py::test_an_unknown_variant_is_refused_before_any_work \
+  batch/test_local_files.py batch/test_manifest.py bench/test_measure.py dataset/test_video.py \
+  evaluate/test_faces.py evaluate/test_lpips.py evaluate/test_pairs.py \
+  examples/test_examples.py::test_every_example_has_a_test faces/test_choice.py faces/test_path.py faces/test_yunet.py \
+  figures/test_figures.py::test_stages_are_those_of_the_model kernels/test_interpreted.py \
+  media/test_crop.py media/test_images.py media/test_moments.py model/test_config.py \
+  model/test_talker.py::test_one_source_serves_a_batch_of_driving_frames model/test_relative_motion.py \
+  nn/test_attention.py nn/test_vector_quantize.py \
+  ops/test_backends.py ops/test_codebook_attention.py ops/test_examples.py ops/test_flow_warp.py ops/test_group_norm.py \
+  ops/test_nearest_code_exact.py prepare/test_plan.py render/test_pipeline.py render/test_video.py \
+  train/test_config.py train/test_data.py)
 # A warning ends the build in development, and not where a user's compiler has one more.
 export CBTALK_WERROR ?= ON
 

@@ -19,6 +19,7 @@ from cbtalk.batch.report import table
 from cbtalk.errors import WeightsError
 from cbtalk.model.checkpoint import weights_file
 from tests.batch import stand_in
+from tests.helpers.tiers import slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -208,7 +209,7 @@ def test_a_batch_that_is_killed_takes_its_workers_along_and_goes_on(tmp_path: Pa
     assert states(tmp_path)["slow2.mp4"][0] == "done"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slow(signal.SIGTERM, signal.SIGHUP)])
 def test_the_first_interruption_lets_running_jobs_finish(tmp_path: Path, number: signal.Signals) -> None:
     process = batch_process(tmp_path, *["slow"] * 8)
     await_calls(tmp_path, 1)

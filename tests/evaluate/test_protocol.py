@@ -266,7 +266,7 @@ def test_nothing_is_written_when_every_clip_fails(tmp_path: Path, make_clip: Mak
     with pytest.raises(InputError, match=r"none of 2 could be evaluated; a\.mp4: .*a\.mp4"):
         protocol.evaluate_weights(weights, data, tmp_path / "figures.json", **outputs)  # type: ignore[arg-type]
     assert list((tmp_path / "videos").iterdir()) == []
-    assert {path.name for path in tmp_path.iterdir()} == {"clips", "videos", "tiny.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"clips", "videos"}
 
 
 @pytest.mark.parametrize("name", ["figures.md", "absent/figures.json"])

@@ -19,6 +19,7 @@ from cbtalk.prepare import PrepareOptions, prepare
 from cbtalk.prepare.report import Row
 from cbtalk.prepare.stretch import Reason
 from tests.helpers.commands import COMMAND, ENVIRONMENT
+from tests.helpers.tiers import slow
 from tests.prepare.people import RATE, Person, shot, write_raw
 
 ROOT = Path(__file__).parents[2]
@@ -59,12 +60,14 @@ def test_clips_end_at_cuts_and_have_one_person_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("person", "seconds", "options", "reason"),
     [
-        (LEFT, 1.5, {}, Reason.SHORT),
-        (Person(300, 170, 70), 3, {}, Reason.SMALL),
         (LEFT._replace(sways=False), 3, {}, Reason.STILL),
-        (LEFT._replace(blur=4.0), 3, {"min_sharpness": 0.315}, Reason.BLURRED),
-        (Person(42, 170, 200), 3, {}, Reason.EDGE),
         (None, 3, {}, Reason.NO_FACE),
+        *slow(
+            (LEFT, 1.5, {}, Reason.SHORT),
+            (Person(300, 170, 70), 3, {}, Reason.SMALL),
+            (LEFT._replace(blur=4.0), 3, {"min_sharpness": 0.315}, Reason.BLURRED),
+            (Person(42, 170, 200), 3, {}, Reason.EDGE),
+        ),
     ],
 )
 def test_what_is_left_out_is_told_with_its_reason(

@@ -22,6 +22,7 @@ from cbtalk.train import logs, state, train_talker
 from cbtalk.train.data import PairLoader
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
+from tests.helpers.tiers import slow
 from tests.helpers.training import MakeConfig, saved
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -64,7 +65,7 @@ def kill_children(*, at_once: bool) -> None:
             time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [SIGNALS[0], *slow(*SIGNALS[1:])])
 def test_one_signal_ends_the_run_after_its_step_with_a_checkpoint(
     make_config: MakeConfig, tmp_path: Path, at_step: Any, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
@@ -208,7 +209,7 @@ def test_a_reading_process_that_dies_is_replaced(
     assert whole.read_bytes()[-1000:] == killed.read_bytes()[-1000:]  # the same pairs in the same order
 
 
-@pytest.mark.parametrize("log_every", [0, 1000])
+@pytest.mark.parametrize("log_every", [0, *slow(1000)])
 def test_a_run_that_diverges_keeps_its_last_good_checkpoints(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int
 ) -> None:

@@ -293,7 +293,7 @@ def test_cosine_falls_from_the_rate_to_its_final_share() -> None:
     assert falling == sorted(falling, reverse=True)
 
 
-@pytest.mark.parametrize("part", ["motion_estimator", "net_g.encoder", "net_g"])
+@pytest.mark.parametrize("part", ["net_g.encoder", *slow("motion_estimator", "net_g")])
 def test_frozen_parts_stay_and_the_others_learn(make_config: MakeConfig, tmp_path: Path, part: str) -> None:
     start = tmp_path / "start.safetensors"
     save_weights(start, Talker(TINY))
