@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -43,6 +44,11 @@ def write_onnx(talker: Talker, folder: Path) -> list[Path]:
 
     Args and errors as of `write_torch`, and ConfigError where onnx or onnxscript is not installed.
     """
+    for needed in ("onnx", "onnxscript"):
+        try:
+            import_module(needed)
+        except ModuleNotFoundError as missing:
+            raise ConfigError(f"ONNX files need {needed}: pip install 'cbtalk[export]'") from missing
     state = source_names(talker)
     names = {
         "encode": (["source"], state),
@@ -58,12 +64,9 @@ def write_onnx(talker: Talker, folder: Path) -> list[Path]:
 
 
 def _convert(program: ExportedProgram, inputs: list[str], outputs: list[str], path: Path) -> None:
-    try:
-        converted = torch.onnx.export(
-            program, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
-        )
-    except ModuleNotFoundError as missing:
-        raise ConfigError(f"ONNX files need {missing.name}: pip install 'cbtalk[export]'") from missing
+    converted = torch.onnx.export(
+        program, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
+    )
     assert converted is not None
     converted.save(path)
 
