@@ -10,7 +10,8 @@ import gradio as gr
 
 from cbtalk.app.faults import line_of
 from cbtalk.model.smooth import SMOOTHEST
-from cbtalk.render.options import STRONGEST, Loop, RenderOptions
+from cbtalk.options.render import STRONGEST, Loop
+from cbtalk.render.options import RenderOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -13,7 +13,7 @@ from cbtalk.app.animate_tab import portrait_file
 from cbtalk.app.controls import DEFAULTS, Told
 from cbtalk.app.live import LiveTalker
 from cbtalk.app.studio import Studio
-from cbtalk.render.options import STRONGEST
+from cbtalk.options.render import STRONGEST
 
 FRAME_SECONDS = 0.04  # between frames that the browser sends
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}

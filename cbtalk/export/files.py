@@ -1,7 +1,11 @@
 """The files of an exported talker, each written as a whole or not at all."""
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -29,7 +33,7 @@ def write_torch(talker: Talker, folder: Path) -> list[Path]:
     written = []
     for name, program in _programs(talker, folder).items():
         path = folder / f"{name}.pt2"
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with atomic_path(path) as temporary, temporary.open("wb") as file, _quiet():
             torch.export.save(program, file)
         written.append(path)
     return written
@@ -40,6 +44,11 @@ def write_onnx(talker: Talker, folder: Path) -> list[Path]:
 
     Args and errors as of `write_torch`, and ConfigError where onnx or onnxscript is not installed.
     """
+    for needed in ("onnx", "onnxscript"):
+        try:
+            import_module(needed)
+        except ModuleNotFoundError as missing:
+            raise ConfigError(f"ONNX files need {needed}: pip install 'cbtalk[export]'") from missing
     state = source_names(talker)
     names = {
         "encode": (["source"], state),
@@ -48,22 +57,32 @@ def write_onnx(talker: Talker, folder: Path) -> list[Path]:
     written = []
     for name, program in _programs(talker, folder).items():
         path = folder / f"{name}.onnx"
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, _quiet():
             _convert(program, *names[name], temporary)
         written.append(path)
     return written
 
 
 def _convert(program: ExportedProgram, inputs: list[str], outputs: list[str], path: Path) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        converted = torch.onnx.export(
-            program, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
-        )
-    except ModuleNotFoundError as missing:
-        raise ConfigError(f"ONNX files need {missing.name}: pip install 'cbtalk[export]'") from missing
+    converted = torch.onnx.export(
+        program, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
+    )
     assert converted is not None
     converted.save(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch warns itself of."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _programs(talker: Talker, folder: Path) -> dict[str, ExportedProgram]:
