@@ -98,7 +98,9 @@ def measure_batch(workers: Sequence[int], jobs: int) -> Record:
         for precision in PRECISIONS:
             for manifest, number in [*((short, number) for number in workers), (long, 1)]:
                 folder = scratch / f"{precision} {manifest.stem} {number}"
-                record = timed_batch(manifest, folder, f"--workers={number}", f"--precision={precision}", "--set", *asked)
+                record = timed_batch(
+                    manifest, folder, f"--workers={number}", f"--precision={precision}", "--set", *asked
+                )
                 what = f"{len(lines)} of {FRAMES} frames" if manifest is short else f"1 of {jobs * FRAMES} frames"
                 rows.append({"precision": precision, "jobs": what, "workers": number, **record})
                 rows[-1]["floor"] = model_alone(number, precision).rate
