@@ -4,9 +4,11 @@ python bench/gpu_check.py [--out bench/results/<machine>] [--rehearse]
 
 Builds the library where none was brought along, runs every op, the kernel benchmark, the whole model, every GPU test, a
 profiler and the sanitizers, each in a process of its own with a time limit, so that losing one part costs no other.
-Writes gpu_check.md, gpu_check.json, gpu.json, gpu_model.json and logs.tar.gz, with a log a step. A library is brought along
-by building it elsewhere for the one architecture: CBTALK_CUDA_ARCHS=90a-real python setup.py build_ext --inplace, in
-cbtalk/_lib. --rehearse needs no GPU: it puts stand-ins in the place of the steps and lets each fail in turn.
+Writes gpu_check.md, gpu_check.json, gpu.json, gpu_model.json and logs.tar.gz, with a log a step.
+
+A library to bring along is built elsewhere, for one architecture alone, into cbtalk/_lib:
+CBTALK_CUDA_ARCHS=90a-real python setup.py build_ext --inplace. --rehearse needs no GPU: it puts stand-ins in the place
+of the steps and lets each fail in turn.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from cbtalk.ops.examples import EXAMPLES
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "cbtalk" / "_lib" / "libcbtalk_cuda.so"
 SECONDS = 570  # of the ten minutes
+_SANITIZER = "compute-sanitizer"
 LOG_BYTES = 1 << 19  # of each log its end; thirty logs of this size that nothing compresses are below 16 MiB
 
 
@@ -61,11 +64,14 @@ class Outcome:
     summary: str
 
 
-def steps(out: Path) -> Iterator[Step]:
-    """In the order of what is to be known first; the limits of all groups together are within SECONDS."""
+def steps(out: Path, everything: bool = False) -> Iterator[Step]:
+    """In the order of what is to be known first; the limits of all groups together are within SECONDS.
+
+    everything: as where no library was brought along and every tool is there.
+    """
     python = sys.executable
     build = Step("build", "build", (python, "setup.py", "build_ext", "--inplace"), 110)
-    if not (brought := LIBRARY.exists()):
+    if not (brought := LIBRARY.exists() and not everything):
         yield build
     yield Step("smoke", "smoke", (python, "-m", "bench.gpu_smoke"), 50)
     bench = (python, "-m", "bench.gpu", "--json", str(out / "gpu.json"), "--seconds", "180")
@@ -74,11 +80,11 @@ def steps(out: Path) -> Iterator[Step]:
     yield Step("model", "model", model, 65)
     yield from _tests(python, 60 + build.limit * brought)
     # Both slow what they watch down, and the tools are not everywhere.
-    if (profiler := shutil.which("ncu")) is not None:
+    if (profiler := "ncu" if everything else shutil.which("ncu")) is not None:
         kernels = "regex:warp_|attention_|nearest_code|group_norm|(fwd|bwd)_kernel"
         options = ("--set", "basic", "--clock-control", "none", "--profile-from-start", "off", "--kernel-name", kernels)
         yield Step("profile", "profile", (profiler, *options, python, "-m", "bench.gpu_once"), 45)
-    if (sanitizer := shutil.which("compute-sanitizer")) is not None:
+    if (sanitizer := _SANITIZER if everything else shutil.which(_SANITIZER)) is not None:
         for tool in ("memcheck", "racecheck", "synccheck"):
             options = ("--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=cbtalk")
             smoke = (python, "-m", "bench.gpu_smoke", "--backend", "cuda")
@@ -214,7 +220,7 @@ def main() -> int:
     if arguments.rehearse:
         from bench.gpu_rehearsal import rehearse
 
-        return rehearse(list(steps(Path("out"))))
+        return rehearse(list(steps(Path("out"), everything=True)))
     out = (arguments.out or folder()).resolve()
     return int(any(one.code != 0 for one in check(list(steps(out)), out)))
 
