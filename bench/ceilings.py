@@ -128,6 +128,12 @@ def _product_rate(dtype: torch.dtype, tf32: bool, size: int = 8192) -> float:
 
 
 def highest_clock() -> float:
-    """Hz of the multiprocessors at most, as the driver says."""
+    """Hz of the multiprocessors at most, as nvidia-smi says, or torch; infinite where neither does.
+
+    An infinite rate of exponentials sets no floor; those of memory and arithmetic stay.
+    """
     command = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0"]
-    return 1e6 * float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    try:
+        return 1e6 * float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    except (OSError, subprocess.CalledProcessError, ValueError):  # absent, refused, or "[N/A]"
+        return 1e3 * float(getattr(torch.cuda.get_device_properties(0), "clock_rate", float("inf")))

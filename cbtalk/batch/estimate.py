@@ -10,6 +10,7 @@ import torch
 from cbtalk.batch.job import Job
 from cbtalk.media.span import Span
 from cbtalk.model.checkpoint import load
+from cbtalk.precision import float32_convolutions
 from cbtalk.render.driving import video_info
 from cbtalk.render.motion_changes import cut
 from cbtalk.render.motion_file import load_motion
@@ -37,6 +38,7 @@ def _frames(driving: Path, span: Span) -> int:
     return info.frames or round(float((info.duration or 0) * info.average_rate))
 
 
+@float32_convolutions()
 @torch.inference_mode()
 def frame_seconds(weights: str, device: str, dtype: torch.dtype = torch.float32, batch_size: int = 4) -> float:
     """Seconds that the model takes for a frame: the best of a few batches of noise, after one to warm up."""
