@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from PIL import Image
 
 import cbtalk
@@ -34,7 +35,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def with_blocks(language: str, what: str = "") -> list[object]:
+def with_blocks(language: str, what: str = "") -> list[ParameterSet]:
     """The pages that have blocks of a language with these words in them."""
     found = []
     for page in PAGES:

@@ -43,7 +43,7 @@ def test_a_table_is_a_manifest_without_its_empty_rows() -> None:
 
 def test_a_batch_runs_to_videos_and_a_report(begun: Callable[..., PageBatch], weights: Path) -> None:
     batch = begun(MANIFEST.format("out.mp4"))
-    batch.start(batch.check(str(weights)), BatchOptions(str(weights), workers=1, threads=1))
+    batch.start(batch.check(str(weights)), BatchOptions(weights=str(weights), workers=1, threads=1))
     while not batch.finished(0.2):
         pass
     assert [(entry.output, entry.state, entry.frames) for entry in batch.entries()] == [
@@ -55,7 +55,7 @@ def test_a_batch_runs_to_videos_and_a_report(begun: Callable[..., PageBatch], we
 
 def test_a_job_that_fails_is_told_in_the_report(begun: Callable[..., PageBatch], weights: Path) -> None:
     batch = begun()  # neither the portrait nor the clip shows a face
-    batch.start(batch.check(str(weights)), BatchOptions(str(weights), workers=1, threads=1))
+    batch.start(batch.check(str(weights)), BatchOptions(weights=str(weights), workers=1, threads=1))
     while not batch.finished(0.2):
         pass
     (entry,) = batch.entries()

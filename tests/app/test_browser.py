@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page, served with a tiny model."""
     options = AppOptions(
-        BatchOptions(str(weights), workers=1, threads=1),
+        BatchOptions(weights=str(weights), workers=1, threads=1),
         Limits(upload=1, frames=50, megapixels=1, jobs=3),
         port=free_port(),
         output=tmp_path_factory.mktemp("batches"),

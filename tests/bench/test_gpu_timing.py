@@ -68,7 +68,7 @@ def _refused(*arguments: Any, **options: Any) -> Any:
 def test_a_bench_without_nvidia_smi_goes_on(
     answer: Any, properties: dict[str, int], expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ceilings.subprocess, "run", answer)
+    monkeypatch.setattr(subprocess, "run", answer)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(**properties))
     assert ceilings.highest_clock() == expected
 

@@ -12,7 +12,7 @@ import cbtalk
 from cbtalk.errors import WeightsError
 from cbtalk.model import hub
 from cbtalk.model.checkpoint import save_weights
-from tests.model.conftest import MakeTalker
+from tests.helpers.talkers import MakeTalker
 from tests.model.hub_server import COMMIT, OTHER_COMMIT, Hub, Repository
 from tests.model.hub_server import hub as stand_in
 
