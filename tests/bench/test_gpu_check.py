@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -101,7 +102,7 @@ def test_the_limits_are_within_the_time_and_keep_that_of_the_bench(
     if brought:
         library.touch()
     monkeypatch.setattr(gpu_check, "LIBRARY", library)
-    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: name)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     planned = list(gpu_check.steps(tmp_path))
     assert ("build" in {one.name for one in planned}) != brought
     groups = {one.group: one.limit for one in planned}
