@@ -86,9 +86,9 @@ def steps(out: Path, everything: bool = False) -> Iterator[Step]:
         yield Step("profile", "profile", (profiler, *options, python, "-m", "bench.gpu_once"), 45)
     if (sanitizer := _SANITIZER if everything else shutil.which(_SANITIZER)) is not None:
         for tool in ("memcheck", "racecheck", "synccheck"):
-            tools = ("--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=cbtalk")
+            watched = ("--tool", tool, "--error-exitcode", "9", "--kernel-name", "kernel_substring=cbtalk")
             smoke = (python, "-m", "bench.gpu_smoke", "--backend", "cuda")
-            yield Step(f"sanitizer {tool}", "sanitizers", (sanitizer, *tools, *smoke), 40)
+            yield Step(f"sanitizer {tool}", "sanitizers", (sanitizer, *watched, *smoke), 40)
 
 
 def _tests(python: str, limit: float) -> Iterator[Step]:

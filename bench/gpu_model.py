@@ -112,7 +112,7 @@ def launches(work: Thunk) -> Record:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
     averages = recorded.key_averages()
-    on_gpu = [one for one in averages if one.device_type.name == "CUDA"]
+    on_gpu = [one for one in averages if str(one.device_type).endswith(".CUDA")]
     table = averages.table(sort_by="self_device_time_total", row_limit=25, max_name_column_width=60)
     return {"launches": sum(one.count for one in on_gpu), "profile": table}
 

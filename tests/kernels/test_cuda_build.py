@@ -1,16 +1,14 @@
 """The machine code of the CUDA C++ kernels in the library that was built: registers, spills and instructions."""
 
-import importlib.util
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-LIBRARY = Path(__file__).parents[2] / "cbtalk" / "_lib" / "libcbtalk_cuda.so"
+from bench.gpu_code import LIBRARY, find_cuobjdump
+
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 
 # Registers a thread, at most, on any architecture: what the launch bounds and the blocks a multiprocessor rest on.
@@ -39,17 +37,6 @@ DESIGN = {
     "group_norm_cu": ("LDG.E.128", "STG.E.128"),
     "group_norm_backward_cu": ("LDG.E.128", "STG.E.128"),
 }
-
-
-def find_cuobjdump() -> str | None:
-    """On the PATH, or the one that Triton brings."""
-    if found := shutil.which("cuobjdump"):
-        return found
-    if importlib.util.find_spec("triton") is None:
-        return None
-    from triton import knobs
-
-    return str(knobs.nvidia.cuobjdump.path)
 
 
 CUOBJDUMP = find_cuobjdump()
