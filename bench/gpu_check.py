@@ -188,7 +188,7 @@ def _pack(logs: Sequence[Path], target: Path) -> None:
 
 
 def _asked(query: str) -> str:
-    """What nvidia-smi says of the first GPU, or nothing."""
+    """The line of nvidia-smi about the first GPU, or nothing."""
     try:
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

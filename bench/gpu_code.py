@@ -1,4 +1,4 @@
-"""What nvcc made of the CUDA C++ kernels: registers, spills and instructions, without a GPU.
+"""The machine code of the CUDA C++ kernels: registers, spills and instructions, without a GPU.
 
 python -m bench.gpu_code [--library FILE] [--arch sm_90a] [--kernel warp_pixels]
 
@@ -21,7 +21,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "cbtalk" / "_lib" / "libcbtalk_c
 _TYPES = {"f": "float32", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+((?:@!?U?P\d+ +)?[A-Z][^;]*);")
 _JUMP = re.compile(r"\bBRA\b[^;]*?\b0x([0-9a-f]+)")
-# What loops are told by: of global memory read, written and added to, products on tensor cores, exponentials.
+# Marks of loops: of global memory read, written and added to, products on tensor cores, exponentials.
 _KINDS = {"LDG": "loads", "STG": "stores", "RED": "additions", "HMMA": "products", "MUFU.EX2": "exponentials"}
 
 

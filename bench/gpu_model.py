@@ -89,7 +89,7 @@ def _measured(preset: str, mode: Mode, batch: int, device: str) -> Record:
 
 
 def waits(work: Thunk) -> list[str]:
-    """What in a call makes the CPU wait for the GPU, as torch notices it."""
+    """The places in a call that make the CPU wait for the GPU, as torch notices them."""
     with _noticed_waits(), warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         work()

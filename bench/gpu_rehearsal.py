@@ -41,7 +41,7 @@ def _reserved(planned: Sequence[Step]) -> Iterator[str]:
 
 
 def _faults(planned: Sequence[Step], failing: Step | None) -> Iterator[str]:
-    """What is wrong with the reports of a check in which one step fails, or none."""
+    """The faults in the reports of a check in which one step fails, or none."""
     with tempfile.TemporaryDirectory(prefix="gpu-rehearsal-") as folder:
         out = Path(folder)
         with redirect_stdout(StringIO()):

@@ -1,4 +1,4 @@
-"""What the whole model's GPU benchmark does, on the CPU with stand-ins for the clocks."""
+"""The whole model's GPU benchmark, on the CPU with stand-ins for the clocks."""
 
 import time
 import warnings

@@ -1,4 +1,4 @@
-"""What a GPU's benchmark times besides the kernel: nothing. Shown on the CPU by what torch dispatches."""
+"""A GPU's benchmark times nothing besides the kernel: shown on the CPU by what torch dispatches."""
 
 import subprocess
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ GRADIENTS = [
     for case in cases(Setting("cuda", torch.float32), [example.name for example in ON_GPU], direction="bwd", peers=[])
     if "rough" not in case.shape
 ]
-# What making a gradient, or laying one out anew, would dispatch.
+# Calls that making a gradient, or laying one out anew, would dispatch.
 NOT_THE_OP = {"aten.linspace", "aten.sin", "aten.clone", "aten.copy_", "aten._to_copy", "aten.ones_like"}
 
 
