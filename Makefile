@@ -21,7 +21,7 @@ QUICK := $(addprefix tests/, \
 # A warning ends the build in development, and not where a user's compiler has one more.
 export CBTALK_WERROR ?= ON
 
-.PHONY: build lint quick test test-ci test-all ctest docs demo clean
+.PHONY: build lint quick test test-slow test-all ctest docs demo clean
 
 # torch and the build's tools come first: the build reads torch's headers, and with --no-build-isolation it uses the
 # pinned tools instead of downloading them for every build.
@@ -42,8 +42,8 @@ lint: $(SETUP)
 # Tests side by side, one thread each: more threads than cores, and threads that spin, make them many times slower.
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 PYTEST := $(PYTHON) -m pytest -q -n $(JOBS) --dist worksteal
-quick test test-all test-ci: export OMP_NUM_THREADS := 1
-quick test test-all test-ci: export OMP_WAIT_POLICY := passive
+quick test test-all test-slow: export OMP_NUM_THREADS := 1
+quick test test-all test-slow: export OMP_WAIT_POLICY := passive
 
 # CONTRIBUTING.md has the seconds and the counts of each tier; pyproject.toml says what the markers mean.
 quick: build
@@ -52,7 +52,7 @@ quick: build
 test: build lint ctest
 	$(PYTEST) -m "not slow and not release"
 
-test-ci: build lint ctest
+test-slow: build lint ctest
 	$(PYTEST) -m "not release"
 
 test-all: build lint ctest

@@ -155,10 +155,12 @@ def test_weights_are_named_so_wherever_they_are_named(server: Hub, tmp_path: Pat
 from pathlib import Path
 import cbtalk
 from cbtalk.batch.command import options_of
+from cbtalk.options.batch import Limits, Workers
 from cbtalk.train.initial import start_from
 talker = cbtalk.load("hf:me/talker")
 print(start_from(talker, Path("hf:me/talker")))
-print(options_of("hf:me/talker", "cpu", "fp32", None, 1, 1, None, 0, 0, 0).weights)
+workers = Workers("hf:me/talker", device="cpu", precision="fp32", workers=1, threads=1)
+print(options_of(workers, Limits()).weights)
 """
     environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
