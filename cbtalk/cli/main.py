@@ -24,7 +24,7 @@ from cbtalk.cli.render import crop, motion, render
 from cbtalk.cli.shards import shards
 from cbtalk.cli.train import ablate, convert, prepare, split_settings, train
 from cbtalk.errors import AlreadyTold, CbtalkError, ConfigError
-from cbtalk.options.parsing import filled, parse_command
+from cbtalk.options.parsing import COMPLETION, filled, parse_command, write_completion
 
 HELP = """usage: cbtalk [-h] [--version] COMMAND [OPTIONS]
 
@@ -119,6 +119,8 @@ def _parse(arguments: list[str]) -> Callable[[], int | None]:
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help", "--version"):
         return partial(print, f"cbtalk {__version__}" if name == "--version" else _help())
+    if name.startswith(COMPLETION):
+        return partial(write_completion, COMMANDS, "cbtalk", arguments)
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)
         wrong = f"{name!r} is no command" if name else "name a command"

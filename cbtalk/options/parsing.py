@@ -5,7 +5,7 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial, wraps
 from shutil import get_terminal_size
@@ -16,7 +16,9 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, HelptextFromCommentsOff,
 
 from cbtalk.errors import ConfigError
 
+COMPLETION = "--tyro-"  # tyro's own arguments begin so
 WIDEST = 120  # columns of a text
+_MARKERS = (DisallowNone, FlagCreatePairsOff, HelptextFromCommentsOff, OmitArgPrefixes)
 _DESCRIPTION = "DESCRIPTION"
 _DEBUG = "Add --debug to see where an error comes from."
 _EMPTY = re.compile(r"^[│|] +[│|]\n", re.MULTILINE)  # after a line that is just full
@@ -27,8 +29,13 @@ def parse_command(
     function: Callable[..., int | None], prog: str, arguments: Sequence[str]
 ) -> Callable[..., int | None]:
     """The call of a command that the arguments ask for, still to be made. Raises as `parse` does."""
-    markers = (DisallowNone, FlagCreatePairsOff, HelptextFromCommentsOff, OmitArgPrefixes)
-    return parse(_deferred(function), prog, arguments, _described(function), config=markers)
+    return parse(_deferred(function), prog, arguments, _described(function), config=_MARKERS)
+
+
+def write_completion(functions: Mapping[str, Callable[..., Any]], prog: str, arguments: Sequence[str]) -> None:
+    """Do what tyro's arguments for completion in shells ask for, with all commands as subcommands; raises SystemExit."""
+    commands = {name: _deferred(function) for name, function in functions.items()}
+    tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=arguments, config=_MARKERS)
 
 
 def parse(target: Callable[..., Any], prog: str, arguments: Sequence[str], description: str = "", **more: Any) -> Any:
