@@ -33,7 +33,7 @@ def parse_command(
 
 
 def write_completion(functions: Mapping[str, Callable[..., Any]], prog: str, arguments: Sequence[str]) -> None:
-    """Do what tyro's arguments for completion in shells ask for, with all commands as subcommands; raises SystemExit."""
+    """Serve tyro's arguments for completion in shells, with all commands as subcommands; raises SystemExit."""
     commands = {name: _deferred(function) for name, function in functions.items()}
     tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=arguments, config=_MARKERS)
 
