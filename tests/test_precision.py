@@ -49,9 +49,9 @@ ENTRIES: dict[str, tuple[str, str, Callable[[Any], object]]] = {
     "render": ("render.video", "check_destination", lambda module: module.render_video(FILE, FILE, FILE)),
     "motion": ("render.video", "check_destination", lambda module: module.write_motion(FILE, FILE)),
     "the time that a batch should take": ("batch.estimate", "load", lambda module: module.frame_seconds("mini", "cpu")),
-    "train": ("train.training", "joined", lambda module: module.run(FILE)),
+    "train": ("train.training", "joined", lambda module: module.train_talker(FILE)),
     "evaluate": ("evaluate.evaluator", "kept_warnings", lambda module: module.Evaluator.do(None, None, {})),
-    "figures": ("figures.command", "load", lambda module: module.run(FILE, FILE, FILE)),
+    "figures": ("figures.command", "load", lambda module: module.draw_figures(FILE, FILE, FILE)),
 }
 
 

@@ -12,10 +12,10 @@ __global__ __launch_bounds__(kWarpThreads) void warp_pixels_fwd_kernel(const __g
                                                                        WarpTile tile) {
   __shared__ int32_t offsets[kWarpMaxTile];  // of the top left tap from the picture's first element; -1: no tap
   __shared__ float4 weights[kWarpMaxTile];
-  const TileOrigin origin = tile_origin(params, kWarpRun, tile.height);
-  const unsigned count = kWarpRun * tile.height;
-  for (unsigned i = threadIdx.x; i < count; i += kWarpThreads) {
-    const int32_t y = origin.y + static_cast<int32_t>(i / kWarpRun), x = origin.x + static_cast<int32_t>(i % kWarpRun);
+  const TileOrigin origin = tile_origin(params, tile.width, tile.height);
+  const int count = tile.width * tile.height;
+  for (int i = threadIdx.x; i < count; i += kWarpThreads) {
+    const int32_t y = origin.y + i / tile.width, x = origin.x + i % tile.width;
     if (y >= params.out_height || x >= params.out_width) continue;
     const PixelTaps taps = pixel_taps(params, origin.picture, y, x);
     offsets[i] = taps.inside ? static_cast<int32_t>(taps.rows.base * params.feature_stride[2] +
@@ -27,16 +27,14 @@ __global__ __launch_bounds__(kWarpThreads) void warp_pixels_fwd_kernel(const __g
 
   const int32_t right = step_right(params, params.feature_stride[3]), down = step_down(params, params.feature_stride[2]);
   const int channels = static_cast<int>(params.channels);
-  const int64_t row_stride = params.out_width * params.channels;
-  T* tile_output = static_cast<T*>(params.output) + (origin.picture * params.out_height + origin.y) * row_stride +
-                   origin.x * params.channels;
   const int groups = kWarpThreads / tile.lanes;
   const int lane = static_cast<int>(threadIdx.x) % tile.lanes;
   const T* picture = static_cast<const T*>(params.feature) + origin.picture / params.flows * params.feature_stride[0];
-  for (unsigned i = threadIdx.x / tile.lanes; i < count; i += groups) {
-    const int32_t y = origin.y + static_cast<int32_t>(i / kWarpRun), x = origin.x + static_cast<int32_t>(i % kWarpRun);
+  for (int i = static_cast<int>(threadIdx.x) / tile.lanes; i < count; i += groups) {
+    const int32_t y = origin.y + i / tile.width, x = origin.x + i % tile.width;
     if (y >= params.out_height || x >= params.out_width) continue;
-    T* output = tile_output + i / kWarpRun * row_stride + i % kWarpRun * channels;
+    T* output = static_cast<T*>(params.output) +
+                ((origin.picture * params.out_height + y) * params.out_width + x) * params.channels;
     const int32_t offset = offsets[i];
     const float4 weight = weights[i];
 #pragma unroll 2
@@ -102,7 +100,7 @@ cudaError_t flow_warp_forward_cuda(const FlowWarpParams& params, cudaStream_t st
     }
     const bool vectors = fills_vectors(params, params.output, nullptr);
     const WarpTile tile = warp_forward_tile(vectors ? params.channels / kVector : params.channels);
-    const unsigned blocks = grid_blocks(warp_tiles(params, kWarpRun, tile.height));
+    const unsigned blocks = grid_blocks(warp_tiles(params, tile.width, tile.height));
     if (vectors) {
       warp_pixels_fwd_kernel<T, kVector><<<blocks, kWarpThreads, 0, stream>>>(params, tile);
     } else {

@@ -75,10 +75,10 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
   __shared__ float weights[kWarpMaxTile][4];
   __shared__ float dots[kDots ? kWarpMaxTile : 1][4];
   const FlowWarpParams& forward = params.forward;
-  const TileOrigin origin = tile_origin(forward, kWarpRun, tile.height);
-  const int count = kWarpRun * tile.height;
+  const TileOrigin origin = tile_origin(forward, tile.width, tile.height);
+  const int count = tile.width * tile.height;
   const auto exists = [&](int i) {
-    return origin.y + i / kWarpRun < forward.out_height && origin.x + i % kWarpRun < forward.out_width;
+    return origin.y + i / tile.width < forward.out_height && origin.x + i % tile.width < forward.out_width;
   };
   for (int i = threadIdx.x; i < count; i += kWarpBackwardThreads) {
     offsets[i] = -1;
@@ -86,7 +86,7 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
       for (int tap = 0; tap < 4; ++tap) dots[i][tap] = 0.0f;
     }
     if (!exists(i)) continue;
-    const PixelTaps taps = pixel_taps(forward, origin.picture, origin.y + i / kWarpRun, origin.x + i % kWarpRun);
+    const PixelTaps taps = pixel_taps(forward, origin.picture, origin.y + i / tile.width, origin.x + i % tile.width);
     if (!taps.inside) continue;
     offsets[i] = static_cast<int32_t>(taps.rows.base * forward.feature_stride[2] +
                                       taps.columns.base * forward.feature_stride[3]);
@@ -104,7 +104,7 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
   const T* picture = static_cast<const T*>(forward.feature) + b * forward.feature_stride[0];
   float* to_picture = params.grad_feature + b * forward.height * forward.width * channels;
   const T* grads = static_cast<const T*>(params.grad_output) +
-                   ((origin.picture * forward.out_height + origin.y + first / kWarpRun) * forward.out_width +
+                   ((origin.picture * forward.out_height + origin.y + first / tile.width) * forward.out_width +
                     origin.x) * channels;
   // All lanes of a warp go through as many rounds, so that they meet in the shuffles.
   for (int begin = 0; begin < channels; begin += tile.lanes * kCount) {
@@ -152,7 +152,7 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += kWarpBackwardThreads) {
       if (!exists(i)) continue;
-      const int32_t y = origin.y + i / kWarpRun, x = origin.x + i % kWarpRun;
+      const int32_t y = origin.y + i / tile.width, x = origin.x + i % tile.width;
       store_pixel_grad(params, pixel_taps(forward, origin.picture, y, x),
                        (origin.picture * forward.out_height + y) * forward.out_width + x, dots[i]);
     }
@@ -282,7 +282,7 @@ cudaError_t backward_pixels(const FlowWarpCudaGradParams& params, bool feature, 
       }
       const bool vectors = fills_vectors(forward, params.grad_output, params.grad_feature);
       const WarpTile tile = warp_backward_tile(vectors ? forward.channels / kVector : forward.channels);
-      const unsigned blocks = grid_blocks(warp_tiles(forward, kWarpRun, tile.height));
+      const unsigned blocks = grid_blocks(warp_tiles(forward, tile.width, tile.height));
       if (vectors) {
         warp_pixels_bwd_kernel<T, kVector, kFeature, kDots>
             <<<blocks, kWarpBackwardThreads, 0, stream>>>(params, tile);

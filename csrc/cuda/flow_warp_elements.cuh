@@ -57,11 +57,9 @@ struct TileOrigin {
   int32_t y, x;
 };
 
-__device__ static inline TileOrigin tile_origin(const FlowWarpParams& params, unsigned width, unsigned height) {
-  // In 32 bits, which hold the number of blocks: divisions of 64 bits take four times as many instructions.
-  const unsigned across = (static_cast<unsigned>(params.out_width) + width - 1) / width;
-  const unsigned down = (static_cast<unsigned>(params.out_height) + height - 1) / height;
-  const unsigned row = blockIdx.x / across, picture = row / down;
+__device__ static inline TileOrigin tile_origin(const FlowWarpParams& params, int width, int height) {
+  const int64_t across = (params.out_width + width - 1) / width, down = (params.out_height + height - 1) / height;
+  const int64_t row = blockIdx.x / across, picture = row / down;
   return {picture, static_cast<int32_t>((row - picture * down) * height),
           static_cast<int32_t>((blockIdx.x - row * across) * width)};
 }

@@ -141,10 +141,10 @@ void check_tiles() {
     const auto forward = cbtalk::warp_forward_tile(vectors), backward = cbtalk::warp_backward_tile(vectors);
     CHECK(forward.lanes == backward.lanes && forward.lanes >= 4 && forward.lanes <= 32);
     CHECK((forward.lanes & (forward.lanes - 1)) == 0 && (forward.lanes == 32 || forward.lanes >= vectors));
-    CHECK(cbtalk::kWarpRun * forward.height <= cbtalk::kWarpMaxTile);
-    CHECK(cbtalk::kWarpRun * backward.height <= cbtalk::kWarpMaxTile);
+    CHECK(forward.width * forward.height <= cbtalk::kWarpMaxTile);
+    CHECK(backward.width * backward.height <= cbtalk::kWarpMaxTile);
     // Backward, every group has exactly one run.
-    CHECK(backward.height * backward.lanes == cbtalk::kWarpBackwardThreads);
+    CHECK(backward.width == cbtalk::kWarpRun && backward.height * backward.lanes == cbtalk::kWarpBackwardThreads);
   }
   FlowWarpParams params{};
   params.batch = 3, params.flows = 2, params.channels = 64, params.out_height = 9, params.out_width = 33;

@@ -139,15 +139,15 @@ CBTALK_HOST_DEVICE static inline float weight_read(int32_t target, int32_t sourc
 }
 
 // channels_last: a block works on a tile of output pixels, a group of lanes (at least four) on a pixel, a lane on a
-// vector of channels. The width of a tile is a constant: dividing by it is a shift. Not tuned on a GPU yet.
+// vector of channels. Not tuned on a GPU yet.
 constexpr int kWarpThreads = 256;
-constexpr int kWarpRun = 8;            // pixels of a row of a tile; backward, a group works through them
+constexpr int kWarpRun = 8;            // backward: pixels of a row that a group works through
 constexpr int kWarpBackwardThreads = 128;
 constexpr int kWarpMaxTile = 256;
 
 struct WarpTile {
-  int lanes;   // of a group: a power of two from 4 to 32
-  int height;  // rows of kWarpRun pixels
+  int lanes;          // of a group: a power of two from 4 to 32
+  int width, height;  // pixels
 };
 
 static inline int warp_group_lanes(int64_t vectors) {
@@ -158,13 +158,13 @@ static inline int warp_group_lanes(int64_t vectors) {
 
 static inline WarpTile warp_forward_tile(int64_t vectors) {
   const int lanes = warp_group_lanes(vectors);
-  if (vectors > 32) return {lanes, 2};
-  return {lanes, lanes == 32 ? 4 : 8};
+  if (vectors > 32) return {lanes, 4, 4};
+  return {lanes, 8, lanes == 32 ? 4 : 8};
 }
 
 static inline WarpTile warp_backward_tile(int64_t vectors) {
   const int lanes = warp_group_lanes(vectors);
-  return {lanes, kWarpBackwardThreads / lanes};
+  return {lanes, kWarpRun, kWarpBackwardThreads / lanes};
 }
 
 static inline int64_t warp_tiles(const FlowWarpParams& params, int width, int height) {
