@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples import model_drawings
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -27,7 +29,16 @@ def errors_in(output: str) -> list[float]:
 
 def test_every_example_has_a_test() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"__init__.py"}
-    assert names == {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py", "demo_picture.py"}
+    here = {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py", "demo_picture.py", "model_drawings.py"}
+    of_the_page = {"app_picture.py", "browser.py", "made_motions.py"}  # tests/app
+    assert names == here | of_the_page
+
+
+def test_the_drawings_in_docs_are_those_of_the_script(tmp_path: Path) -> None:
+    model_drawings.main(tmp_path)
+    for drawing in tmp_path.iterdir():
+        assert drawing.read_text() == (EXAMPLES.parent / "docs" / "images" / drawing.name).read_text()
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_the_demo_picture_moves(tmp_path: Path) -> None:

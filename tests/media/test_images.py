@@ -4,6 +4,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms
 
@@ -68,6 +69,8 @@ def test_colours_survive_every_mode(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(quadrants()).convert(mode)
     path = tmp_path / ("a.tif" if mode in ("YCbCr", "CMYK") else "a.png")
     image.save(path)
+    if mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow before 13 cannot read the YCbCr TIFF that it writes")
     for seen, meant in zip(corners(read_image(path)), [RED, GREEN, BLUE, WHITE], strict=True):
         assert np.abs(np.subtract(seen, meant)).max() <= 2
 

@@ -83,7 +83,7 @@ def test_damaged_and_hostile_files_get_one_clear_line(tmp_path: Path, tiny: Make
 
 
 def test_what_cannot_be_loaded_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no such file; presets are paper, mini"):
+    with pytest.raises(WeightsError, match="maxi: neither a file nor the name of bundled weights; bundled: mini"):
         cbtalk.load("maxi")
     with pytest.raises(WeightsError, match="is not a file"):
         cbtalk.load(tmp_path)

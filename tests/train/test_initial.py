@@ -86,7 +86,7 @@ def test_a_run_starts_from_a_file_once(
 
 
 def test_what_cannot_be_started_from(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no such file"):
+    with pytest.raises(WeightsError, match="neither a file nor the name of bundled weights"):
         start_from(Talker(TINY), tmp_path / "absent.safetensors")
 
 
