@@ -44,6 +44,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def portrait(tmp_path: Path) -> Path:
+    """A grey picture without a face, number 20 of `tests.helpers.videos.numbered`."""
+    path = tmp_path / "portrait.png"
+    Image.fromarray(np.full((60, 60, 3), 80, np.uint8)).save(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three clips of two people, as folders of frames in which a square moves."""

@@ -75,22 +75,7 @@ def test_render_says_what_it_made(folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_motion_then_render(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(
-            [
-                "motion",
-                "-d",
-                "driving.mp4",
-                "--driving-crop",
-                "centre",
-                "-o",
-                "m.safetensors",
-                "--weights",
-                "tiny.safetensors",
-            ]
-        )
-        == 0
-    )
+    assert main([*MOTION, "-o", "m.safetensors"]) == 0
     by_motion = {"driving": "m.safetensors", "driving-crop": None}
     assert main(render(**by_motion)) == 0
     assert main([*render(**by_motion, output="quiet.mp4"), "--quiet", "--max-frames", "2"]) == 0
@@ -134,17 +119,7 @@ def test_a_motion_file_is_the_same_in_every_precision(folder: Path) -> None:
 
 
 def test_motion_tells_about_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make = [
-        "motion",
-        "-d",
-        "driving.mp4",
-        "--driving-crop",
-        "centre",
-        "-o",
-        "m.safetensors",
-        "--weights",
-        "tiny.safetensors",
-    ]
+    make = [*MOTION, "-o", "m.safetensors"]
     assert main([*make, "--quiet", "--start", "0.04"]) == 0
     assert main(["motion", "--info", "m.safetensors"]) == 0
     out = capsys.readouterr().out
@@ -237,23 +212,7 @@ def not_finite(path: Path) -> None:
 def foreign_motion(path: Path) -> None:
     torch.manual_seed(1)
     save_weights("other.safetensors", Talker(TINY).eval())
-    assert (
-        main(
-            [
-                "motion",
-                "-d",
-                "driving.mp4",
-                "--driving-crop",
-                "centre",
-                "-o",
-                str(path),
-                "--weights",
-                "other.safetensors",
-                "--quiet",
-            ]
-        )
-        == 0
-    )
+    assert main([*MOTION, "-o", str(path), "--weights", "other.safetensors", "--quiet"]) == 0
 
 
 def pickle_file(path: Path) -> None:

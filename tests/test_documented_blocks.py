@@ -103,6 +103,9 @@ def test_python_runs(page: Path) -> None:
         "key": torch.randn(16, 32),
         "value": torch.randn(16, 32),
     }
+    given = set(names)
     with torch.no_grad():
         for block in blocks(page, "python"):
             exec(block, names)
+    made = [value for name, value in names.items() if name not in given and isinstance(value, torch.Tensor)]
+    assert made and all(value.isfinite().all() for value in made)

@@ -117,6 +117,7 @@ def test_the_camera_drives_the_portrait_and_what_changes_is_seen(visitor: Visito
     visitor.click("#anew")
     visitor.until(lambda: seen() and len(pictures) > before)
     visitor.click("#webcam button", "Stop")
+    assert len(pictures) > before >= 4  # the camera's pictures differ, and so do those of the portrait
 
 
 def test_a_batch_is_rendered_and_its_results_are_there(visitor: Visitor, files: Path) -> None:

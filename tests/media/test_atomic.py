@@ -189,13 +189,15 @@ def test_the_signal_handler_is_only_borrowed(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+# Short sleeps: Python handles a signal that comes just before a sleep begins when that sleep is over.
 IN_THE_MAIN_THREAD = """
     import time
     from cbtalk.atomic import atomic_path
     with atomic_path(target) as temporary:
         temporary.write_bytes(b"half")
         print("ready", flush=True)
-        time.sleep(60)
+        for _ in range(600):
+            time.sleep(0.1)
 """
 IN_ANOTHER_THREAD = """
     import threading, time
@@ -206,7 +208,8 @@ IN_ANOTHER_THREAD = """
             print("ready", flush=True)
             time.sleep(60)
     threading.Thread(target=work, daemon=True).start()
-    time.sleep(60)
+    for _ in range(600):
+        time.sleep(0.1)
 """
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.render import video
@@ -18,14 +17,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTalker:
     talker = FakeTalker()
     monkeypatch.setattr(video, "load", lambda weights, device: talker)
     return talker
-
-
-@pytest.fixture
-def portrait(tmp_path: Path) -> Path:
-    """A grey picture, number 20 of `numbered`."""
-    path = tmp_path / "portrait.png"
-    Image.fromarray(np.full((60, 60, 3), 80, np.uint8)).save(path)
-    return path
 
 
 MARGIN = 48  # px at both sides of a driving picture, in which nothing happens but a cut
