@@ -65,7 +65,7 @@ ctest: build
 docs: $(SETUP)
 	$(PYTHON) -m mkdocs build --strict
 
-# The portrait is the public-domain picture of an astronaut that scikit-image carries.
+# The portrait is the public-domain image of an astronaut that scikit-image carries.
 demo: build
 	$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
 	$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --crop 112,10,240 --output demo.mp4 \

@@ -4,7 +4,7 @@ python -m bench.batch kills --portraits FOLDER --clips FOLDER --jobs 300 --kills
 python -m bench.batch speed --portraits FOLDER --clips FOLDER --jobs 100 --workers 1 2
 python -m bench.batch memory --jobs 1000
 
-Portraits are pictures named PERSON_SIZE, one for each person is taken; clips are .mp4 files, of which the beginnings
+Portraits are images named PERSON_SIZE, one for each person is taken; clips are .mp4 files, of which the beginnings
 are taken. Exit code 1 where what is promised is not kept.
 """
 
@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("what", choices=["kills", "speed", "memory"])
-    add("--portraits", type=Path, help="folder of pictures")
+    add("--portraits", type=Path, help="folder of images")
     add("--clips", type=Path, help="folder of clips, and folders in it")
     add("--jobs", type=int, default=100)
     add("--frames", type=int, nargs=2, default=(12, 37), help="of a clip, at least and at most (kills)")

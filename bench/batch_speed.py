@@ -27,7 +27,7 @@ from cbtalk.precision import dtype_of
 WEIGHTS, BATCH = "mini", 4
 PRECISIONS = ("fp32", "bf16")
 PORTRAITS, FRAMES, SIDE, RATE = 4, 25, 256, 25
-CENTRED = {"crop": "centre", "driving_crop": "centre"}  # the synthetic pictures have no faces
+CENTRED = {"crop": "centre", "driving_crop": "centre"}  # the synthetic images have no faces
 
 Record = dict[str, Any]
 
@@ -57,14 +57,14 @@ def _animate(connection: Connection, workers: int, precision: str, seconds: floa
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
     keep_freed_memory()
     talker = load(WEIGHTS, dtype=dtype_of(precision, "cpu"))
-    pictures = torch.rand(BATCH, 3, talker.image_size, talker.image_size) * 2 - 1
-    state = talker.encode_source(pictures[:1])
-    talker.animate(state, pictures)
+    images = torch.rand(BATCH, 3, talker.image_size, talker.image_size) * 2 - 1
+    state = talker.encode_source(images[:1])
+    talker.animate(state, images)
     connection.send("warm")
     connection.recv()
     frames, begin, cpu = 0, time.perf_counter(), time.process_time()
     while (taken := time.perf_counter() - begin) < seconds:
-        talker.animate(state, pictures)
+        talker.animate(state, images)
         frames += BATCH
     connection.send((frames / taken, (time.process_time() - cpu) / frames))
 
@@ -109,7 +109,7 @@ def measure_batch(workers: Sequence[int], jobs: int) -> Record:
 
 
 def _synthetic(scratch: Path, jobs: int) -> tuple[list[Path], list[Path]]:
-    """Pictures, and clips: those of so many jobs, and at the end one of as many frames as all have."""
+    """Images, and clips: those of so many jobs, and at the end one of as many frames as all have."""
     generator = np.random.default_rng(0)
     sources = [scratch / f"{number}.png" for number in range(PORTRAITS)]
     for source in sources:

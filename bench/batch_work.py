@@ -36,7 +36,7 @@ def write_jobs(manifest: Path, sources: Sequence[Path], clips: Sequence[Path], c
 
 
 def portraits(folder: Path, clips: Sequence[Path], scratch: Path, count: int) -> list[Path]:
-    """A picture of each person of a folder of `name_size.suffix`, and first frames of clips where those are too few."""
+    """An image of each person of a folder of `name_size.suffix`, and first frames of clips where those are too few."""
     people = {path.stem.rpartition("_")[0] or path.stem: path for path in sorted(folder.iterdir(), reverse=True)}
     found = sorted(people.values())[:count]
     for clip in clips[: count - len(found)]:

@@ -2,7 +2,7 @@
 
 Each prepared clip is pasted into a photo of other content, 1280 x 720, off centre, at rest and on a walk, and rendered
 as `cbtalk render` renders it without a crop. Its first frame is the source, so the landmark error (that of `cbtalk
-evaluate`, in pixels of a picture of 256 x 256) tells what the squares that were found cost against the prepared clip.
+evaluate`, in pixels of an image of 256 x 256) tells what the squares that were found cost against the prepared clip.
 Then a face that does not move, under the noise of a sensor: how much its keypoints move in a square at rest and in one
 that follows.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-from numpy.typing import NDArray
 from PIL import Image
 
 from bench.faces import largest
@@ -25,14 +24,14 @@ from cbtalk.evaluate.extractors import Extractors, find_extractors
 from cbtalk.evaluate.faces import FaceStream, Means, compare
 from cbtalk.faces import Square, cut, frame
 from cbtalk.media.clips import Clip, clip_frames, find_clips
+from cbtalk.media.images import Image8
 from cbtalk.media.video_reader import BadFrame, open_video
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.model.checkpoint import load
 from cbtalk.render import DrivingOptions, RenderOptions, render_video, write_motion
 from cbtalk.render.motion_file import load_motion
 
-Picture = NDArray[np.uint8]
-Place = Callable[[int], tuple[float, float, float]]  # frame's number -> centre x, y and side of the clip in the picture
+Place = Callable[[int], tuple[float, float, float]]  # frame's number -> centre x, y and side of the clip in the image
 
 SIZE = 256
 WIDTH, HEIGHT, RATE = 1280, 720, 25
@@ -40,7 +39,7 @@ WALK = 3.0  # px a frame
 NOISE = 4.0  # levels, standard deviation
 
 
-def photo(number: int) -> Picture:
+def photo(number: int) -> Image8:
     """A photo of something else."""
     photos = (skimage.data.coffee(), skimage.data.chelsea(), skimage.data.immunohistochemistry(), skimage.data.rocket())
     return np.array(Image.fromarray(photos[number % len(photos)]).resize((WIDTH, HEIGHT)))
@@ -61,13 +60,13 @@ def on_a_walk(number: int) -> Place:
     return lambda frame: (side / 2 + WALK * frame, y + 4 * np.sin(frame / 3), side * (1 + 0.0005 * frame))
 
 
-def pasted(background: Picture, picture: Picture, place: tuple[float, float, float]) -> Picture:
-    """A square picture at a place, to fractions of a pixel, in a picture of something else."""
+def pasted(background: Image8, inset: Image8, place: tuple[float, float, float]) -> Image8:
+    """A square image at a place, to fractions of a pixel, in an image of something else."""
     x, y, side = place
-    scale = picture.shape[0] / side
+    scale = inset.shape[0] / side
     inverse = (scale, 0.0, (side / 2 - x) * scale, 0.0, scale, (side / 2 - y) * scale)
     moved = (
-        Image.fromarray(picture)
+        Image.fromarray(inset)
         .convert("RGBA")
         .transform((WIDTH, HEIGHT), Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC)
     )
@@ -76,7 +75,7 @@ def pasted(background: Picture, picture: Picture, place: tuple[float, float, flo
     return np.array(whole)
 
 
-def write(path: Path, frames: list[Picture]) -> Path:
+def write(path: Path, frames: list[Image8]) -> Path:
     """A video."""
     height, width = frames[0].shape[:2]
     with VideoWriter(path, width=width, height=height, rate=Fraction(RATE), time_base=Fraction(1, RATE)) as writer:
@@ -85,13 +84,13 @@ def write(path: Path, frames: list[Picture]) -> Path:
     return path
 
 
-def pictures(path: Path) -> list[Picture]:
+def frames_of(path: Path) -> list[Image8]:
     """The frames of a video."""
     with open_video(path) as reader:
         return [frame.image for frame in reader if not isinstance(frame, BadFrame)]
 
 
-def found_square(image: Picture) -> Square:
+def found_square(image: Image8) -> Square:
     """That which a source has without a crop."""
     face = largest(image)
     assert face is not None
@@ -111,18 +110,18 @@ class Bench:
 
         Absolute motion puts the face where it is in the driving square, relative motion where it is in the source's.
         """
-        frames = pictures(clip)
+        frames = frames_of(clip)
         source, output = self.folder / "source.png", self.folder / "out.mp4"
         Image.fromarray(frames[0]).save(source)
         render_video(source, clip, output, options)
-        panels = pictures(output)
+        panels = frames_of(output)
         real = [panel[:, SIZE : 2 * SIZE] for panel in panels]
         if options.motion == "relative" and options.crop is None:
             square = found_square(frames[0])
             real = [cut(image, square, SIZE) for image in frames]
         return self._errors([panel[:, 2 * SIZE :] for panel in panels], real)
 
-    def _errors(self, results: list[Picture], real: list[Picture]) -> dict[str, float]:
+    def _errors(self, results: list[Image8], real: list[Image8]) -> dict[str, float]:
         means, streams = Means(), (FaceStream(self.extractors), FaceStream(self.extractors))
         for number in range(self.every, len(results), self.every):
             found = [
@@ -133,7 +132,7 @@ class Bench:
         return {extractor.name: values[f"landmarks_{extractor.name}"] for extractor in self.extractors.landmarks}
 
     def unrest(self, clip: Path, options: DrivingOptions) -> tuple[float, float]:
-        """The distance of a clip's keypoints from their mean, and their jitter, in px of a picture of 256 x 256."""
+        """The distance of a clip's keypoints from their mean, and their jitter, in px of an image of 256 x 256."""
         output = self.folder / "motion.safetensors"
         write_motion(clip, output, options)
         fingerprint, count = self.talker.motion_fingerprint(), self.talker.config.keypoints
@@ -183,7 +182,7 @@ def rest(bench: Bench, clips: list[Clip], frames: int) -> None:
         random = np.random.default_rng(number)
         face = next(clip_frames(clip, SIZE))
 
-        def noisy(image: Picture, random: np.random.Generator = random) -> Picture:
+        def noisy(image: Image8, random: np.random.Generator = random) -> Image8:
             return (image + random.normal(0, NOISE, image.shape)).round().clip(0, 255).astype(np.uint8)
 
         still, walk = (

@@ -2,7 +2,7 @@
 
 python -m bench.export [--weights mini] [--batch 1] [--seconds 60] [--threads 2] [--compile]
 
-A frame is `animate` for a driving picture, keypoints and relative motion with it; the source is encoded before. Every
+A frame is `animate` for a driving image, keypoints and relative motion with it; the source is encoded before. Every
 way takes its turn in each round. --compile adds torch.compile of cbtalk's own, which takes minutes to begin.
 """
 

@@ -25,7 +25,7 @@ from bench.machine import header
 from cbtalk.atomic import write_text
 from cbtalk.model.checkpoint import load
 from cbtalk.model.config import PRESETS
-from cbtalk.model.pictures import to_bytes, to_pictures
+from cbtalk.model.images import to_bytes, to_images
 from cbtalk.precision import float32_convolutions
 
 BATCHES = (1, 4, 16)
@@ -51,17 +51,17 @@ MODES = (
 
 
 def batch_of(preset: str, mode: Mode, batch: int, device: str) -> Thunk:
-    """The work of a batch of driving pictures as bytes: keypoints, pictures, bytes; untrained weights."""
+    """The work of a batch of driving images as bytes: keypoints, images, bytes; untrained weights."""
     torch.manual_seed(0)
     talker = load(preset, pretrained=False, device=device, dtype=mode.dtype).requires_grad_(False)
     size = talker.image_size
     frames = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8).to(device)
     with torch.inference_mode():
-        state = talker.encode_source(to_pictures(frames[:1]))
+        state = talker.encode_source(to_images(frames[:1]))
 
     @torch.inference_mode()
     def work() -> torch.Tensor:
-        return to_bytes(talker.animate_keypoints(state, talker.keypoints(to_pictures(frames))))
+        return to_bytes(talker.animate_keypoints(state, talker.keypoints(to_images(frames))))
 
     return work
 

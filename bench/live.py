@@ -2,7 +2,7 @@
 
     python -m bench.live [--clip CLIP] [--seconds 40] [--precision auto]
 
-Prints pictures a second, the median and the worst latency (from a frame's arrival to its picture), and both for the
+Prints images a second, the median and the worst latency (from a frame's arrival to its image), and both for the
 first and the second half of the time: with the newest frame winning, the second half is no slower. Without a clip, the
 frames are those of a photo that moves (scikit-image's astronaut, 640 x 480).
 """
@@ -24,14 +24,14 @@ from PIL import Image
 
 from bench.machine import header
 from cbtalk.allocator import keep_freed_memory
-from cbtalk.app.live import LiveModel, LiveTalker, Picture
+from cbtalk.app.live import LiveFrame, LiveModel, LiveTalker
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.precision import dtype_of
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.video import model_cache
 
 RATE = 25
-POLL = 0.001  # seconds between looks for a picture
+POLL = 0.001  # seconds between looks for an image
 PORTRAIT = Path("astronaut.png")  # for messages: it is in memory
 
 
@@ -48,9 +48,9 @@ def frames_of(clip: Path) -> list[NDArray[np.uint8]]:
         return [frame.image for frame in reader if isinstance(frame, Frame)]
 
 
-def pictures(talker: LiveTalker, frames: list[NDArray[np.uint8]], seconds: float) -> list[Picture]:
-    """The pictures of so many seconds in which a frame is offered every 1 / RATE seconds."""
-    made: list[Picture] = []
+def live_frames(talker: LiveTalker, frames: list[NDArray[np.uint8]], seconds: float) -> list[LiveFrame]:
+    """The images of so many seconds in which a frame is offered every 1 / RATE seconds."""
+    made: list[LiveFrame] = []
     ended = threading.Event()
 
     def camera() -> None:
@@ -66,9 +66,9 @@ def pictures(talker: LiveTalker, frames: list[NDArray[np.uint8]], seconds: float
     try:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            picture = talker.newest()
-            if picture is not None:
-                made.append(picture)
+            image = talker.newest()
+            if image is not None:
+                made.append(image)
             time.sleep(POLL)
     finally:
         ended.set()
@@ -76,19 +76,19 @@ def pictures(talker: LiveTalker, frames: list[NDArray[np.uint8]], seconds: float
     return made
 
 
-def lines(made: list[Picture]) -> Iterator[str]:
-    """The figures, without the first picture, before which the face is looked for."""
+def lines(made: list[LiveFrame]) -> Iterator[str]:
+    """The figures, without the first image, before which the face is looked for."""
     first, rest = made[0], made[1:]
     middle = (rest[0].ready + rest[-1].ready) / 2
     parts = {
         "all": rest,
-        "first half": [picture for picture in rest if picture.ready <= middle],
-        "second half": [picture for picture in rest if picture.ready > middle],
+        "first half": [image for image in rest if image.ready <= middle],
+        "second half": [image for image in rest if image.ready > middle],
     }
-    yield f"first picture: {first.latency * 1000:.0f} ms, the face looked for"
+    yield f"first image: {first.latency * 1000:.0f} ms, the face looked for"
     for name, part in parts.items():
         rate = (len(part) - 1) / (part[-1].ready - part[0].ready)
-        latencies = [picture.latency * 1000 for picture in part]
+        latencies = [image.latency * 1000 for image in part]
         yield f"{name}: {rate:.1f} fps, latency {statistics.median(latencies):.0f} ms, worst {max(latencies):.0f} ms"
 
 
@@ -107,7 +107,7 @@ def main() -> None:
     model = LiveModel(model_cache(arguments.weights, "cpu", dtype), threading.Lock())
     talker = LiveTalker(model, PORTRAIT, skimage.data.astronaut(), RenderOptions())
     frames = moving_photo() if arguments.clip is None else frames_of(arguments.clip)
-    made = pictures(talker, frames, arguments.seconds)
+    made = live_frames(talker, frames, arguments.seconds)
     height, width = frames[0].shape[:2]
     print(*(f"{name}: {value}" for name, value in header().items()), sep=", ")
     print(f"{arguments.weights}, {dtype}")

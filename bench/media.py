@@ -28,10 +28,10 @@ def decode_and_encode(side: int) -> dict[str, float]:
         path = Path(folder) / "clip.mp4"
         write_clip(path, side=side, frames=FRAMES, rate=25)
         begin = time.perf_counter()
-        pictures = [frame.image for frame in read_driving(path, crop_view("centre", side))]
+        images = [frame.image for frame in read_driving(path, crop_view("centre", side))]
         middle = time.perf_counter()
         with VideoWriter(path, width=side, height=side, rate=Fraction(25), time_base=Fraction(1, 25)) as writer:
-            for number, picture in enumerate(pictures):
-                writer.write(picture, number)
+            for number, image in enumerate(images):
+                writer.write(image, number)
         end = time.perf_counter()
     return {"decode": (middle - begin) / FRAMES, "encode": (end - middle) / FRAMES}

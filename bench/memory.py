@@ -18,7 +18,7 @@ from bench.media import write_clip
 SECONDS = (6, 60)
 SIDE = 256
 
-CENTRED = ("--crop", "centre", "--driving-crop", "centre")  # the pictures have no faces
+CENTRED = ("--crop", "centre", "--driving-crop", "centre")  # the images have no faces
 
 
 def peak(arguments: list[str]) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 from bench.generated import write_part
 from bench.metric_case import agreement
 from bench.metrics_of_faces import FACES
-from bench.metrics_of_pictures import PICTURES
+from bench.metrics_of_images import IMAGES
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
-COMPARISONS = [*PICTURES, *FACES]
+COMPARISONS = [*IMAGES, *FACES]
 
 
 def table() -> list[str]:

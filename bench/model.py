@@ -24,7 +24,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scene:
-    """An untrained model and random pictures."""
+    """An untrained model and random images."""
 
     talker: Talker
     source: Tensor  # (1, 3, H, W)
@@ -34,7 +34,7 @@ class Scene:
     preset: str
 
     def animate(self, batch: int) -> Thunk:
-        """The source animated by so many driving pictures."""
+        """The source animated by so many driving images."""
         return lambda: self.talker.animate(self.state, self.driving[:batch])
 
     def baseline(self) -> Tensor:
@@ -45,7 +45,7 @@ class Scene:
 
 @torch.inference_mode()
 def make_scene(preset: str, device: str, dtype: torch.dtype = torch.float32) -> Scene:
-    """Of a preset; the weights and pictures are the same in every run."""
+    """Of a preset; the weights and images are the same in every run."""
     torch.manual_seed(0)
     talker = load(preset, pretrained=False, device=device, dtype=dtype).requires_grad_(False)
     source, *driving = (torch.rand(1 + max(BATCHES[device]), 3, talker.image_size, talker.image_size) * 2 - 1).split(1)
@@ -78,7 +78,7 @@ def measure_model(scene: Scene, seconds: float) -> Record:
     ]
     return {
         "preset": scene.preset,
-        "largest difference of the pictures": difference.item(),
+        "largest difference of the images": difference.item(),
         "times": {name: asdict(timing) for name, timing in _a_frame(times, batches).items()},
         "stages": stages,
         "once a source": _once(Stopwatch(lambda: scene.talker.encode_source(scene.source), device)),

@@ -1,4 +1,4 @@
-"""The cost of pasting the animated square back, in likeness and in time, and pictures of it to look at.
+"""The cost of pasting the animated square back, in likeness and in time, and images of it to look at.
 
 python -m bench.paste quality --portraits FOLDER --driving CLIP
 python -m bench.paste sheet --portraits FOLDER --driving CLIP -o SHEET.png
@@ -31,7 +31,7 @@ import cbtalk
 from bench.faces import PLACES, known_square, largest, scene
 from cbtalk.allocator import keep_freed_memory
 from cbtalk.faces import Square, cut, frame
-from cbtalk.media.images import read_image
+from cbtalk.media.images import Image8, read_image
 from cbtalk.media.video_reader import BadFrame, open_video
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.media.yuv import Surroundings, ToYuvInPlace
@@ -41,7 +41,6 @@ from cbtalk.render import DrivingOptions, RenderOptions, render_video
 from cbtalk.render.engine import Engine
 from cbtalk.render.paste import FEATHER, Paste, colour_difference
 
-Image8 = NDArray[np.uint8]
 MOMENTS = 8  # of the driving clip, evenly spread
 MEASURES = ("whole square, PSNR(B, A)", "without the feather, PSNR(B, A)", "whole square, PSNR(A, P)")
 
@@ -49,24 +48,24 @@ MEASURES = ("whole square, PSNR(B, A)", "without the feather, PSNR(B, A)", "whol
 def driving_keypoints(talker: Talker, clip: Path) -> Keypoints:
     """Those of the first frame of a prepared clip and of MOMENTS later ones, (1 + MOMENTS, K)."""
     with open_video(clip) as reader:
-        images = [picture.image for picture in reader if not isinstance(picture, BadFrame)]
+        images = [frame.image for frame in reader if not isinstance(frame, BadFrame)]
     rows = np.linspace(0, len(images) - 1, 1 + MOMENTS).round().astype(int)
     size = talker.image_size
-    pictures = np.stack([np.asarray(Image.fromarray(images[row]).resize((size, size))) for row in rows])
-    return Engine(talker, pictures[0]).detect(pictures)
+    driving = np.stack([np.asarray(Image.fromarray(images[row]).resize((size, size))) for row in rows])
+    return Engine(talker, driving[0]).detect(driving)
 
 
-def animated(talker: Talker, picture: Image8, driving: Keypoints) -> tuple[Engine, Image8]:
+def animated(talker: Talker, crop: Image8, driving: Keypoints) -> tuple[Engine, Image8]:
     """A source (S, S, 3) by the motion of driving keypoints since their first: (MOMENTS, S, S, 3)."""
-    engine = Engine(talker, picture)
+    engine = Engine(talker, crop)
     engine.start_from(Keypoints(*(part[:1] for part in driving)))
     return engine, engine.render(Keypoints(*(part[1:] for part in driving))).images
 
 
-def pasted(image: Image8, square: Square, engine: Engine, picture: Image8, frames: Image8) -> Iterator[Image8]:
+def pasted(image: Image8, square: Square, engine: Engine, crop: Image8, frames: Image8) -> Iterator[Image8]:
     """A photo (H, W, 3) with the frames of its square in it."""
     height, width = image.shape[:2]
-    paste = Paste(height, width, square, colour_difference(picture, engine.unmoved()[0]))
+    paste = Paste(height, width, square, colour_difference(crop, engine.unmoved()[0]))
     for one in frames:
         result = image.copy()
         paste.box.of(result)[:] = paste(image, one)
@@ -74,7 +73,7 @@ def pasted(image: Image8, square: Square, engine: Engine, picture: Image8, frame
 
 
 def mean_psnr(frames: Iterable[Image8], wanted: Image8, pixels: NDArray[np.bool_]) -> float:
-    """In dB, of some pixels (S, S) of pictures (T, S, S, 3)."""
+    """In dB, of some pixels (S, S) of images (T, S, S, 3)."""
     squared = [
         np.square(one[pixels].astype(float) - other[pixels]).mean() for one, other in zip(frames, wanted, strict=True)
     ]
@@ -107,11 +106,11 @@ def costs_in(
     face = largest(image)
     assert face is not None
     found = frame(image, face)
-    picture = cut(image, found, size)
-    engine, frames = animated(talker, picture, motion)
+    crop = cut(image, found, size)
+    engine, frames = animated(talker, crop, motion)
     view = within(place, found, size)
     plain = [cut(one, view, size) for one in frames]
-    whole = [cut(one, place, size) for one in pasted(image, found, engine, picture, frames)]
+    whole = [cut(one, place, size) for one in pasted(image, found, engine, crop, frames)]
     rows = []
     for margin in (0.0, FEATHER * size):
         pixels = covered(known, (0, len(portrait)), size) & covered(view, (margin, size - margin), size)
@@ -166,9 +165,9 @@ def sheet(
         face = largest(image)
         assert face is not None
         found = frame(image, face)
-        picture = cut(image, found, size)
-        engine, frames = animated(talker, picture, motion)
-        whole = list(pasted(image, found, engine, picture, frames))
+        crop = cut(image, found, size)
+        engine, frames = animated(talker, crop, motion)
+        whole = list(pasted(image, found, engine, crop, frames))
         view = found.scaled(1.6)._replace(angle=0.0)
         cells = [cut(one, view, side) for one in (image, *whole[1::2])]
         square = np.asarray(Image.fromarray(frames[-1]).resize((side, side)))
@@ -219,21 +218,21 @@ def stages(folder: tyro.conf.Positional[Path], side: int = 900, megapixels: int 
     """Print what pasting a square of `side` back into a photo costs, by its parts: upright and turned."""
     height, width = (round(part * math.sqrt(megapixels / 12)) for part in (3000, 4000))
     photo = large_photo(np.zeros((16, 16, 3), np.uint8), 16)[:height, :width]
-    pictures = np.random.default_rng(0).integers(100, 120, (8, 256, 256, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(100, 120, (8, 256, 256, 3), dtype=np.uint8)
     for angle in (0.0, 20.0):
-        costs = _stages(folder / "out.mp4", photo, pictures, Square(width / 2, height / 2, side, angle))
+        costs = _stages(folder / "out.mp4", photo, images, Square(width / 2, height / 2, side, angle))
         print(f"turned by {angle:.0f} degrees:", ", ".join(f"{name} {cost:.0f} ms" for name, cost in costs.items()))
 
 
-def _stages(path: Path, photo: Image8, pictures: Image8, square: Square) -> dict[str, float]:
+def _stages(path: Path, photo: Image8, images: Image8, square: Square) -> dict[str, float]:
     height, width = photo.shape[:2]
-    paste = Paste(height, width, square, np.zeros(pictures.shape[1:], np.float32))
+    paste = Paste(height, width, square, np.zeros(images.shape[1:], np.float32))
     surroundings = Surroundings(photo, paste.box.left, paste.box.top)
     size = paste.box.right - paste.box.left, paste.box.bottom - paste.box.top
-    results = [paste(photo, picture) for picture in pictures]
+    results = [paste(photo, image) for image in images]
     convert = ToYuvInPlace(surroundings, *size)
     costs = {
-        "paste": _cpu(lambda n: paste(photo, pictures[n % 8])),
+        "paste": _cpu(lambda n: paste(photo, images[n % 8])),
         "convert": _cpu(lambda n: convert(results[n % 8])),
     }
     rate = Fraction(25)

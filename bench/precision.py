@@ -1,11 +1,11 @@
-"""The model in each precision: the time of a frame beside float32's, its limit, and what the pictures differ by.
+"""The model in each precision: the time of a frame beside float32's, its limit, and what the images differ by.
 
 python -m bench.precision [--models mini paper] [--precisions bf16 fp16] [--rounds 7] [--threads 2] [--device cuda]
     [--portraits FOLDER --clips FOLDER]
 
-Times: a batch of 4 with the keypoints of its driving pictures, on an untrained model and noise; medians over rounds in
+Times: a batch of 4 with the keypoints of its driving images, on an untrained model and noise; medians over rounds in
 turns. The limit is the frame's products in half precision at the best rate that a 3 x 3 convolution of torch reached,
-beside everything else that it takes (on a CPU, by torch's profiler). Pictures: the demo's, the astronaut of
+beside everything else that it takes (on a CPU, by torch's profiler). Images: the demo's, the astronaut of
 scikit-image by the bundled motion, or each portrait by three frames of a clip, by the weights of `mini`, in levels of
 255; of a pixel, the channel that differs most. No weights of `paper` are bundled.
 """
@@ -31,7 +31,7 @@ from bench.timing import Clock, in_rounds, wall_clock
 from cbtalk.allocator import keep_freed_memory
 from cbtalk.media.clips import find_clips
 from cbtalk.media.crop import CropBox, crop_resize
-from cbtalk.media.images import read_image
+from cbtalk.media.images import Image8, read_image
 from cbtalk.model.blocks import Conv3x3
 from cbtalk.model.checkpoint import BUNDLED, load
 from cbtalk.model.keypoints import Keypoints
@@ -40,8 +40,6 @@ from cbtalk.precision import PRECISIONS, dtype_of
 from cbtalk.render.driving import crop_view, read_driving, square
 from cbtalk.render.engine import Engine
 from cbtalk.render.motion_file import load_motion
-
-Picture = NDArray[np.uint8]
 
 BATCH = 4
 SIZE = 256  # of `mini`
@@ -141,30 +139,30 @@ def _differences(name: str, arguments: argparse.Namespace) -> None:
     talkers = [load("mini", device=arguments.device, dtype=dtype) for dtype in (torch.float32, PRECISIONS[name])]
     differences = []
     for portrait, motion in _demo() if arguments.clips is None else _pairs(arguments.portraits, arguments.clips):
-        of_float32, other = (_pictures(talker, portrait, motion) for talker in talkers)
+        of_float32, other = (_images(talker, portrait, motion) for talker in talkers)
         differences.append(np.abs(of_float32 - other))
     difference = np.concatenate(differences)
     largest = np.quantile(difference.max(axis=-1), 0.999)
     worst = max(np.quantile(frame.max(axis=-1), 0.999) for frame in difference)
     print(
-        f"mini, {name}: {len(difference)} pictures differ by {difference.mean():.3f} in the mean, {largest:.0f} in "
+        f"mini, {name}: {len(difference)} images differ by {difference.mean():.3f} in the mean, {largest:.0f} in "
         f"99.9 % of pixels, {worst:.0f} in those of the worst"
     )
 
 
-def _demo() -> Iterator[tuple[Picture, Keypoints | Picture]]:
+def _demo() -> Iterator[tuple[Image8, Keypoints | Image8]]:
     demo = load_motion(BUNDLED / "demo_motion.safetensors", fingerprint=None, num_keypoints=None)
     yield crop_resize(skimage.data.astronaut(), PORTRAIT, SIZE), demo[slice(None, None, STEP)]
 
 
-def _pairs(portraits: Path, clips: Path) -> Iterator[tuple[Picture, Keypoints | Picture]]:
+def _pairs(portraits: Path, clips: Path) -> Iterator[tuple[Image8, Keypoints | Image8]]:
     """Each portrait, and the first, middle and last frame of a clip."""
     for portrait, clip in zip(sorted(portraits.glob("*.png")), find_clips(clips), strict=False):
         frames = [frame.image for frame in read_driving(clip.path, crop_view("centre", SIZE))]
         yield square(read_image(portrait), "centre", SIZE), np.stack(frames[:: (len(frames) - 1) // 2])
 
 
-def _pictures(talker: Talker, portrait: Picture, motion: Keypoints | Picture) -> NDArray[np.int16]:
+def _images(talker: Talker, portrait: Image8, motion: Keypoints | Image8) -> NDArray[np.int16]:
     engine = Engine(talker, portrait)
     keypoints = motion if isinstance(motion, Keypoints) else engine.detect(motion)
     return engine.render(keypoints).images.astype(np.int16)

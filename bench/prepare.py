@@ -24,10 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import skimage.data
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from cbtalk.faces import Square, find_faces, fixed_square
+from cbtalk.media.images import Image8
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.media.video_writer import VideoWriter
 from cbtalk.prepare.options import PrepareOptions
@@ -37,8 +37,6 @@ RATE = 25
 WIDTH, HEIGHT = 1280, 720
 PLACES = ((60, 300, 320), (720, 120, 400))  # left, top and side of the two people's squares
 EVERY = 5  # frames from look to look
-
-Picture = NDArray[np.uint8]
 
 
 class Known(NamedTuple):
@@ -51,24 +49,24 @@ class Known(NamedTuple):
     found: Square
 
 
-def frames_of(path: Path) -> list[Picture]:
+def frames_of(path: Path) -> list[Image8]:
     """The frames of a clip."""
     with open_video(path) as reader:
         return [frame.image for frame in reader if isinstance(frame, Frame)]
 
 
-def own_square(frames: list[Picture]) -> Square:
+def own_square(frames: list[Image8]) -> Square:
     """The square that fits the face of a clip, by a look at it alone."""
     looks = [find_faces(torch.from_numpy(frame).permute(2, 0, 1)) for frame in frames[::EVERY]]
     return fixed_square([faces[0] for faces in looks if faces])
 
 
-def scene(clips: list[list[Picture]], background: Picture) -> Iterator[Picture]:
+def scene(clips: list[list[Image8]], background: Image8) -> Iterator[Image8]:
     """Two clips side by side before a photo, as long as the shorter one."""
-    for pictures in zip(*clips, strict=False):
+    for images in zip(*clips, strict=False):
         canvas = Image.fromarray(background)
-        for picture, (left, top, side) in zip(pictures, PLACES, strict=True):
-            canvas.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS), (left, top))
+        for image, (left, top, side) in zip(images, PLACES, strict=True):
+            canvas.paste(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS), (left, top))
         yield np.array(canvas)
 
 
@@ -89,8 +87,8 @@ def make_raw(clips: Path, folder: Path) -> list[Known]:
             for pair, photo in zip(range(first, first + 4, 2), photos, strict=True):
                 two = [names[index % len(names)] for index in (pair, pair + 1)]
                 start = number
-                for number, picture in enumerate(scene([people[name] for name in two], photo), start):
-                    writer.write(picture, number)
+                for number, image in enumerate(scene([people[name] for name in two], photo), start):
+                    writer.write(image, number)
                 number += 1
                 for name, (left, top, side) in zip(two, PLACES, strict=True):
                     framed = Square(left + side / 2, top + side / 2, side)
@@ -140,11 +138,11 @@ def judge(output: Path, known: list[Known]) -> None:
         print(f"overlap with {name}: median {statistics.median(values):.3f}, least {min(values):.3f}")
     print(f"starts and ends: off by at most {max(late):.3f} s")
     faces = [
-        len(find_faces(torch.from_numpy(picture).permute(2, 0, 1)))
+        len(find_faces(torch.from_numpy(image).permute(2, 0, 1)))
         for row in clips
-        for picture in frames_of(output / row["clip"])[::EVERY]
+        for image in frames_of(output / row["clip"])[::EVERY]
     ]
-    print(f"faces in {len(faces)} pictures of clips: {min(faces)} to {max(faces)}")
+    print(f"faces in {len(faces)} images of clips: {min(faces)} to {max(faces)}")
 
 
 def killed_and_resumed(raw: Path, output: Path, clips: int) -> None:
@@ -169,7 +167,7 @@ def killed_and_resumed(raw: Path, output: Path, clips: int) -> None:
 
 
 def spoiled() -> dict[str, Callable[[Image.Image], Image.Image]]:
-    """Ways to spoil a picture of 256 x 256."""
+    """Ways to spoil an image of 256 x 256."""
 
     def blurred(radius: float) -> Callable[[Image.Image], Image.Image]:
         return lambda image: image.filter(ImageFilter.GaussianBlur(radius))
@@ -187,7 +185,7 @@ def spoiled() -> dict[str, Callable[[Image.Image], Image.Image]]:
 def figures(training: Path) -> None:
     """Prints sharpness and motion of clips and of spoiled copies."""
     sharpness: dict[str, list[float]] = {name: [] for name in spoiled()}
-    motion: dict[str, list[float]] = {"as it is": [], "its first picture with noise": []}
+    motion: dict[str, list[float]] = {"as it is": [], "its first image with noise": []}
     random = np.random.default_rng(0)
     for path in sorted(training.glob("*.mp4")):
         frames = frames_of(path)[::EVERY]
@@ -201,7 +199,7 @@ def figures(training: Path) -> None:
         quality = Quality()
         for _ in range(9):
             quality.add((frames[0] + random.normal(0, 6, frames[0].shape)).clip(0, 255).astype(np.uint8))
-        motion["its first picture with noise"].append(quality.motion)
+        motion["its first image with noise"].append(quality.motion)
     defaults = PrepareOptions()
     for title, table, least in (
         ("sharpness", sharpness, defaults.min_sharpness),

@@ -2,7 +2,7 @@
 
 python -m bench.presets [--presets mini paper] [--batch 4] [--rounds 5] [--threads 2] [--device cuda] [--write]
 
-The models are untrained and the pictures noise, which changes no cost. GFLOP are multiplications and additions of
+The models are untrained and the images noise, which changes no cost. GFLOP are multiplications and additions of
 products and convolutions as our ops do them; ms are medians. The encoder runs once a source, all others every frame.
 --write also writes the table into docs/model_cost.md.
 """

@@ -98,8 +98,8 @@ def model_table(model: Record) -> Table:
         spread = f"{words.duration(timing['low'])} .. {words.duration(timing['high'])}"
         seconds = timing["median"]
         table.add_row(name, words.duration(seconds), spread, f"{1 / seconds:.2f}", f"{seconds / baseline:.2f}")
-    difference = model["largest difference of the pictures"]
-    table.caption = f"largest difference of a picture from the baseline's: {difference:.1e} of its largest value"
+    difference = model["largest difference of the images"]
+    table.caption = f"largest difference of an image from the baseline's: {difference:.1e} of its largest value"
     return table
 
 

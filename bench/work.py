@@ -25,6 +25,6 @@ def product_rate(dtype: torch.dtype, device: str) -> tuple[str, int]:
     return ("tf32", 3) if device == "cuda" else ("float32", 1)
 
 
-def pictures(number: int, elements: float, dtype: torch.dtype) -> Work:
-    """Ops that the memory alone holds up: so many pictures of so many elements read or written."""
+def images(number: int, elements: float, dtype: torch.dtype) -> Work:
+    """Ops that the memory alone holds up: so many images of so many elements read or written."""
     return Work(number * elements * dtype.itemsize)

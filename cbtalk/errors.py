@@ -8,7 +8,7 @@ class CbtalkError(Exception):
 
 
 class InputError(CbtalkError):
-    """A picture, video, motion file or option that cannot be used."""
+    """An image, video, motion file or option that cannot be used."""
 
 
 class WeightsError(CbtalkError):

@@ -17,7 +17,7 @@ _cudnn: Any = torch.backends.cudnn  # whose settings are not typed
 def float32_convolutions(precision: Literal["ieee", "tf32"] = "ieee") -> Iterator[None]:
     """Convolutions of float32 tensors in float32 ("ieee"), or rounded to 10 bits of mantissa for speed ("tf32").
 
-    torch takes TF32 where nobody says otherwise, and the picture of a talker then differs from the CPU's. `cbtalk
+    torch takes TF32 where nobody says otherwise, and the image of a talker then differs from the CPU's. `cbtalk
     render`, `motion`, `train` and `evaluate` compute in float32, and the keypoint detector does so always: its softmax
     amplifies errors tenfold. For all other use of a `Talker` torch's setting holds, unless this is around it. It
     concerns cuDNN in all threads of the process; it also works as a decorator. A compiled graph does not change the

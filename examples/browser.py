@@ -1,4 +1,4 @@
-"""Chromium without a window at the page of `cbtalk app`: for its picture and its tests; needs selenium and Debian's
+"""Chromium without a window at the page of `cbtalk app`: for its image and its tests; needs selenium and Debian's
 packages chromium and chromium-driver.
 """
 

@@ -21,14 +21,14 @@ from cbtalk.model.checkpoint import BUNDLED, load
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.render.motion_file import Motion, load_motion, save_motion
 
-CENTRE, AXES = (0.06, 0.03), (0.68, 0.88)  # of the ellipse, in the picture's coordinates, [-1, 1]
+CENTRE, AXES = (0.06, 0.03), (0.68, 0.88)  # of the ellipse, in the image's coordinates, [-1, 1]
 DEPTH = 0.6  # of the dome
 RATE, SECONDS, PERIODS = 25, 3, 2
 NOD, SHAKE = 0.22, 0.25  # radians at most
 
 
 def turned(point: Tensor, pitch: Tensor, yaw: Tensor) -> Tensor:
-    """The place (2,) of a point (2,) of the picture after the dome is turned; pitch is positive downwards."""
+    """The place (2,) of a point (2,) of the image after the dome is turned; pitch is positive downwards."""
     across, down = point[0] - CENTRE[0], point[1] - CENTRE[1]
     height = DEPTH * (1 - (across / AXES[0]).square() - (down / AXES[1]).square())
     moved = torch.stack(

@@ -60,7 +60,7 @@ class Drawing:
 
 
 def overview() -> Drawing:
-    """From source and driving frame to the picture."""
+    """From source and driving frame to the image."""
     sheet = Drawing(900, 330)
     sheet.box(20, 40, 130, 60, "source\n3 x 256 x 256")
     sheet.box(20, 230, 130, 60, "driving frame\n3 x 256 x 256")
@@ -68,7 +68,7 @@ def overview() -> Drawing:
     sheet.box(390, 135, 140, 60, "dense motion\nflow, occlusion", BLUE)
     sheet.box(390, 40, 140, 60, "encoder\nfeatures, 4 scales", GREEN)
     sheet.box(585, 70, 150, 125, "four scales, coarse\nto fine: motion, then\nappearance\ncompensated", AMBER)
-    sheet.box(780, 102, 100, 60, "generator\nthe picture", GREEN)
+    sheet.box(780, 102, 100, 60, "generator\nthe image", GREEN)
     sheet.box(585, 240, 150, 60, "two codebooks\nmotion, appearance", AMBER)
     sheet.arrow((150, 70), (388, 70))
     sheet.arrow((85, 100), (85, 150), (198, 150))

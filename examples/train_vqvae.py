@@ -14,7 +14,7 @@ from cbtalk.nn import QuantizedFeatures, VectorQuantize
 
 
 class VQVAE(nn.Module):
-    """Pictures (B, 1, 8, 8) as 4 x 4 codes, and back."""
+    """Images (B, 1, 8, 8) as 4 x 4 codes, and back."""
 
     def __init__(self, width: int = 32, dim: int = 16, codes: int = 64) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class VQVAE(nn.Module):
             nn.Conv2d(width, 1, 1),
         )  # fmt: skip
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, QuantizedFeatures]:
-        """The pictures as they come back, and the codes between."""
-        found = self.quantize(self.encoder(pictures))
+    def forward(self, images: Tensor) -> tuple[Tensor, QuantizedFeatures]:
+        """The images as they come back, and the codes between."""
+        found = self.quantize(self.encoder(images))
         return self.decoder(found.quantized), found
 
 
@@ -44,9 +44,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     args = parser.parse_args()
     torch.manual_seed(0)
-    pictures = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 16  # (1797, 1, 8, 8) in [0, 1]
-    pictures = pictures[torch.randperm(len(pictures))]
-    training, unseen = pictures[:1500], pictures[1500:]
+    images = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 16  # (1797, 1, 8, 8) in [0, 1]
+    images = images[torch.randperm(len(images))]
+    training, unseen = images[:1500], images[1500:]
 
     model = VQVAE()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
@@ -65,7 +65,7 @@ def main() -> None:
     with torch.no_grad():
         reconstructed, found = model(unseen)
     print(f"unseen digits: reconstruction error {F.mse_loss(reconstructed, unseen):.4f}, ", end="")
-    print(f"{(found.counts > 0).sum()} codes chosen; that of a grey picture is {unseen.var():.4f}")
+    print(f"{(found.counts > 0).sum()} codes chosen; that of a grey image is {unseen.var():.4f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Aligns one picture with another by a flow, and fills what it does not show from a codebook.
+"""Aligns one image with another by a flow, and fills what it does not show from a codebook.
 
-The target is the source, turned, with a hole. A flow and an occlusion are fitted to it; in the hole the picture is what
+The target is the source, turned, with a hole. A flow and an occlusion are fitted to it; in the hole the image is what
 attention to learned codes says. So the talking head works, where networks predict flow and occlusion from keypoints.
 
     python examples/warp_and_attend.py
@@ -38,14 +38,14 @@ class Aligned(nn.Module):
         self.paint = nn.Linear(dim, channels)
 
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """source (1, C, SIZE, SIZE) -> a picture of the same shape, and the share of it that the codes fill."""
+        """source (1, C, SIZE, SIZE) -> an image of the same shape, and the share of it that the codes fill."""
         occlusion = self.visible.sigmoid()
         filling = self.paint(self.attend(self.position[None], self.codebook))  # (1, SIZE * SIZE, C)
         filling = filling.mT.unflatten(-1, (SIZE, SIZE))
         return self.warp(source, self.flow, occlusion) + (1 - occlusion) * filling, (1 - occlusion).mean()
 
 
-def pictures() -> tuple[Tensor, Tensor]:
+def images() -> tuple[Tensor, Tensor]:
     """A smooth random source (1, 3, SIZE, SIZE) and the target made of it."""
     source = F.interpolate(torch.rand(1, 3, 6, 6), size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
     angle = math.radians(12)
@@ -57,17 +57,17 @@ def pictures() -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     """Fits, and prints how well."""
-    parser = argparse.ArgumentParser(description="Fits a flow and a codebook to a pair of pictures.")
+    parser = argparse.ArgumentParser(description="Fits a flow and a codebook to a pair of images.")
     parser.add_argument("--steps", type=int, default=300)
     args = parser.parse_args()
     torch.manual_seed(0)
-    source, target = pictures()
+    source, target = images()
     model = Aligned()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     print(f"as it is: error {F.mse_loss(source, target):.1e}")
     for step in range(1, args.steps + 1):
-        picture, filled = model(source)
-        error = F.mse_loss(picture, target)
+        image, filled = model(source)
+        error = F.mse_loss(image, target)
         optimizer.zero_grad()
         (error + 0.02 * filled).backward()  # what the source shows is to come from it
         optimizer.step()

@@ -135,7 +135,7 @@ def _sample_taps(coordinate, size, ALIGN_CORNERS: tl.constexpr, PADDING: tl.cons
 
 @triton.jit
 def _pixels(tile, height, width, TILE_P: tl.constexpr, TILE_W: tl.constexpr):
-    """The picture of a tile, its output pixels (TILE_P,) as rows and columns, and which of them exist."""
+    """The image of a tile, its output pixels (TILE_P,) as rows and columns, and which of them exist."""
     TILE_H: tl.constexpr = TILE_P // TILE_W
     tiles_x = tl.cdiv(width, TILE_W)
     tiles = tl.cdiv(height, TILE_H) * tiles_x
@@ -147,10 +147,10 @@ def _pixels(tile, height, width, TILE_P: tl.constexpr, TILE_W: tl.constexpr):
 
 
 @triton.jit
-def _read_flow(flow, stride_b, stride_n, stride_y, stride_x, stride_xy, height, width, N, Ho, Wo, picture, y, x, mask,
+def _read_flow(flow, stride_b, stride_n, stride_y, stride_x, stride_xy, height, width, N, Ho, Wo, image, y, x, mask,
                SAME_SIZE: tl.constexpr):  # fmt: skip
     """The (x, y) coordinates in [-1, 1] that output pixels read."""
-    field = flow + picture // N * stride_b + picture % N * stride_n
+    field = flow + image // N * stride_b + image % N * stride_n
     flow_x = _read_map(field, stride_y, stride_x, height, width, Ho, Wo, y, x, mask, SAME_SIZE)
     flow_y = _read_map(field + stride_xy, stride_y, stride_x, height, width, Ho, Wo, y, x, mask, SAME_SIZE)
     return flow_x, flow_y
@@ -171,9 +171,9 @@ def _channels(first, TILE_C: tl.constexpr, CHANNELS_LAST: tl.constexpr):
 
 
 @triton.jit
-def _offsets(picture, pixel, channel, C, plane, CHANNELS_LAST: tl.constexpr):
-    """Of elements of a dense (pictures, C, plane) tensor in its memory format; picture and pixel are int64."""
-    offsets = (picture * plane + pixel) * C + channel if CHANNELS_LAST else (picture * C + channel) * plane + pixel
+def _offsets(image, pixel, channel, C, plane, CHANNELS_LAST: tl.constexpr):
+    """Of elements of a dense (images, C, plane) tensor in its memory format; image and pixel are int64."""
+    offsets = (image * plane + pixel) * C + channel if CHANNELS_LAST else (image * C + channel) * plane + pixel
     return offsets
 
 
@@ -191,10 +191,10 @@ def flow_warp_fwd_kernel(
     TILE_P: tl.constexpr, TILE_W: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
     """A program: TILE_P output pixels, all channels."""
-    picture, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
-    b = picture // N
+    image, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
+    b = image // N
     flow_x, flow_y = _read_flow(flow, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
-                                flow_h, flow_w, N, Ho, Wo, picture, y, x, exists, SAME_FLOW)  # fmt: skip
+                                flow_h, flow_w, N, Ho, Wo, image, y, x, exists, SAME_FLOW)  # fmt: skip
     base_y, top, bottom, _, _ = _sample_taps(flow_y, H, ALIGN_CORNERS, PADDING)
     base_x, left, right, _, _ = _sample_taps(flow_x, W, ALIGN_CORNERS, PADDING)
     inside = _over_pixels(exists & (top + bottom > 0) & (left + right > 0), CHANNELS_LAST)
@@ -217,7 +217,7 @@ def flow_warp_fwd_kernel(
         channel = _channels(first, TILE_C, CHANNELS_LAST)
         taps = taps00 + channel if CHANNELS_LAST else taps00 + channel * stride_c
         taps01, taps10, taps11 = taps + step_x, taps + step_y, taps + step_y + step_x
-        target = output + _offsets(picture, pixel, channel, C, Ho.to(tl.int64) * Wo, CHANNELS_LAST)
+        target = output + _offsets(image, pixel, channel, C, Ho.to(tl.int64) * Wo, CHANNELS_LAST)
         if VECTOR:  # not in a function: what it says of its argument would be lost
             taps, taps01 = tl.multiple_of(taps, (1, 16)), tl.multiple_of(taps01, (1, 16))
             taps10, taps11 = tl.multiple_of(taps10, (1, 16)), tl.multiple_of(taps11, (1, 16))
@@ -249,10 +249,10 @@ def flow_warp_bwd_kernel(
     TILE_P: tl.constexpr, TILE_W: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
     """A program: TILE_P output pixels, all channels. The order of the atomic additions to grad_feature is free."""
-    picture, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
-    b = picture // N
+    image, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
+    b = image // N
     flow_x, flow_y = _read_flow(flow, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
-                                flow_h, flow_w, N, Ho, Wo, picture, y, x, exists, SAME_FLOW)  # fmt: skip
+                                flow_h, flow_w, N, Ho, Wo, image, y, x, exists, SAME_FLOW)  # fmt: skip
     base_y, top, bottom, top_slope, bottom_slope = _sample_taps(flow_y, H, ALIGN_CORNERS, PADDING)
     base_x, left, right, left_slope, right_slope = _sample_taps(flow_x, W, ALIGN_CORNERS, PADDING)
     inside = _over_pixels(exists & (top + bottom > 0) & (left + right > 0), CHANNELS_LAST)
@@ -281,7 +281,7 @@ def flow_warp_bwd_kernel(
         channel = _channels(first, TILE_C, CHANNELS_LAST)
         mask = inside & (channel < C)
         plane = Ho.to(tl.int64) * Wo
-        source = grad_output + _offsets(picture, _over_pixels(pixel, CHANNELS_LAST), channel, C, plane, CHANNELS_LAST)
+        source = grad_output + _offsets(image, _over_pixels(pixel, CHANNELS_LAST), channel, C, plane, CHANNELS_LAST)
         if VECTOR:
             source = tl.multiple_of(source, (1, 16))
         grad = tl.load(source, mask=mask, other=0.0).to(tl.float32)
@@ -311,7 +311,7 @@ def flow_warp_bwd_kernel(
 
     upper = left * dot00 + right * dot01
     lower = left * dot10 + right * dot11
-    at = picture * Ho * Wo + pixel
+    at = image * Ho * Wo + pixel
     if NEED_FLOW:
         along_x = top * (left_slope * dot00 + right_slope * dot01) + bottom * (left_slope * dot10 + right_slope * dot11)
         along_y = top_slope * upper + bottom_slope * lower
@@ -321,11 +321,11 @@ def flow_warp_bwd_kernel(
         tl.store(grad_occlusion_pixels + at, top * upper + bottom * lower, mask=exists)
 
 
-@triton.jit(do_not_specialize=["pictures", "Ho", "Wo", "h", "w"])
+@triton.jit(do_not_specialize=["images", "Ho", "Wo", "h", "w"])
 def flow_warp_bwd_map_kernel(
-    pixels,  # (targets * pictures, Ho, Wo, PARTS) float32, gradients at the size of the output
+    pixels,  # (targets * images, Ho, Wo, PARTS) float32, gradients at the size of the output
     grad,  # (targets, h, w, PARTS) float32
-    pictures, Ho, Wo, h, w,
+    images, Ho, Wo, h, w,
     PARTS: tl.constexpr, TILE_X: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
     """A program: TILE_X elements of one row of grad; each sums over the output pixels that read it."""
@@ -343,12 +343,12 @@ def flow_warp_bwd_map_kernel(
     for step in range(0, steps):
         x = first_x + step * SPAN + tl.arange(0, SPAN)[None, :]
         weight_x = _weight_read(x, column, scale_x, w)
-        for line in range(0, (last_y - first_y + 1) * pictures):
-            picture = line % pictures
-            y = first_y + line // pictures
+        for line in range(0, (last_y - first_y + 1) * images):
+            image = line % images
+            y = first_y + line // images
             weight = _weight_read(y, row, scale_y, h) * weight_x
             mask = (x < Wo) & (weight != 0) & (column < w)
-            at = ((target * pictures + picture) * Ho + y) * Wo + x
+            at = ((target * images + image) * Ho + y) * Wo + x
             sums += weight * tl.load(pixels + at * PARTS + part, mask=mask, other=0.0)
     at = (target * h + row) * w * PARTS + element
     tl.store(grad + at, tl.sum(sums, 1), mask=element < w * PARTS)
@@ -368,10 +368,10 @@ def flow_warp_bwd_keys_kernel(
     HAS_OCCLUSION: tl.constexpr, TILE_P: tl.constexpr, TILE_W: tl.constexpr,
 ):  # fmt: skip
     """The place that each output pixel reads. A program: TILE_P output pixels."""
-    picture, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
-    b = picture // N
+    image, y, x, exists = _pixels(tl.program_id(0), Ho, Wo, TILE_P, TILE_W)
+    b = image // N
     flow_x, flow_y = _read_flow(flow, flow_stride_b, flow_stride_n, flow_stride_y, flow_stride_x, flow_stride_xy,
-                                flow_h, flow_w, N, Ho, Wo, picture, y, x, exists, SAME_FLOW)  # fmt: skip
+                                flow_h, flow_w, N, Ho, Wo, image, y, x, exists, SAME_FLOW)  # fmt: skip
     base_y, top, bottom, _, _ = _sample_taps(flow_y, H, ALIGN_CORNERS, PADDING)
     base_x, left, right, _, _ = _sample_taps(flow_x, W, ALIGN_CORNERS, PADDING)
     inside = (top + bottom > 0) & (left + right > 0)
@@ -380,7 +380,7 @@ def flow_warp_bwd_keys_kernel(
                              occlusion_w, Ho, Wo, y, x, exists, SAME_OCCLUSION)  # fmt: skip
         top *= occluded
         bottom *= occluded
-    at = picture * Ho * Wo + y.to(tl.int64) * Wo + x
+    at = image * Ho * Wo + y.to(tl.int64) * Wo + x
     tl.store(keys + at, tl.where(inside, (b * H + base_y) * W + base_x, nowhere), mask=exists)
     tl.store(weights + at * 4, top * left, mask=exists)
     tl.store(weights + at * 4 + 1, top * right, mask=exists)
@@ -590,8 +590,8 @@ def _gather_feature(
     grad_feature: Tensor,
 ) -> None:
     B, C, H, W = feature.shape
-    pictures, _, height, width = grad_output.shape
-    keys = torch.empty(pictures * height * width, dtype=torch.int64, device=feature.device)
+    images, _, height, width = grad_output.shape
+    keys = torch.empty(images * height * width, dtype=torch.int64, device=feature.device)
     weights = torch.empty((keys.numel(), 4), dtype=torch.float32, device=feature.device)
     sizes = _feature_sizes(feature, flow, height, width)
     flow_warp_bwd_keys_kernel[_grid(grad_output, KEYS_TILE)](
@@ -632,18 +632,18 @@ def _sum_over_readers(
     pixels: Tensor,
     grad: Tensor,
     targets: int,
-    pictures: int,
+    images: int,
     out_size: tuple[int, int],
     size: tuple[int, int],
     parts: int,
 ) -> None:
     grid = targets * size[0] * triton.cdiv(size[1] * parts, MAP_TILE["TILE_X"])
-    flow_warp_bwd_map_kernel[(grid,)](pixels, grad, pictures, *out_size, *size, PARTS=parts, **MAP_TILE, num_warps=1)
+    flow_warp_bwd_map_kernel[(grid,)](pixels, grad, images, *out_size, *size, PARTS=parts, **MAP_TILE, num_warps=1)
 
 
 def _grid(output: Tensor, tile: Tile) -> tuple[int]:
-    pictures, _, height, width = output.shape
-    return (pictures * triton.cdiv(height, tile.TILE_P // tile.TILE_W) * triton.cdiv(width, tile.TILE_W),)
+    images, _, height, width = output.shape
+    return (images * triton.cdiv(height, tile.TILE_P // tile.TILE_W) * triton.cdiv(width, tile.TILE_W),)
 
 
 def _feature_sizes(feature: Tensor, flow: Tensor, height: int, width: int) -> dict[str, int]:

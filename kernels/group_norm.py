@@ -1,4 +1,4 @@
-"""Triton kernels of group_norm over channels_last pictures: statistics and arithmetic in float32, no atomics.
+"""Triton kernels of group_norm over channels_last images: statistics and arithmetic in float32, no atomics.
 
 A group small enough to stay in the registers of one program takes one pass; otherwise the pixels are cut into chunks,
 and what the chunks found is joined in a fixed order. The chunks do not depend on the batch, so neither does the result.
@@ -20,12 +20,12 @@ def tiling(pixels: int, channels: int) -> dict[str, int]:
 
 
 def chunks_of(pixels: int, tile: dict[str, int]) -> int:
-    """Chunks of one picture."""
+    """Chunks of one image."""
     return triton.cdiv(pixels, tile["TILE_P"] * tile["TILES"])
 
 
 def on_chip(pixels: int, channels: int, groups: int, element_size: int, backward: bool) -> dict[str, int] | None:
-    """The slab (whole groups of one picture) that one program keeps in registers, or None where it must be cut."""
+    """The slab (whole groups of one image) that one program keeps in registers, or None where it must be cut."""
     width = channels // groups
     # Fewer than 32 contiguous bytes a pixel would waste part of every sector that is read.
     slab = max(width, 32 // element_size)
@@ -41,15 +41,15 @@ def warps_on_chip(slab: dict[str, int]) -> int:
     return max(4, slab["TILE_P"] * slab["SLAB"] // 1024)
 
 
-def aligned(*pictures: Tensor) -> bool:
-    """Whether every pixel of these channels_last pictures begins at a multiple of 16 bytes."""
-    return all((picture.data_ptr() | picture.shape[1] * picture.element_size()) % 16 == 0 for picture in pictures)
+def aligned(*images: Tensor) -> bool:
+    """Whether every pixel of these channels_last images begins at a multiple of 16 bytes."""
+    return all((image.data_ptr() | image.shape[1] * image.element_size()) % 16 == 0 for image in images)
 
 
 @triton.jit
-def _at(picture, first, offsets, ALIGNED: tl.constexpr):
+def _at(image, first, offsets, ALIGNED: tl.constexpr):
     """Pointers to a tile, `offsets` (P, C) from element `first` on."""
-    pointers = picture + first + offsets
+    pointers = image + first + offsets
     if ALIGNED:  # 16-byte loads, whatever the compiler knows of the pointer
         pointers = tl.multiple_of(pointers, (1, 16))
     return pointers
@@ -79,7 +79,7 @@ def _inner_gradient(grad_y, centred, scale, bias, SILU: tl.constexpr):
 
 @triton.jit
 def _place(pixels, chunks, C: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.constexpr, TILES: tl.constexpr):
-    """The part that a program of the chunked passes works on: (picture, chunk) item, picture, first pixel, channels."""
+    """The part that a program of the chunked passes works on: (image, chunk) item, image, first pixel, channels."""
     blocks: tl.constexpr = (C + TILE_C - 1) // TILE_C
     program = tl.program_id(0)
     item = program // blocks
@@ -88,9 +88,9 @@ def _place(pixels, chunks, C: tl.constexpr, TILE_P: tl.constexpr, TILE_C: tl.con
 
 
 @triton.jit
-def _channel_coefficients(weight, bias, mean, rstd, picture, c, C: tl.constexpr, WIDTH: tl.constexpr):
+def _channel_coefficients(weight, bias, mean, rstd, image, c, C: tl.constexpr, WIDTH: tl.constexpr):
     """(TILE_C) each: weight * rstd, bias, mean, rstd."""
-    group = picture * (C // WIDTH) + c // WIDTH
+    group = image * (C // WIDTH) + c // WIDTH
     r = tl.load(rstd + group, mask=c < C, other=0.0)
     m = tl.load(mean + group, mask=c < C, other=0.0)
     w = tl.load(weight + c, mask=c < C, other=0.0)
@@ -110,7 +110,7 @@ def group_norm_moments_fwd_kernel(
     ALIGNED: tl.constexpr,
 ):
     """Moments of each channel over each chunk."""
-    item, picture, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
+    item, image, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
     offsets = tl.arange(0, TILE_P)[:, None] * C + c[None, :]
     mean = tl.zeros((TILE_C,), tl.float32)
     squares = tl.zeros((TILE_C,), tl.float32)
@@ -118,7 +118,7 @@ def group_norm_moments_fwd_kernel(
     for tile in range(TILES):
         start = first + tile * TILE_P
         inside = (start + tl.arange(0, TILE_P) < pixels)[:, None] & (c < C)[None, :]
-        value = tl.load(_at(x, (picture * pixels + start) * C, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(_at(x, (image * pixels + start) * C, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
         tile_count = tl.minimum(tl.maximum(pixels - start, 0), TILE_P).to(tl.float32)
         tile_mean = tl.sum(value, axis=0) / tl.maximum(tile_count, 1.0)
         distance = tl.where(inside, value - tile_mean[None, :], 0.0)
@@ -192,13 +192,13 @@ def group_norm_apply_fwd_kernel(
     ALIGNED: tl.constexpr,
 ):
     """y of each chunk."""
-    _, picture, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
+    _, image, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
     offsets = tl.arange(0, TILE_P)[:, None] * C + c[None, :]
-    scale, shift, centre, _ = _channel_coefficients(weight, bias, mean, rstd, picture, c, C, WIDTH)
+    scale, shift, centre, _ = _channel_coefficients(weight, bias, mean, rstd, image, c, C, WIDTH)
     for tile in range(TILES):
         start = first + tile * TILE_P
         inside = (start + tl.arange(0, TILE_P) < pixels)[:, None] & (c < C)[None, :]
-        base = (picture * pixels + start) * C
+        base = (image * pixels + start) * C
         value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
         # The mean is taken off first: folded into the shift, a mean far from 0 would cost the digits of y.
         value = tl.fma(value - centre[None, :], scale[None, :], shift[None, :])
@@ -231,20 +231,20 @@ def group_norm_fwd_kernel(
     TILE_P: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Whole groups of one picture, read once and kept in registers."""
+    """Whole groups of one image, read once and kept in registers."""
     program = tl.program_id(0)
-    picture = (program // (C // SLAB)).to(tl.int64)
+    image = (program // (C // SLAB)).to(tl.int64)
     c = program % (C // SLAB) * SLAB + tl.arange(0, SLAB)
     p = tl.arange(0, TILE_P)[:, None]
     inside = (p < pixels) & (c < C)[None, :]
-    base, offsets = picture * pixels * C, p * C + c[None, :]
+    base, offsets = image * pixels * C, p * C + c[None, :]
     value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
     count = pixels.to(tl.float32) * WIDTH
     centre = _over_groups(tl.sum(value, axis=0), WIDTH, SLAB) / count
     value = tl.where(inside, value - centre[None, :], 0.0)
     variance = _over_groups(tl.sum(value * value, axis=0), WIDTH, SLAB) / count
     r = tl.div_rn(tl.full((SLAB,), 1.0, tl.float32), tl.sqrt_rn(variance + eps))
-    group = picture * (C // WIDTH) + c // WIDTH
+    group = image * (C // WIDTH) + c // WIDTH
     tl.store(mean + group, centre, mask=c % WIDTH == 0)
     tl.store(rstd + group, r, mask=c % WIDTH == 0)
     scale = tl.load(weight + c) * r
@@ -274,15 +274,15 @@ def group_norm_sums_bwd_kernel(
     ALIGNED: tl.constexpr,
 ):
     """Sums over each chunk, with g the gradient ahead of the SiLU."""
-    item, picture, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
+    item, image, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
     offsets = tl.arange(0, TILE_P)[:, None] * C + c[None, :]
-    scale, shift, centre, r = _channel_coefficients(weight, bias, mean, rstd, picture, c, C, WIDTH)
+    scale, shift, centre, r = _channel_coefficients(weight, bias, mean, rstd, image, c, C, WIDTH)
     total = tl.zeros((TILE_C,), tl.float32)
     product = tl.zeros((TILE_C,), tl.float32)
     for tile in range(TILES):
         start = first + tile * TILE_P
         inside = (start + tl.arange(0, TILE_P) < pixels)[:, None] & (c < C)[None, :]
-        base = (picture * pixels + start) * C
+        base = (image * pixels + start) * C
         value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32) - centre[None, :]
         gradient = tl.load(_at(grad_y, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
         gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU)
@@ -310,7 +310,7 @@ def group_norm_join_bwd_kernel(
     """The sums of all chunks of one group, in float64, and what they mean for grad_x."""
     program = tl.program_id(0)
     groups: tl.constexpr = C // WIDTH
-    picture = (program // groups).to(tl.int64)
+    image = (program // groups).to(tl.int64)
     w = tl.arange(0, TILE_W)
     c = program % groups * WIDTH + w
     k = tl.arange(0, TILE_K)[:, None]
@@ -318,13 +318,13 @@ def group_norm_join_bwd_kernel(
     product = tl.zeros((TILE_K, TILE_W), tl.float64)
     for start in range(0, chunks, TILE_K):
         inside = (start + k < chunks) & (w < WIDTH)[None, :]
-        row = partial + (picture * chunks + start + k) * 2 * C + c[None, :]
+        row = partial + (image * chunks + start + k) * 2 * C + c[None, :]
         total += tl.load(row, mask=inside, other=0.0).to(tl.float64)
         product += tl.load(row + C, mask=inside, other=0.0).to(tl.float64)
     channel_total = tl.sum(total, axis=0)
     channel_product = tl.sum(product, axis=0)
-    tl.store(sums + picture * 2 * C + c, channel_total.to(tl.float32), mask=w < WIDTH)
-    tl.store(sums + (picture * 2 + 1) * C + c, channel_product.to(tl.float32), mask=w < WIDTH)
+    tl.store(sums + image * 2 * C + c, channel_total.to(tl.float32), mask=w < WIDTH)
+    tl.store(sums + (image * 2 + 1) * C + c, channel_product.to(tl.float32), mask=w < WIDTH)
     # grad_x = scale g - rstd (mean of w g) - rstd x^ (mean of w g x^), with x^ = (x - mean) rstd
     factor = tl.load(weight + c, mask=w < WIDTH, other=0.0).to(tl.float64)
     r = tl.load(rstd + program).to(tl.float64)
@@ -345,7 +345,7 @@ def group_norm_parameters_bwd_kernel(
     TILE_B: tl.constexpr,
     TILE_C: tl.constexpr,
 ):
-    """The sums of all pictures, in float64."""
+    """The sums of all images, in float64."""
     c = tl.program_id(0) * TILE_C + tl.arange(0, TILE_C)[None, :]
     b = tl.arange(0, TILE_B)[:, None]
     total = tl.zeros((TILE_B, TILE_C), tl.float64)
@@ -381,16 +381,16 @@ def group_norm_input_bwd_kernel(
     ALIGNED: tl.constexpr,
 ):
     """grad_x of each chunk."""
-    _, picture, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
+    _, image, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
     offsets = tl.arange(0, TILE_P)[:, None] * C + c[None, :]
-    scale, shift, centre, _ = _channel_coefficients(weight, bias, mean, rstd, picture, c, C, WIDTH)
-    group = (picture * (C // WIDTH) + c // WIDTH) * 2
+    scale, shift, centre, _ = _channel_coefficients(weight, bias, mean, rstd, image, c, C, WIDTH)
+    group = (image * (C // WIDTH) + c // WIDTH) * 2
     slope = tl.load(coefficients + group, mask=c < C, other=0.0)
     offset = tl.load(coefficients + group + 1, mask=c < C, other=0.0)
     for tile in range(TILES):
         start = first + tile * TILE_P
         inside = (start + tl.arange(0, TILE_P) < pixels)[:, None] & (c < C)[None, :]
-        base = (picture * pixels + start) * C
+        base = (image * pixels + start) * C
         value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32) - centre[None, :]
         gradient = tl.load(_at(grad_y, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
         gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU)
@@ -416,21 +416,21 @@ def group_norm_bwd_kernel(
     TILE_P: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Whole groups of one picture, read once and kept in registers."""
+    """Whole groups of one image, read once and kept in registers."""
     program = tl.program_id(0)
-    picture = (program // (C // SLAB)).to(tl.int64)
+    image = (program // (C // SLAB)).to(tl.int64)
     c = program % (C // SLAB) * SLAB + tl.arange(0, SLAB)
     p = tl.arange(0, TILE_P)[:, None]
     inside = (p < pixels) & (c < C)[None, :]
-    base, offsets = picture * pixels * C, p * C + c[None, :]
-    scale, shift, centre, r = _channel_coefficients(weight, bias, mean, rstd, picture, c, C, WIDTH)
+    base, offsets = image * pixels * C, p * C + c[None, :]
+    scale, shift, centre, r = _channel_coefficients(weight, bias, mean, rstd, image, c, C, WIDTH)
     value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32) - centre[None, :]
     gradient = tl.load(_at(grad_y, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
     gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU)
     total = tl.sum(tl.where(inside, gradient, 0.0), axis=0)
     product = tl.sum(tl.where(inside, gradient * (value * r[None, :]), 0.0), axis=0)
-    tl.store(sums + picture * 2 * C + c, total)
-    tl.store(sums + (picture * 2 + 1) * C + c, product)
+    tl.store(sums + image * 2 * C + c, total)
+    tl.store(sums + (image * 2 + 1) * C + c, product)
     count = pixels.to(tl.float32) * WIDTH
     slope = -r * _over_groups(scale * product, WIDTH, SLAB) / count
     offset = -_over_groups(scale * total, WIDTH, SLAB) / count

@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def portrait(tmp_path: Path) -> Path:
-    """A grey picture without a face, number 20 of `tests.helpers.videos.numbered`."""
+    """A grey image without a face, number 20 of `tests.helpers.videos.numbered`."""
     path = tmp_path / "portrait.png"
     Image.fromarray(np.full((60, 60, 3), 80, np.uint8)).save(path)
     return path
@@ -61,9 +61,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
         background = rng.integers(0, 255, (72, 72, 3), dtype=np.uint8)
         for frame in range(4):
-            picture = background.copy()
-            picture[20:40, 10 + 6 * frame : 30 + 6 * frame] = 200
-            Image.fromarray(picture).save(root / name / f"{frame}.png")
+            image = background.copy()
+            image[20:40, 10 + 6 * frame : 30 + 6 * frame] = 200
+            Image.fromarray(image).save(root / name / f"{frame}.png")
     return root
 
 

@@ -56,7 +56,7 @@ def folder(tmp_path: Path, weights: Path, driving: Path) -> Iterator[Path]:
 def render(**changes: str | None) -> list[str]:
     """Arguments of a render that works, with some changed; None takes one away."""
     options = {"source": "portrait.png", "driving": "driving.mp4", "output": "out.mp4", "weights": "tiny.safetensors"}
-    options |= {"crop": "centre", "driving-crop": "centre"}  # the pictures have no faces
+    options |= {"crop": "centre", "driving-crop": "centre"}  # the images have no faces
     given = {**options, **changes}
     return ["render", *(part for name, value in given.items() if value is not None for part in (f"--{name}", value))]
 
@@ -184,7 +184,7 @@ def truncated(path: Path, share: float) -> bytes:
 
 
 def cut_after_the_table(path: Path) -> None:
-    """An MP4 whose table comes first and whose last pictures are missing."""
+    """An MP4 whose table comes first and whose last images are missing."""
     with VideoWriter(path, width=64, height=48, rate=Fraction(25), time_base=Fraction(1, 25)) as writer:
         for number in range(50):
             writer.write(numbered(number), number)
@@ -260,9 +260,9 @@ BAD: dict[str, tuple[str, str, Prepare | None]] = {
     ),
     "sound without video": ("driving", "x.mp4", write_sound_only),
     "video without frames": ("driving", "x.mp4", no_frames),
-    "picture for a video": ("driving", "x.png", lambda path: shutil.copy("portrait.png", path)),
-    "picture called .mp4": ("driving", "x.mp4", lambda path: shutil.copy("portrait.png", path)),
-    "picture of one pixel": ("source", "x.png", one_pixel),
+    "image for a video": ("driving", "x.png", lambda path: shutil.copy("portrait.png", path)),
+    "image called .mp4": ("driving", "x.mp4", lambda path: shutil.copy("portrait.png", path)),
+    "image of one pixel": ("source", "x.png", one_pixel),
     "video for a source": ("source", "x.png", lambda path: shutil.copy("driving.mp4", path)),
     "unknown preset": ("weights", "maxi", None),
     "preset without weights": ("weights", "paper", None),
@@ -291,7 +291,7 @@ BAD: dict[str, tuple[str, str, Prepare | None]] = {
     "a start beyond the end": ("start", "100", None),
     "no duration": ("duration", "0", None),
     "sound that is not there": ("audio", "absent.mp3", None),
-    "sound of a picture": ("audio", "portrait.png", None),
+    "sound of an image": ("audio", "portrait.png", None),
     "no threads": ("threads", "0", None),
 }
 

@@ -53,7 +53,7 @@ def with_blocks(language: str, what: str = "") -> list[ParameterSet]:
 
 
 def write_moving(path: Path, photo: Image.Image, frames: int) -> None:
-    """A video of a face that moves through the picture."""
+    """A video of a face that moves through the image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lefts = [90 + round(20 * np.sin(frame / 3)) for frame in range(frames)]
     write_clip(path, [np.asarray(photo.crop((left, 0, left + 260, 260)).resize((256, 256))) for left in lefts])

@@ -53,7 +53,7 @@ def test_weights(tmp_path: Path) -> None:
     assert read_notes(path)["steps"] == "12"
 
 
-def test_videos_and_pictures(tmp_path: Path) -> None:
+def test_videos_and_images(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "s.mp4", [numbered(i) for i in range(3)], sound="aac")
     source = source.rename(tmp_path / f"{LATIN}.mp4")
     output = tmp_path / f"{LATIN} out.mp4"
@@ -63,9 +63,9 @@ def test_videos_and_pictures(tmp_path: Path) -> None:
         writer.write(numbered(0), 0)
     with open_video(output) as reader:
         assert len(list(reader)) == 1 and reader.info.has_audio
-    picture = tmp_path / f"{LATIN}.ppm"
-    picture.write_bytes(b"P6 16 16 255 " + bytes(768))
-    assert read_image(picture).shape == (16, 16, 3)
+    image = tmp_path / f"{LATIN}.ppm"
+    image.write_bytes(b"P6 16 16 255 " + bytes(768))
+    assert read_image(image).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])

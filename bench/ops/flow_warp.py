@@ -45,7 +45,7 @@ def _case(setting: Setting, sizes: tuple[int, int, int], layout: str, direction:
         _peers(direction),
         partial(_judge, direction),
         # forward: the feature read, the output written; backward: the gradient and the feature read, one written
-        work.pictures(2 if direction == "fwd" else 5, elements, setting.dtype),
+        work.images(2 if direction == "fwd" else 5, elements, setting.dtype),
         ("interpolate + grid_sample",) if (C, size) == PAPER[0] and (layout, direction) in SHOWN and not rough else (),
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ def _kornia(direction: str, *inputs: Tensor) -> Thunk:
 
 
 def _judge(direction: str, inputs: Inputs) -> Judge:
-    """Sampling positions in float32 are off by 2^-24 of the picture's size, which 30 tolerances cover.
+    """Sampling positions in float32 are off by 2^-24 of the image's size, which 30 tolerances cover.
 
     The gradient of the flow jumps from pixel to pixel: a position that rounding moves across counts as wrong there.
     """

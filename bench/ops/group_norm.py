@@ -33,7 +33,7 @@ def _case(setting: Setting, B: int, C: int, H: int, direction: str) -> Case:
         },
         partial(_judge, direction),
         # forward: x read, the result written; backward: the gradient and x read, one written
-        work.pictures(2 if direction == "fwd" else 5, B * C * H * H, setting.dtype),
+        work.images(2 if direction == "fwd" else 5, B * C * H * H, setting.dtype),
         ("group_norm, silu",) if (C, H, direction) == (*PAPER[0], "fwd") else (),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from cbtalk.app.controls import Controls, Told, details, movement, words
-from cbtalk.app.limits import DRIVINGS, PICTURES
+from cbtalk.app.limits import DRIVINGS, IMAGES
 from cbtalk.app.studio import Studio
 
 OWN = "own"  # the choice of a clip of one's own
@@ -40,7 +40,7 @@ def animate_tab(studio: Studio, told: Told) -> None:
                 controls |= details()
         with gr.Column(scale=6):
             with gr.Row(equal_height=True):
-                preview = preview_picture()
+                preview = preview_image()
                 video = gr.Video(
                     label="Result",
                     interactive=False,
@@ -81,7 +81,7 @@ def animate_tab(studio: Studio, told: Told) -> None:
 
 def portrait_file(elem_id: str) -> gr.File:
     """The upload of a portrait."""
-    return gr.File(label="Portrait: a picture with a face", file_types=list(PICTURES), height=140, elem_id=elem_id)
+    return gr.File(label="Portrait: an image with a face", file_types=list(IMAGES), height=140, elem_id=elem_id)
 
 
 def face_chooser() -> gr.Dropdown:
@@ -90,14 +90,14 @@ def face_chooser() -> gr.Dropdown:
         ["largest"],
         value="largest",
         label="face",
-        info="a number, or click on a face in the picture",
+        info="a number, or click on a face in the image",
         allow_custom_value=True,
         visible=False,
     )
 
 
-def preview_picture() -> gr.Image:
-    """The picture of what is found in the portrait."""
+def preview_image() -> gr.Image:
+    """The image of what is found in the portrait."""
     return gr.Image(
         label="What is animated", interactive=False, height=380, buttons=[], format="jpeg", elem_id="preview"
     )
@@ -115,13 +115,13 @@ def show_previews(
         look = studio.look(source, {})
         numbers = [str(number) for number in range(1, look.faces + 1)]
         chooser = gr.update(choices=["largest", *numbers], value="largest", visible=look.faces > 1)
-        return look.picture, chooser
+        return look.image, chooser
 
     @told
     def again(source: str | None, chosen: str | None, square: str | None) -> Any:
         if source is None:
             return None
-        return studio.look(source, {"face": chosen or None, "crop": square or None}).picture
+        return studio.look(source, {"face": chosen or None, "crop": square or None}).image
 
     def pointed(place: gr.SelectData) -> str:
         return f"{place.index[0]},{place.index[1]}"

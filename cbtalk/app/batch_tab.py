@@ -8,7 +8,7 @@ import gradio as gr
 
 from cbtalk.app.batches import COLUMNS, PageBatch, every_pair
 from cbtalk.app.controls import Told
-from cbtalk.app.limits import DRIVINGS, PICTURES, Limits
+from cbtalk.app.limits import DRIVINGS, IMAGES, Limits
 from cbtalk.batch import BatchOptions, Entry
 from cbtalk.batch.ledger import STATES
 from cbtalk.batch.manifest import SUFFIXES
@@ -28,7 +28,7 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, kept: str, to
             files = gr.File(
                 label="Portraits and driving clips",
                 file_count="multiple",
-                file_types=[*PICTURES, *DRIVINGS],
+                file_types=[*IMAGES, *DRIVINGS],
                 height=180,
                 elem_id="batch-files",
             )
@@ -45,7 +45,7 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, kept: str, to
                 row_count=1,
                 column_count=len(COLUMNS),
                 interactive=True,
-                label="Renders: every picture by every clip, to be changed as you like",
+                label="Renders: every image by every clip, to be changed as you like",
                 elem_id="jobs",
             )
             button = gr.Button("Render all", variant="primary", size="lg", elem_id="render-all")

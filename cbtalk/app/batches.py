@@ -25,12 +25,12 @@ _TOLD = 3  # faults in one line
 
 
 def every_pair(files: Iterable[str]) -> list[list[str]]:
-    """Rows of `COLUMNS`: each picture among the files with each clip or motion file, options left empty."""
+    """Rows of `COLUMNS`: each image among the files with each clip or motion file, options left empty."""
     names = sorted(Path(file).name for file in files)
-    pictures = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    drivings = [name for name in names if name not in pictures and Path(name).suffix.lower() not in (".csv", ".jsonl")]
+    images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    drivings = [name for name in names if name not in images and Path(name).suffix.lower() not in (".csv", ".jsonl")]
     empty = [""] * (len(COLUMNS) - 2)
-    return [[picture, driving, *empty] for picture, driving in product(pictures, drivings)]
+    return [[image, driving, *empty] for image, driving in product(images, drivings)]
 
 
 def manifest_of(rows: Iterable[Sequence[object]]) -> str:

@@ -14,13 +14,13 @@ from cbtalk.render.motion_file import load_motion
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.video import MOTION_SUFFIXES, driving_info
 
-PICTURES = tuple(sorted(IMAGE_SUFFIXES))
+IMAGES = tuple(sorted(IMAGE_SUFFIXES))
 DRIVINGS = tuple(sorted(VIDEO_SUFFIXES | set(MOTION_SUFFIXES)))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest upload in MB (10^6 bytes), most frames of a clip, most millions of pixels of a picture, most jobs."""
+    """Largest upload in MB (10^6 bytes), most frames of a clip, most millions of pixels of an image, most jobs."""
 
     upload: int
     frames: int
@@ -33,7 +33,7 @@ class Limits:
             if value < 1:
                 raise ConfigError(f"--max-{name} {value}: must be 1 or more")
 
-    def read_picture(self, path: Path) -> NDArray[np.uint8]:
+    def read_portrait(self, path: Path) -> NDArray[np.uint8]:
         """A portrait as of `read_image`; InputError where it is larger than the limit."""
         image = read_image(path)
         height, width = image.shape[:2]

@@ -10,18 +10,16 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cbtalk.app.newest import Newest
 from cbtalk.faces import Square, choose, cut, frame
+from cbtalk.media.images import Image8
 from cbtalk.render.animation import Repetition
 from cbtalk.render.cache import RenderCache
 from cbtalk.render.engine import Engine
-from cbtalk.render.framing import faces_in, picture_of, source_place
+from cbtalk.render.framing import faces_in, image_of, source_place
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.report import Report
-
-Image8 = NDArray[np.uint8]
 
 _RECENT = 2.0  # seconds that the figures are of
 
@@ -34,8 +32,8 @@ class LiveModel:
     turn: threading.Lock
 
 
-class Picture(NamedTuple):
-    """A finished picture (S, S, 3) uint8; seconds of the clock at which its frame arrived and it was ready."""
+class LiveFrame(NamedTuple):
+    """A finished image (S, S, 3) uint8; seconds of the clock at which its frame arrived and it was ready."""
 
     image: Image8
     arrived: float
@@ -43,12 +41,12 @@ class Picture(NamedTuple):
 
     @property
     def latency(self) -> float:
-        """Seconds from the frame's arrival to the picture."""
+        """Seconds from the frame's arrival to the image."""
         return self.ready - self.arrived
 
 
 class Figures(NamedTuple):
-    """The pace of the last seconds: pictures a second, median latency in seconds; frames dropped since the start."""
+    """The pace of the last seconds: images a second, median latency in seconds; frames dropped since the start."""
 
     rate: float
     latency: float
@@ -61,7 +59,7 @@ class LiveTalker:
     One frame is animated at a time, in a thread that ends where no frame waits. A frame that arrives meanwhile takes
     the place of the one that waits, so that the delay never grows. Relative motion is measured from the first frame
     in which a face is found, and the square around that face is kept, until `begin_anew`. Without a face in view there
-    is no picture. A failure of the model is raised by the next `offer`.
+    is no image. A failure of the model is raised by the next `offer`.
 
     Raises InputError as a render would where the portrait shows no face and no crop is given.
     """
@@ -77,7 +75,7 @@ class LiveTalker:
         self._turn, self._clock = model.turn, clock
         cache = model.cache
         self._size = cache.talker.image_size
-        self.portrait = picture_of(portrait, source_place(path, portrait, options, Report(path)), self._size)
+        self.portrait = image_of(portrait, source_place(path, portrait, options, Report(path)), self._size)
         with self._turn:
             self._engine = Engine(
                 cache.talker,
@@ -90,8 +88,8 @@ class LiveTalker:
             )
         self._lock = threading.Lock()  # of all that follows
         self._waiting: Newest[tuple[Image8, float]] = Newest()
-        self._done: Newest[Picture] = Newest()
-        self._recent: deque[Picture] = deque()
+        self._done: Newest[LiveFrame] = Newest()
+        self._recent: deque[LiveFrame] = deque()
         self._working = False
         self._failure: Exception | None = None
         self._square: Square | None = None
@@ -110,8 +108,8 @@ class LiveTalker:
         # No daemon: torch aborts where the interpreter ends in the middle of its work.
         threading.Thread(target=self._work, name="cbtalk-live").start()
 
-    def newest(self) -> Picture | None:
-        """The newest finished picture, once; None where there is none since the last call."""
+    def newest(self) -> LiveFrame | None:
+        """The newest finished image, once; None where there is none since the last call."""
         return self._done.take()
 
     def begin_anew(self) -> None:
@@ -127,7 +125,7 @@ class LiveTalker:
 
     @property
     def figures(self) -> Figures | None:
-        """The pace of the last seconds; None where no picture was ready in them."""
+        """The pace of the last seconds; None where no image was ready in them."""
         with self._lock:
             now = self._clock()
             while self._recent and self._recent[0].ready < now - _RECENT:
@@ -136,7 +134,7 @@ class LiveTalker:
         if not recent:
             return None
         rate = len(recent) / (now - recent[0].arrived)
-        return Figures(rate, median(picture.latency for picture in recent), self._waiting.dropped)
+        return Figures(rate, median(image.latency for image in recent), self._waiting.dropped)
 
     def _work(self) -> None:
         while True:
@@ -153,16 +151,16 @@ class LiveTalker:
                     self._failure, self._working = failure, False
                 return
             with self._lock:
-                if start != self._start:  # begun anew meanwhile: this picture is of the time before
+                if start != self._start:  # begun anew meanwhile: this image is of the time before
                     continue
                 self._square = square
                 if image is not None:
-                    picture = Picture(image, taken[1], self._clock())
-                    self._recent.append(picture)
-                    self._done.put(picture)
+                    done = LiveFrame(image, taken[1], self._clock())
+                    self._recent.append(done)
+                    self._done.put(done)
 
     def _animated(self, image: Image8, square: Square | None, start: int) -> tuple[Image8 | None, Square | None]:
-        """The picture of a frame and the square that it was seen in; None where no face is in view."""
+        """The image of a frame and the square that it was seen in; None where no face is in view."""
         with self._turn:
             if square is None:
                 faces = faces_in(image)

@@ -19,8 +19,8 @@ FRAME_SECONDS = 0.04  # between frames that the browser sends
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
 JPEG_QUALITY = 90
 
-SCREEN = '<img alt="the portrait as it moves" src="${value.picture}"><p>${value.words}</p>'
-NOTHING = {"picture": "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=", "words": "Choose a portrait first."}
+SCREEN = '<img alt="the portrait as it moves" src="${value.image}"><p>${value.words}</p>'
+NOTHING = {"image": "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=", "words": "Choose a portrait first."}
 
 
 def live_tab(studio: Studio, told: Told) -> None:
@@ -32,8 +32,8 @@ def live_tab(studio: Studio, told: Told) -> None:
             strength = gr.Slider(0, STRONGEST, DEFAULTS.strength, step=0.05, label="strength", info="of the motion")
             anew = gr.Button("Begin anew", elem_id="anew")
             gr.Markdown(
-                "Look straight at the camera and press **Record**: your first picture counts as the pose of the "
-                "portrait. *Begin anew* takes your pose of that moment. One picture is worked on at a time; those that "
+                "Look straight at the camera and press **Record**: your first image counts as the pose of the "
+                "portrait. *Begin anew* takes your pose of that moment. One image is worked on at a time; those that "
                 "come meanwhile are left out, but for the newest, so that the delay does not grow. Nothing is kept."
             )
         with gr.Column(scale=6), gr.Row(equal_height=True):
@@ -53,17 +53,17 @@ def live_tab(studio: Studio, told: Told) -> None:
         if source is None:
             return None, NOTHING
         live = studio.live(source, {"strength": strong})
-        return live, {"picture": data_url(live.portrait), "words": "Ready: press Record."}
+        return live, {"image": data_url(live.portrait), "words": "Ready: press Record."}
 
     @told
     def arrived(frame: NDArray[np.uint8] | None, live: LiveTalker | None) -> Any:
         if live is None or frame is None:
             return gr.skip()
         live.offer(frame)
-        picture = live.newest()
-        if picture is None:
-            return gr.skip() if live.has_face else {"picture": data_url(live.portrait), "words": "No face in view yet."}
-        return {"picture": data_url(picture.image), "words": in_words(live)}
+        newest = live.newest()
+        if newest is None:
+            return gr.skip() if live.has_face else {"image": data_url(live.portrait), "words": "No face in view yet."}
+        return {"image": data_url(newest.image), "words": in_words(live)}
 
     def begin_anew(live: LiveTalker | None) -> None:
         if live is not None:
@@ -89,13 +89,13 @@ def in_words(live: LiveTalker) -> str:
     if figures is None:
         return ""
     return (
-        f"{figures.rate:.1f} pictures a second, {figures.latency * 1000:.0f} ms from a frame's arrival to its picture, "
+        f"{figures.rate:.1f} images a second, {figures.latency * 1000:.0f} ms from a frame's arrival to its image, "
         f"{figures.dropped} frames left out"
     )
 
 
 def data_url(image: NDArray[np.uint8]) -> str:
-    """A picture (H, W, 3) uint8 as text that a browser shows, so that no file is left of it."""
+    """An image (H, W, 3) uint8 as text that a browser shows, so that no file is left of it."""
     data = io.BytesIO()
     Image.fromarray(image).save(data, format="JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

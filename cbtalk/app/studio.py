@@ -31,7 +31,7 @@ class Animated(NamedTuple):
 
 @dataclass
 class Studio:
-    """A model at work for all visitors of a page: one render at a time, and one live picture at a time beside it.
+    """A model at work for all visitors of a page: one render at a time, and one live image at a time beside it.
 
     weights: a name or file for `cbtalk.load`. folder: for results. The two have a model each, for what a model
     remembers is not made for two threads.
@@ -57,7 +57,7 @@ class Studio:
         """The preview of a portrait; `words` as of `animate`. Raises as `animate`."""
         path = _given(portrait, "a portrait")
         with self._work():
-            return preview_of(path, self.limits.read_picture(path), parse_options(words))
+            return preview_of(path, self.limits.read_portrait(path), parse_options(words))
 
     def animate(
         self, portrait: str | None, driving: str | None, words: Mapping[str, object], told: Told | None = None
@@ -70,7 +70,7 @@ class Studio:
         bundled = self.motions.get(driving or "")
         path = _given(driving, "a driving clip, or a motion") if bundled is None else bundled.path
         options = self.limits.bounded(path, parse_options(words))
-        self.limits.read_picture(source)
+        self.limits.read_portrait(source)
         name = path.stem if bundled is None else driving
         output = Path(tempfile.mkdtemp(dir=self.folder)) / f"{source.stem}__{name}.mp4"
 
@@ -89,7 +89,7 @@ class Studio:
         """A portrait that is to be driven live; `words` as of `animate`. Raises as `animate`."""
         path = _given(portrait, "a portrait")
         with self._work():
-            return LiveTalker(self._live, path, self.limits.read_picture(path), parse_options(words))
+            return LiveTalker(self._live, path, self.limits.read_portrait(path), parse_options(words))
 
     def close(self) -> None:
         """End the render that is under way, and return when nothing is at work: torch aborts a process that ends so."""

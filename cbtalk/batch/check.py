@@ -31,7 +31,7 @@ from cbtalk.render.video import VIDEO_SUFFIXES, driving_info
 def faults_of(jobs: Iterable[Job], weights: str = "mini", *, local: bool = True, progress: bool = False) -> list[Fault]:
     """Everything that keeps jobs from being done: files missing or of no known kind, outputs that collide.
 
-    Pictures and motion files are read, of videos the headers, of what is behind URLs nothing, but it must be there:
+    Images and motion files are read, of videos the headers, of what is behind URLs nothing, but it must be there:
     other damage shows when the job runs. weights: a name or file for `cbtalk.load`, whose motion files are fit. local:
     this machine does the jobs; False leaves the encoders of another unchecked.
     """

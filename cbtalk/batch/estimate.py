@@ -44,11 +44,11 @@ def frame_seconds(weights: str, device: str, dtype: torch.dtype = torch.float32,
     """Seconds that the model takes for a frame: the best of a few batches of noise, after one to warm up."""
     talker = load(weights, device=device, dtype=dtype)
     size = talker.image_size
-    pictures = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
-    state = talker.encode_source(pictures[:1])
+    images = torch.rand(batch_size, 3, size, size, device=device) * 2 - 1
+    state = talker.encode_source(images[:1])
     best = float("inf")
     for _ in range(_ROUNDS + 1):
         start = time.perf_counter()
-        talker.animate(state, pictures).cpu()
+        talker.animate(state, images).cpu()
         best = min(best, (time.perf_counter() - start) / batch_size)
     return best

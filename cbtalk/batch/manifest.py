@@ -46,16 +46,16 @@ def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tupl
 
 
 def pairs(sources: Path, drivings: Path, folder: Path, pairing: Pairing, words: Mapping[str, str]) -> list[Job]:
-    """Jobs of all pairs of the pictures of one folder and the clips of another, or of the first with the first, ...
+    """Jobs of all pairs of the images of one folder and the clips of another, or of the first with the first, ...
 
     Raises InputError where a folder has none, or for "zip" not as many as the other.
     """
-    pictures = _files(sources, IMAGE_SUFFIXES, "pictures")
+    images = _files(sources, IMAGE_SUFFIXES, "images")
     clips = _files(drivings, VIDEO_SUFFIXES | {".safetensors"}, "videos or motion files")
-    if pairing == "zip" and len(pictures) != len(clips):
-        raise InputError(f"{sources}: {len(pictures)} pictures for the {len(clips)} clips of {drivings}; --pairs all?")
-    chosen = zip(pictures, clips, strict=True) if pairing == "zip" else ((p, c) for p in pictures for c in clips)
-    return [_job(picture, clip, folder / _name(picture, clip), words) for picture, clip in chosen]
+    if pairing == "zip" and len(images) != len(clips):
+        raise InputError(f"{sources}: {len(images)} images for the {len(clips)} clips of {drivings}; --pairs all?")
+    chosen = zip(images, clips, strict=True) if pairing == "zip" else ((p, c) for p in images for c in clips)
+    return [_job(image, clip, folder / _name(image, clip), words) for image, clip in chosen]
 
 
 def _files(folder: Path, suffixes: Iterable[str], what: str) -> list[Path]:

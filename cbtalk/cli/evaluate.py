@@ -20,7 +20,7 @@ def evaluate(
     pairs: Annotated[Path | None, FILE] = None,
     portraits: Portraits = (),
     metric: Measures = Measures(),
-    picture: Shows = Shows(),
+    image: Shows = Shows(),
     machine: Machine = Machine(),
     workers: Annotated[int, NUMBER] = 1,
 ) -> int:
@@ -56,7 +56,7 @@ def evaluate(
         pairs=pairs,
         portraits=portraits,
         **vars(metric),
-        **vars(picture),
+        **vars(image),
         workers=workers,
         device=where,
         dtype=dtype_of(machine.precision, where),

@@ -15,7 +15,7 @@ def export(
 ) -> None:
     """Write a talker as files for programs that have no cbtalk: ONNX, or torch alone.
 
-    Two files each: encode, which a source picture goes through once, and animate, for every driving frame.
+    Two files each: encode, which a source image goes through once, and animate, for every driving frame.
     docs/guides/export.md shows how they are used.
 
     Examples:

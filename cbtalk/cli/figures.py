@@ -35,7 +35,7 @@ def figures(
         cbtalk figures -s portrait.jpg -d driving.mp4 -o figures --weights mini runs/mini/weights.safetensors
 
     Args:
-        source: The portrait: a picture.
+        source: The portrait: an image.
         driving: The driving video.
         output: Folder for the figures; it is made.
         weights: Bundled models' names, weights files or hf:OWNER/NAME[@REVISION] (extra hub); the inner values are

@@ -28,7 +28,7 @@ from cbtalk.options.parsing import COMPLETION, filled, parse_command, write_comp
 
 HELP = """usage: cbtalk [-h] [--version] COMMAND [OPTIONS]
 
-Talking heads from one picture.
+Talking heads from one image.
 
 {commands}
 

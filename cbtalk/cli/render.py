@@ -32,7 +32,7 @@ def render(
         cbtalk render -s holiday.jpg -d driving.mp4 -o out.mp4 --paste --start 2.5 --duration 10
 
     Args:
-        source: The portrait: a picture; or a video, each frame of which is animated until one of the videos ends.
+        source: The portrait: an image; or a video, each frame of which is animated until one of the videos ends.
         driving: The video that moves it, or a motion file made by `cbtalk motion`.
         output: The video to write (.mp4, .mov or .mkv).
     """
@@ -104,8 +104,8 @@ def crop(
         cbtalk crop group.jpg -o faces.png --face 2
 
     Args:
-        source: The portrait: a picture.
-        output: The picture to write (.png).
+        source: The portrait: an image.
+        output: The image to write (.png).
     """
     from cbtalk.render.crop_preview import crop_preview
 

@@ -17,7 +17,7 @@ def shards(
     packing: Packing = Packing(),
     quiet: Quiet = False,
 ) -> int:
-    """Pack a folder of clips into WebDataset's shards, tar files of pictures, from which train reads single frames.
+    """Pack a folder of clips into WebDataset's shards, tar files of images, from which train reads single frames.
 
     Started again, the command goes on with the clips that are in no shard yet. Exit code 1: some clips could not be
     read; the others are packed.

@@ -81,7 +81,7 @@ def _shards(root: Path) -> Iterator[Path]:
 def _kind(way: Way, clip: Clip) -> str:
     if way == "decoded":
         return way
-    return "pictures" if clip.path.is_dir() else "video"
+    return "images" if clip.path.is_dir() else "video"
 
 
 def _key(source: Source, size: int) -> str:

@@ -1,9 +1,9 @@
 """The ways of keeping clips, by the names that the index has for them."""
 
 from cbtalk.dataset.decoded import Decoded
-from cbtalk.dataset.pictures import Pictures
+from cbtalk.dataset.images import Images
 from cbtalk.dataset.record import Kind
 from cbtalk.dataset.shard import Shard
 from cbtalk.dataset.video import Video
 
-KINDS: dict[str, Kind] = {"decoded": Decoded(), "video": Video(), "pictures": Pictures(), "shard": Shard()}
+KINDS: dict[str, Kind] = {"decoded": Decoded(), "video": Video(), "images": Images(), "shard": Shard()}

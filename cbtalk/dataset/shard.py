@@ -1,4 +1,4 @@
-"""Clips in WebDataset's shards: uncompressed tar files in which each clip is a folder of pictures."""
+"""Clips in WebDataset's shards: uncompressed tar files in which each clip is a folder of images."""
 
 import io
 import logging
@@ -11,29 +11,29 @@ import numpy as np
 from cbtalk.dataset.record import Measure, Record
 from cbtalk.errors import InputError
 from cbtalk.media.clips import natural_order, square
-from cbtalk.media.images import read_picture
+from cbtalk.media.images import decode_image
 from cbtalk.media.kinds import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".tar"
-Pieces = list[tuple[str, int, int]]  # name of a picture, its offset in the file, its bytes
+Pieces = list[tuple[str, int, int]]  # name of an image, its offset in the file, its bytes
 
 
 class Shard:
-    """As `Kind`; the places are int64 (2, T): offset and bytes of each picture."""
+    """As `Kind`; the places are int64 (2, T): offset and bytes of each image."""
 
     def survey(self, path: Path, size: int, cache: Path) -> list[Record]:
         """As `Kind.survey`."""
         clips = list(_clips(path, size))
         if not clips:
-            raise InputError(f"{path}: holds no folder of pictures, as which a shard has a clip; see cbtalk shards")
+            raise InputError(f"{path}: holds no folder of images, as which a shard has a clip; see cbtalk shards")
         return clips
 
     def read(self, path: Path, places: bytes, size: int, cache: Path, frames: Sequence[int]) -> np.ndarray:
         """As `Kind.read`."""
         offsets, lengths = np.frombuffer(places, dtype=np.int64).reshape(2, -1)
-        return np.stack([_picture(path, int(offsets[number]), int(lengths[number]), size) for number in frames])
+        return np.stack([_image(path, int(offsets[number]), int(lengths[number]), size) for number in frames])
 
 
 def _clips(path: Path, size: int) -> Iterator[Record]:
@@ -44,12 +44,12 @@ def _clips(path: Path, size: int) -> Iterator[Record]:
             folders.setdefault(str(place.parent), []).append((place.name, member.offset_data, member.size))
     for name, pieces in folders.items():
         measure, places = Measure(), []
-        for picture, offset, length in sorted(pieces, key=lambda piece: natural_order(piece[0])):
+        for image, offset, length in sorted(pieces, key=lambda piece: natural_order(piece[0])):
             try:
-                measure.add(_picture(path, offset, length, size))
+                measure.add(_image(path, offset, length, size))
                 places.append((offset, length))
             except InputError as error:
-                logger.warning("frame left out: %s/%s: %s", name, picture, error)
+                logger.warning("frame left out: %s/%s: %s", name, image, error)
         if places:
             yield measure.record(name, np.array(places, dtype=np.int64).T.tobytes())
         else:
@@ -74,11 +74,11 @@ def members(path: Path) -> Iterator[tarfile.TarInfo]:
         logger.warning("%s: is damaged or cut off (%s); what comes before is used", path, error)
 
 
-def _picture(path: Path, offset: int, length: int, size: int) -> np.ndarray:
+def _image(path: Path, offset: int, length: int, size: int) -> np.ndarray:
     try:
         with path.open("rb") as file:
             file.seek(offset)
             data = file.read(length)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return square(read_picture(io.BytesIO(data), path), size)
+    return square(decode_image(io.BytesIO(data), path), size)

@@ -1,4 +1,4 @@
-"""Figures of a talker on clips, and pictures to look at."""
+"""Figures of a talker on clips, and images to look at."""
 
 from cbtalk.evaluate.extractors import Extractors, IdentityExtractor, LandmarkExtractor
 from cbtalk.evaluate.protocol import evaluate_weights

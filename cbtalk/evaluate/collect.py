@@ -37,7 +37,7 @@ def collect(jobs: Sequence[Job], parts: Parts) -> dict[str, Any]:
 
 
 class _Fid:
-    """FID of the results of jobs; `counts` takes how many pictures there were, and how many numbers each gave."""
+    """FID of the results of jobs; `counts` takes how many images there were, and how many numbers each gave."""
 
     def __init__(self, jobs: Sequence[Job], parts: Parts, counts: dict[str, dict[str, int]], name: str) -> None:
         self._real, self._result, self._source = Gaussian(), Gaussian(), Gaussian()
@@ -50,7 +50,7 @@ class _Fid:
                 self._result.add(vectors[key])
                 self._source.add(vectors[key.replace("result", "source")], times=len(vectors[key]))
         if self._result.count:
-            counts[name] = {"pictures": self._result.count, "numbers": len(self._result.mean())}
+            counts[name] = {"images": self._result.count, "numbers": len(self._result.mean())}
 
     def figures(self, baseline: str) -> Figures:
         """`fid`: against the driving clips' frames; `fid_source`: against the sources, as the released code has it.

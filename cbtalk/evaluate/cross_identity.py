@@ -10,8 +10,8 @@ from cbtalk.evaluate.driving_motion import DrivingMotion
 from cbtalk.evaluate.faces import FaceStream, Means, Reading, compare_identity, compare_motion
 from cbtalk.evaluate.judge import Features, Frame, Judge, Show, Vectors, batches, frame_of, resized, to_tensor
 from cbtalk.media.clips import Clip, clip_rate
+from cbtalk.model.images import to_frames
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_frames
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import Talker
 
@@ -35,7 +35,7 @@ def evaluate_portraits(
     Returns:
         {name: {"measured", "result", "real", "no_face"}}: identity of the results against the portrait, pose and
         expression against the clip, and their jitter; identity of the clip's own frames against the portrait (another
-        person's, that is), and their jitter; {"source", "result", "real"}: pictures in which each extractor found no
+        person's, that is), and their jitter; {"source", "result", "real"}: images in which each extractor found no
         face. And the vectors of FID, of "real" and, by the portrait's place, "result_0" and (one) "source_0".
     """
     first, others = batches(clip, judge.size, judge.batch_size)

@@ -28,7 +28,7 @@ class DrivingMotion:
             self._smoothed = smooth(keypoints, times, smooth_seconds)
 
     def of(self, numbers: range, frames: list[Frame]) -> Keypoints:
-        """The keypoints of these frames in a row, given their pictures."""
+        """The keypoints of these frames in a row, given their images."""
         if self._smoothed is None:
             return self._detect(frames)
         return Keypoints(*(part[numbers.start : numbers.stop] for part in self._smoothed))

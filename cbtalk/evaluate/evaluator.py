@@ -110,7 +110,7 @@ class Evaluator:
         return evaluate_portraits(self.talker, job.clip, portraits, self.judge, by_source, smooth=smooth, anchor=anchor)
 
     def _shows(self, job: Job, videos: dict[str, Path], bands: list[Image.Image], stack: ExitStack) -> dict[str, Show]:
-        """Callbacks that take the pictures of what is shown, by its title."""
+        """Callbacks that take the images of what is shown, by its title."""
         if not (self._setting.with_sheet or self._setting.videos):
             return {}
         titles = [title for title in (job.clip.name, *(pair.title for pair in job.pairs)) if title in job.shown]

@@ -1,4 +1,4 @@
-"""Openings of mouth and eyes over a sequence of pictures, against the real ones."""
+"""Openings of mouth and eyes over a sequence of images, against the real ones."""
 
 import math
 
@@ -43,7 +43,7 @@ class Expression:
         self._moments: dict[str, Moments] = {}
 
     def add(self, face: Reading, real: Reading) -> None:
-        """One more picture's face and the real one; nothing where one of them is not found."""
+        """One more image's face and the real one; nothing where one of them is not found."""
         for extractor in self._extractors:
             points, target = face.landmarks[extractor.name], real.landmarks[extractor.name]
             if points is not None and target is not None:

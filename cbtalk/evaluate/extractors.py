@@ -40,7 +40,7 @@ class LandmarkExtractor(Protocol):
         """Parts of the points that get figures of their own: "mouth", "eyes"."""
 
     def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-        """Picture (H, W, 3) RGB -> points (P, 2) in its pixels, x first; None where no face is found."""
+        """Image (H, W, 3) RGB -> points (P, 2) in its pixels, x first; None where no face is found."""
 
     def openings(self, points: NDArray[np.floating]) -> dict[str, float]:
         """Openings of "mouth" and "eyes", in distances of the pupils; nothing where its points do not tell."""
@@ -58,7 +58,7 @@ class IdentityExtractor(Protocol):
         """Euclidean distance below which two embeddings are taken for one person's; 0 where nobody says."""
 
     def identity(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-        """Picture (H, W, 3) RGB -> embedding (D,); None where no face is found."""
+        """Image (H, W, 3) RGB -> embedding (D,); None where no face is found."""
 
 
 class VectorExtractor(Protocol):
@@ -69,7 +69,7 @@ class VectorExtractor(Protocol):
         """The name in its figures."""
 
     def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-        """Picture (H, W, 3) RGB -> (D,); None where no face is found."""
+        """Image (H, W, 3) RGB -> (D,); None where no face is found."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Figures of faces in sequences of pictures: where their points are, how they shake, and whose they are."""
+"""Figures of faces in sequences of images: where their points are, how they shake, and whose they are."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from cbtalk.evaluate.extractors import Extractors
 from cbtalk.faces.euler import angle_distance
 from cbtalk.faces.similarity import laid_over
 
-PICTURE_SIZE = 256  # extractors see every picture at this height and width, whatever size pictures are compared at
+IMAGE_SIZE = 256  # extractors see every image at this height and width, whatever size images are compared at
 JITTER_RATE = Fraction(25)  # frames a second at which jitter is given
 
 Found = dict[str, NDArray[np.floating] | None]  # by the extractor's name; None where it found no face
 
 
 class Reading(NamedTuple):
-    """The findings of the extractors in one picture."""
+    """The findings of the extractors in one image."""
 
-    landmarks: Found  # (P, 2) in pixels of a picture of 256 x 256
+    landmarks: Found  # (P, 2) in pixels of an image of 256 x 256
     identity: Found  # (D,)
     pose: Found  # (3,) degrees
     expression: Found  # (D,)
@@ -47,11 +47,11 @@ class Means:
 
 
 class FaceStream:
-    """A sequence of pictures, `rate` a second, through the extractors, frame after frame.
+    """A sequence of images, `rate` a second, through the extractors, frame after frame.
 
     jitter: `jitter_<extractor>`, the mean length of the second difference of the landmarks, over all three frames in a
-    row in which a face is found, in pixels of a picture of 256 x 256. At other rates than 25 frames a second it is
-    multiplied by the square of rate / 25, so that the same motion counts the same. no_face: pictures in which each
+    row in which a face is found, in pixels of an image of 256 x 256. At other rates than 25 frames a second it is
+    multiplied by the square of rate / 25, so that the same motion counts the same. no_face: images in which each
     extractor found none.
     """
 
@@ -63,10 +63,10 @@ class FaceStream:
         self.no_face = Counter(dict.fromkeys(extractors.names, 0))
 
     def read(self, index: int, frame: NDArray[np.uint8]) -> Reading:
-        """The findings in the picture (S, S, 3) with the number `index`; numbers increase."""
-        if frame.shape[0] != PICTURE_SIZE:
-            picture = Image.fromarray(frame).resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
-            frame = np.array(picture)
+        """The findings in the image (S, S, 3) with the number `index`; numbers increase."""
+        if frame.shape[0] != IMAGE_SIZE:
+            image = Image.fromarray(frame).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+            frame = np.array(image)
         extractors = self._extractors
         reading = Reading(
             {extractor.name: extractor.landmarks(frame) for extractor in extractors.landmarks},
@@ -90,7 +90,7 @@ class FaceStream:
 
 
 def compare(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:
-    """Figures of one picture's face against another's, for each extractor that found both (docs/metrics.md)."""
+    """Figures of one image's face against another's, for each extractor that found both (docs/metrics.md)."""
     return {
         **_compare_landmarks(reading, wanted, extractors),
         **compare_identity(reading, wanted, extractors),
@@ -99,7 +99,7 @@ def compare(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[s
 
 
 def _compare_landmarks(reading: Reading, wanted: Reading, extractors: Extractors) -> dict[str, float]:
-    """Distances in pixels of a picture of 256 x 256.
+    """Distances in pixels of an image of 256 x 256.
 
     `landmarks_<extractor>`: mean Euclidean distance of the points; `akd_<extractor>`: mean difference of their
     coordinates, as FOMM and the released code have it. `landmarks_<extractor>_<region>`: that of a part of them after

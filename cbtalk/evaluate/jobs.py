@@ -16,7 +16,7 @@ from cbtalk.media.kinds import IMAGE_SUFFIXES
 
 
 class Source(NamedTuple):
-    """A picture to animate: a file, or a frame of a clip by its number from 0."""
+    """An image to animate: a file, or a frame of a clip by its number from 0."""
 
     name: str
     path: Path
@@ -28,7 +28,7 @@ class Source(NamedTuple):
         return square(read_image(self.path), size) if self.clip is None else frame_of(self.clip, self.number, size)
 
     def stamp(self) -> str:
-        """Text that changes when the picture does."""
+        """Text that changes when the image does."""
         if self.clip is not None:
             return f"{self.number} {cache_name(self.clip, 0)}"
         status = self.path.stat()
@@ -94,17 +94,17 @@ def _key(options: str, clip: Clip, pairs: Sequence[Pair]) -> str:
 
 
 def find_portraits(paths: Sequence[Path]) -> list[Source]:
-    """Pictures, and those of folders, named as their files.
+    """Images, and those of folders, named as their files.
 
     Raises:
-        InputError: there is no picture, or two have the same name.
+        InputError: there is no image, or two have the same name.
     """
     files = []
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         found = [file for file in inside if file == path or file.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
-            raise InputError(f"{path}: no picture in it")
+            raise InputError(f"{path}: no image in it")
         files += found
     names = [file.name for file in files]
     for name in names:

@@ -1,4 +1,4 @@
-"""Metrics of pictures and of faces, and the pictures of a clip on their way to them."""
+"""Metrics of images and of faces, and the images of a clip on their way to them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,22 +17,22 @@ from cbtalk.evaluate.extractors import Extractors, find_extractors
 from cbtalk.media.clips import Clip, clip_frames
 from cbtalk.metrics.lpips import find_lpips_metric
 from cbtalk.metrics.metric import Metric
-from cbtalk.model.pictures import to_pictures
+from cbtalk.model.images import to_images
 from cbtalk.pretrained.model_files import absence
 from cbtalk.pretrained.networks import Network, find_network
 
 Frame = NDArray[np.uint8]  # (S, S, 3) RGB
 Show = Callable[[Frame, Frame, Frame], None]  # source, driving, result
-Vectors = dict[str, NDArray[np.float32]]  # (N, D) by the pictures that they are of
+Vectors = dict[str, NDArray[np.float32]]  # (N, D) by the images that they are of
 
 RUN = 3  # frames in a row that are measured together: a second difference needs three
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The metrics of pictures, the extractors of faces, and how they are applied.
+    """The metrics of images, the extractors of faces, and how they are applied.
 
-    size: pictures are compared at this height and width. inception: the network of FID, where there is one. absent:
+    size: images are compared at this height and width. inception: the network of FID, where there is one. absent:
     figure's or extractor's name -> why it is not there. every: LPIPS, FID and the extractors see one of this many runs
     of three frames.
     """
@@ -71,17 +71,17 @@ def make_judge(
 
 
 class Features:
-    """Vectors of FID's network, of pictures that come part after part; none where there is no network."""
+    """Vectors of FID's network, of images that come part after part; none where there is no network."""
 
     def __init__(self, network: Network | None) -> None:
         self._network = network
         self._parts: dict[str, list[NDArray[np.float32]]] = {}
 
     def add(self, name: str, frames: Iterable[Frame]) -> None:
-        """More pictures (S, S, 3) of this name."""
-        if self._network is not None and (pictures := list(frames)):
-            tensor = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-            self._parts.setdefault(name, []).append(self._network(tensor).reshape(len(pictures), -1))
+        """More images (S, S, 3) of this name."""
+        if self._network is not None and (images := list(frames)):
+            tensor = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+            self._parts.setdefault(name, []).append(self._network(tensor).reshape(len(images), -1))
 
     def vectors(self) -> Vectors:
         """Of all that were added."""
@@ -127,11 +127,11 @@ def frame_of(clip: Clip, number: int, size: int) -> Frame:
 
 def to_tensor(frames: Iterable[Frame], device: torch.device) -> Tensor:
     """uint8 (H, W, 3) each -> (B, 3, H, W) in [-1, 1]."""
-    return to_pictures(torch.from_numpy(np.stack(list(frames))).to(device))
+    return to_images(torch.from_numpy(np.stack(list(frames))).to(device))
 
 
-def resized(pictures: Tensor, size: int) -> Tensor:
+def resized(images: Tensor, size: int) -> Tensor:
     """(B, 3, H, W) -> (B, 3, size, size), bicubic with anti-aliasing."""
-    if pictures.shape[-1] == size:
-        return pictures
-    return F.interpolate(pictures, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True, align_corners=False)

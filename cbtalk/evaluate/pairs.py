@@ -51,7 +51,7 @@ def _pair(row: Row, names: "_Names") -> Pair:
     if _whole(FRAME, row.words.get(FRAME, "0")):
         raise InputError(f"{FRAME} {row.words[FRAME].strip()}: must be 0; name the source's frame as CLIP/FRAME.png")
     clip = names.clip(DRIVING, row.words[DRIVING])
-    return Pair(names.picture(SOURCE, row.words[SOURCE]), clip, _anchor(row.words, clip, names))
+    return Pair(names.image(SOURCE, row.words[SOURCE]), clip, _anchor(row.words, clip, names))
 
 
 def _anchor(words: Mapping[str, str], clip: Clip, names: "_Names") -> int:
@@ -60,7 +60,7 @@ def _anchor(words: Mapping[str, str], clip: Clip, names: "_Names") -> int:
         return _whole(ANCHOR_INDEX, words[ANCHOR_INDEX]) + 1  # the released code leaves out the first frame
     if ANCHOR not in words:
         return 0
-    anchor = names.picture(ANCHOR, words[ANCHOR])
+    anchor = names.image(ANCHOR, words[ANCHOR])
     if anchor.clip != clip:
         raise InputError(f"{ANCHOR} {words[ANCHOR].strip()}: is no frame of {clip.name}")
     return anchor.number
@@ -78,7 +78,7 @@ def _whole(name: str, text: str) -> int:
 
 
 class _Names:
-    """The clips and pictures of a folder by what lists call them."""
+    """The clips and images of a folder by what lists call them."""
 
     def __init__(self, data: Path, clips: Sequence[Clip]) -> None:
         self._data = data
@@ -96,8 +96,8 @@ class _Names:
             raise InputError(f"{column} {text.strip()}: {' and '.join(clip.name for clip in found[:2])} end so")
         return found[0]
 
-    def picture(self, column: str, text: str) -> Source:
-        """A picture's file; a frame, as CLIP/NUMBER.png where the clip is a video; or a clip, for its first frame."""
+    def image(self, column: str, text: str) -> Source:
+        """An image's file; a frame, as CLIP/NUMBER.png where the clip is a video; or a clip, for its first frame."""
         name = text.strip()
         if self._found(name):
             clip = self.clip(column, name)
@@ -110,7 +110,7 @@ class _Names:
         file = self._data / name
         if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES:
             return Source(name, file)
-        raise InputError(f"{column} {name}: no such clip, frame or picture in {self._data}")
+        raise InputError(f"{column} {name}: no such clip, frame or image in {self._data}")
 
     def _found(self, name: str) -> list[Clip]:
         for below in self._below(name):

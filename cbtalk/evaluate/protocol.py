@@ -1,4 +1,4 @@
-"""The whole evaluation: clips reconstructed, portraits driven, figures and pictures written."""
+"""The whole evaluation: clips reconstructed, portraits driven, figures and images written."""
 
 import json
 import logging
@@ -65,7 +65,7 @@ def evaluate_weights(
         output_json: absent: nothing is written.
         pairs: list (.csv) of sources and driving clips of `data`: these are evaluated, in relative motion, in place of
             the reconstruction of every clip.
-        portraits: pictures, or folders of them, to be driven by each clip in relative motion.
+        portraits: images, or folders of them, to be driven by each clip in relative motion.
         models, size, every, smooth, batch_size: as `cbtalk.options.evaluate.Measures` explains them.
         extractors: in place of those that are installed and have their files in `models`.
         sheet: contact sheet (.png) to write.
@@ -77,9 +77,9 @@ def evaluate_weights(
     Returns:
         {"weights", "data", "pairs", "dtype", "size", "every", "smooth", "clips": {name: figures of `evaluate_clip`},
         "mean": {subject: figures}, "cross": {source: {driving: figures of `evaluate_portraits`}}, "cross_mean":
-        {subject: figures}, "fid": {"clips" or "cross": {"pictures", "numbers"}}, "absent": {figure: why}, "failed":
+        {subject: figures}, "fid": {"clips" or "cross": {"images", "numbers"}}, "absent": {figure: why}, "failed":
         {name: why}, "warnings": {name: texts}, "missing": names of what was not done, "interrupted": number of the
-        signal, or None}; means are those over clips, and over pairs; FID is that of all their pictures.
+        signal, or None}; means are those over clips, and over pairs; FID is that of all their images.
 
     Raises:
         InputError, WeightsError: portraits, the list, weights or models cannot be used, or no clip at all.

@@ -39,7 +39,7 @@ SAME_IDENTITY = (
 )
 FACES = (
     "The faces of the same clips, against those of the real frames; in brackets those of the first frame, repeated. "
-    "Landmarks: mean distance in pixels of a 256 px picture; of mouth and eyes after laying one face over the other "
+    "Landmarks: mean distance in pixels of a 256 px image; of mouth and eyes after laying one face over the other "
     "(shift, turn, scale), which leaves the expression. AKD: mean difference of their coordinates. CSIM, identity "
     "distance, AED: cosine, Euclidean distance and its square, of embeddings; same identity: the share of frames taken "
     "for the same person. Head pose: degrees. Opening of mouth and eyes: standard deviation in distances of the "
@@ -65,7 +65,7 @@ def mean_figures(items: Sequence[Mapping[str, Any]]) -> Figures:
 
 
 def with_fid(means: Figures, fid: Figures) -> Figures:
-    """Means, and the FID of all pictures."""
+    """Means, and the FID of all images."""
     subjects = dict.fromkeys([*means, *fid])
     return {subject: {**means.get(subject, {}), **fid.get(subject, {})} for subject in subjects}
 
@@ -107,8 +107,8 @@ def _notes(report: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {name}: {text}" for name, texts in report["warnings"].items() for text in texts)
     yield from _no_face(report)
     for name, count in report["fid"].items():
-        if count["pictures"] <= count["numbers"]:
-            few = f"{count['pictures']} pictures for {count['numbers']} numbers each"
+        if count["images"] <= count["numbers"]:
+            few = f"{count['images']} images for {count['numbers']} numbers each"
             yield f"- FID ({name}): {few}; so few make it too large, so compare it with that of as many only"
     yield from (f"- `{name}` is absent: {why}" for name, why in report["absent"].items())
 
@@ -137,7 +137,7 @@ def _cell(row: Mapping[str, Any], name: str, beside: str) -> str:
 
 
 def _no_face(report: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each extractor that missed faces, with how many of how many pictures."""
+    """A line for each extractor that missed faces, with how many of how many images."""
     pairs = [pair for pairs in report["cross"].values() for pair in pairs.values()]
     for what, items in (("the clips", list(report["clips"].values())), ("portraits driven by clips", pairs)):
         of = {"source": len(items), **dict.fromkeys(("result", "real"), sum(item["measured"] for item in items))}

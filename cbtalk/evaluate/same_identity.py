@@ -14,7 +14,7 @@ from cbtalk.evaluate.judge import Features, Frame, Judge, Show, Vectors, batches
 from cbtalk.media.clips import Clip, clip_rate
 from cbtalk.metrics.images import METRICS
 from cbtalk.metrics.metric import Metric
-from cbtalk.model.pictures import to_frames
+from cbtalk.model.images import to_frames
 from cbtalk.model.talker import Talker
 
 
@@ -26,8 +26,8 @@ def evaluate_clip(
 
     Returns:
         {"frames", "measured", "result", "repeat", "real", "no_face"}: frames there are, and those that LPIPS, FID and
-        the extractors saw; figures of the talker's pictures, and of the source repeated, both against the clip's;
-        openings and jitter of the clip's own; {"source", "result", "real"}: pictures in which each extractor found no
+        the extractors saw; figures of the talker's images, and of the source repeated, both against the clip's;
+        openings and jitter of the clip's own; {"source", "result", "real"}: images in which each extractor found no
         face. And the vectors of FID, of "result_0", "real" and (one) "source_0".
     """
     device = next(talker.parameters()).device
@@ -60,7 +60,7 @@ class _Comparison:
         self.features.add("source_0", [first])
 
     def add(self, numbers: range, driving: list[Frame], result: Tensor) -> list[Frame]:
-        """More frames of the clip, and the talker's pictures (B, 3, S, S); returns these as frames."""
+        """More frames of the clip, and the talker's images (B, 3, S, S); returns these as frames."""
         target = to_tensor(driving, result.device)
         self._add_metrics(METRICS, result, target)
         images = list(to_frames(result))
@@ -102,6 +102,6 @@ class _Comparison:
 
 
 def _add_each(means: Means, name: str, values: Tensor) -> None:
-    """The figure (B,) of several pictures."""
+    """The figure (B,) of several images."""
     for value in values.tolist():
         means.add({name: value})

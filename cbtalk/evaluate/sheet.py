@@ -15,20 +15,20 @@ from cbtalk.media.moments import Moments
 from cbtalk.media.video_writer import VideoWriter
 
 MOMENTS = 5  # columns beside the source
-CELL = 192  # pixels a side of a picture on the sheet
+CELL = 192  # pixels a side of an image on the sheet
 CAPTION = 16  # pixels above a band
 
 Pair = tuple[Frame, Frame]  # driving, result
 
 
 def band(caption: str, source: Frame, moments: list[Pair]) -> Image.Image:
-    """A sequence on the sheet: the source on the left, driving pictures above, results below."""
+    """A sequence on the sheet: the source on the left, driving images above, results below."""
     image = Image.new("RGB", ((1 + MOMENTS) * CELL, CAPTION + 2 * CELL), "white")
     ImageDraw.Draw(image).text((2, 2), printable(caption), fill="black")
     image.paste(_cell(source), (0, CAPTION))
     for column, pair in enumerate(moments, start=1):
-        for row, picture in enumerate(pair):
-            image.paste(_cell(picture), (column * CELL, CAPTION + row * CELL))
+        for row, frame in enumerate(pair):
+            image.paste(_cell(frame), (column * CELL, CAPTION + row * CELL))
     return image
 
 
@@ -67,5 +67,5 @@ def viewed(clip: Clip, size: int, caption: str, video: Path | None, bands: list[
     bands.append(band(caption, sources[0], moments.chosen()))
 
 
-def _cell(picture: Frame) -> Image.Image:
-    return Image.fromarray(picture).resize((CELL, CELL), Image.Resampling.BICUBIC)
+def _cell(image: Frame) -> Image.Image:
+    return Image.fromarray(image).resize((CELL, CELL), Image.Resampling.BICUBIC)

@@ -12,7 +12,7 @@ _BATCH = 2  # of the examples; one would be taken for a constant
 
 
 class Encode(nn.Module):
-    """A source picture -> its keypoints, their jacobians, the picture as dense motion sees it, and its features."""
+    """A source image -> its keypoints, their jacobians, the image as dense motion sees it, and its features."""
 
     def __init__(self, talker: Talker) -> None:
         super().__init__()
@@ -61,13 +61,13 @@ def programs(talker: Talker) -> dict[str, ExportedProgram]:
     """
     size = talker.image_size
     encode, animate = Encode(talker), Animate(talker)
-    pictures = torch.linspace(-1, 1, _BATCH * 3 * size * size).view(_BATCH, 3, size, size)
+    images = torch.linspace(-1, 1, _BATCH * 3 * size * size).view(_BATCH, 3, size, size)
     with use_backend("reference"):  # every op as the standard operators that define it
-        state = encode(pictures[:1])
+        state = encode(images[:1])
         reference = [part.clone() for part in state[:2]]  # the same tensors would be taken for one input
         any_number = {"driving": {0: Dim("batch")}, "reference_keypoints": None, "reference_jacobians": None}
         shapes = {**any_number, "source": (None,) * len(state)}
         return {
-            "encode": export(encode, (pictures[:1],)),
-            "animate": export(animate, (pictures, *reference, *state), dynamic_shapes=shapes),
+            "encode": export(encode, (images[:1],)),
+            "animate": export(animate, (images, *reference, *state), dynamic_shapes=shapes),
         }

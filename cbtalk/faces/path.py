@@ -1,4 +1,4 @@
-"""The square of a face over time: at rest, or following the face through the picture."""
+"""The square of a face over time: at rest, or following the face through the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

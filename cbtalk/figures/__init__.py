@@ -1,4 +1,4 @@
-"""Pictures of what the model does inside, and of several results side by side."""
+"""Images of what the model does inside, and of several results side by side."""
 
 from cbtalk.figures.command import draw_figures
 

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cbtalk.atomic import atomic_path
@@ -14,17 +12,16 @@ from cbtalk.figures import pages
 from cbtalk.figures.moments import Inputs, moments_of, read_inputs
 from cbtalk.figures.stages import Stage, stages
 from cbtalk.figures.usage import Usage, usage
+from cbtalk.media.images import Image8
 from cbtalk.model.checkpoint import load
+from cbtalk.model.images import to_frames, to_images
 from cbtalk.model.keypoints import Keypoints
-from cbtalk.model.pictures import to_frames, to_pictures
 from cbtalk.model.relative_motion import relative_keypoints
 from cbtalk.model.talker import SourceState, Talker
 from cbtalk.options.figures import Moments
 from cbtalk.options.machine import Weights
 from cbtalk.precision import float32_convolutions
 from cbtalk.render.options import RenderOptions
-
-Picture = NDArray[np.uint8]
 
 
 @float32_convolutions()
@@ -60,9 +57,9 @@ def draw_figures(
     _check(moment, place, count, talker)
     seen = read_inputs(source, driving, talker, options, count)
     relative = options.motion == "relative"
-    inner, pictures = _looked_at(talker, seen, relative)
+    inner, images = _looked_at(talker, seen, relative)
     chosen = round(moment * (len(inner) - 1))
-    rows = {"driving": seen.driving, weights[0]: pictures}
+    rows = {"driving": seen.driving, weights[0]: images}
     for name, other in list(talkers.items())[1:]:
         theirs = read_inputs(source, driving, other, options, count)
         rows[name] = _looked_at(other, theirs, relative)[1]
@@ -70,8 +67,8 @@ def draw_figures(
     used = usage(inner)
     output.mkdir(parents=True, exist_ok=True)
     drawn = {
-        "compensation": pages.compensation(seen.source, seen.driving[chosen], pictures[chosen], inner[chosen]),
-        "attention": pages.attention_page(pictures[chosen], inner[chosen], place),
+        "compensation": pages.compensation(seen.source, seen.driving[chosen], images[chosen], inner[chosen]),
+        "attention": pages.attention_page(images[chosen], inner[chosen], place),
         "comparison": pages.comparison(rows),
     }
     if used:
@@ -88,28 +85,28 @@ def _check(moment: float, place: tuple[int, int], count: int, talker: Talker) ->
     if count < 1:
         raise ConfigError(f"count {count}: must be 1 or more")
     if not all(0 <= at < talker.image_size for at in place):
-        raise ConfigError(f"place {place[0]},{place[1]}: outside of a picture of {talker.image_size} pixels")
+        raise ConfigError(f"place {place[0]},{place[1]}: outside of an image of {talker.image_size} pixels")
 
 
 @torch.inference_mode()
-def _looked_at(talker: Talker, seen: Inputs, relative: bool) -> tuple[list[list[Stage]], list[Picture]]:
+def _looked_at(talker: Talker, seen: Inputs, relative: bool) -> tuple[list[list[Stage]], list[Image8]]:
     """The inner values and the result of each driving frame."""
     source = talker.encode_source(_on(talker, seen.source))
     first = talker.keypoints(_on(talker, seen.first)) if relative else None
-    inner, pictures = [], []
-    for picture in seen.driving:
-        keypoints = _placed(source, talker.keypoints(_on(talker, picture)), first)
+    inner, images = [], []
+    for image in seen.driving:
+        keypoints = _placed(source, talker.keypoints(_on(talker, image)), first)
         inner.append(stages(talker, source, keypoints))
-        pictures.append(to_frames(talker.animate_keypoints(source, keypoints))[0])
-    return inner, pictures
+        images.append(to_frames(talker.animate_keypoints(source, keypoints))[0])
+    return inner, images
 
 
 def _placed(source: SourceState, driving: Keypoints, first: Keypoints | None) -> Keypoints:
     return driving if first is None else relative_keypoints(source.keypoints, driving, first)
 
 
-def _on(talker: Talker, picture: Picture) -> Tensor:
-    return to_pictures(torch.from_numpy(picture)[None].to(next(talker.parameters()).device))
+def _on(talker: Talker, image: Image8) -> Tensor:
+    return to_images(torch.from_numpy(image)[None].to(next(talker.parameters()).device))
 
 
 def _lines(used: dict[str, list[Usage]]) -> list[str]:

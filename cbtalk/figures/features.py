@@ -1,4 +1,4 @@
-"""Features of many channels as pictures of three."""
+"""Features of many channels as images of three."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ def principal_colours(features: list[Array]) -> list[Array]:
     components = vectors.T[::-1][:3]
     components = components * np.where(components.sum(axis=1, keepdims=True) < 0, -1, 1)
     spread = SPREAD * np.sqrt(np.maximum(variances[::-1][:3], 0)) + 1e-12
-    pictures = []
+    images = []
     for feature in features:
         projected = (feature.reshape(len(feature), -1).T - mean) @ components.T / spread
         rgb = np.full((len(projected), 3), 0.5)
         rgb[:, : projected.shape[1]] += projected / 2
-        pictures.append(np.clip(rgb, 0, 1).reshape(*feature.shape[1:], 3))
-    return pictures
+        images.append(np.clip(rgb, 0, 1).reshape(*feature.shape[1:], 3))
+    return images

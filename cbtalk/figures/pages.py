@@ -14,29 +14,28 @@ from cbtalk.figures.features import principal_colours
 from cbtalk.figures.flow_colours import colour_wheel, flow_colours
 from cbtalk.figures.stages import Stage
 from cbtalk.figures.usage import BOOKS, Usage
+from cbtalk.media.images import Image8
 
-CELL = 1.7  # inches a side of a picture
+CELL = 1.7  # inches a side of an image
 TOP = 8  # codes named for a place
 _BARS = {"motion": "#3b76af", "appearance": "#c85250"}
 
-Picture = NDArray[np.uint8]
 
-
-def compensation(source: Picture, driving: Picture, result: Picture, stages: Sequence[Stage]) -> Figure:
+def compensation(source: Image8, driving: Image8, result: Image8, stages: Sequence[Stage]) -> Figure:
     """Flows before and after each scale's compensation, occlusion, features warped and compensated; a row a scale."""
     titles = ("flow before", "flow after", "change of flow", "occlusion", "warped", "compensated")
     figure, axes = _grid(1 + len(stages), len(titles))
     flows = [stage.flow.double().cpu().numpy() for stage in stages]
     before = [stage.flow_before.double().cpu().numpy() for stage in stages]
     longest = float(np.quantile(np.hypot(*np.concatenate(before + flows, axis=1)), 0.99))
-    for axis, picture, title in zip(axes[0], (source, driving, result), ("source", "driving", "result"), strict=False):
-        _show(axis, picture, title)
+    for axis, image, title in zip(axes[0], (source, driving, result), ("source", "driving", "result"), strict=False):
+        _show(axis, image, title)
     _show(axes[0, 3], colour_wheel(128), f"flow: {longest:.1f} px at the rim")
     for row, (stage, old, new) in enumerate(zip(stages, before, flows, strict=True), start=1):
         change = new - old
         most = float(np.hypot(*change).max())
         warped, compensated = principal_colours([x.double().cpu().numpy() for x in (stage.warped, stage.compensated)])
-        pictures: list[NDArray[Any]] = [
+        images: list[NDArray[Any]] = [
             flow_colours(old, longest),
             flow_colours(new, longest),
             flow_colours(change, most),
@@ -44,16 +43,16 @@ def compensation(source: Picture, driving: Picture, result: Picture, stages: Seq
             warped,
             compensated,
         ]
-        for axis, picture, title in zip(axes[row], pictures, titles, strict=True):
-            _show(axis, picture, f"{title}, {most:.2f} px" if title == "change of flow" else title, most=1.0)
+        for axis, image, title in zip(axes[row], images, titles, strict=True):
+            _show(axis, image, f"{title}, {most:.2f} px" if title == "change of flow" else title, most=1.0)
         axes[row, 0].set_ylabel(f"{stage.scale} px", fontsize=8)
     return figure
 
 
-def codes(picture: Picture, stages: Sequence[Stage]) -> Figure:
+def codes(image: Image8, stages: Sequence[Stage]) -> Figure:
     """The code that each place attends to most, as its number's colour, and how much; a row a scale."""
     figure, axes = _grid(1 + len(stages), 4)
-    _show(axes[0, 0], picture, "driving")
+    _show(axes[0, 0], image, "driving")
     for row, stage in enumerate(stages, start=1):
         for column, book in enumerate(BOOKS):
             attention = getattr(stage, f"{book}_attention")
@@ -89,12 +88,12 @@ def usage_page(used: Mapping[str, Sequence[Usage]]) -> Figure:
     return figure
 
 
-def attention_page(picture: Picture, stages: Sequence[Stage], place: tuple[int, int]) -> Figure:
+def attention_page(image: Image8, stages: Sequence[Stage], place: tuple[int, int]) -> Figure:
     """The codes that one place (x, y in pixels) reads at each scale, and which places read the same."""
-    figure, axes = _grid(1 + len(stages), 4, pictures=False)
+    figure, axes = _grid(1 + len(stages), 4, images=False)
     for axis in axes[0]:
         axis.set_axis_off()
-    _show(axes[0, 0], picture, f"place {place[0]},{place[1]}")
+    _show(axes[0, 0], image, f"place {place[0]},{place[1]}")
     axes[0, 0].plot(*place, "+", color="red", markersize=12)
     for row, stage in enumerate(stages, start=1):
         for column, book in enumerate(BOOKS):
@@ -104,7 +103,7 @@ def attention_page(picture: Picture, stages: Sequence[Stage], place: tuple[int, 
                 axes[row, 2 * column + 1].set_axis_off()
                 continue
             size = round(len(attention) ** 0.5)
-            x, y = (min(at * size // picture.shape[0], size - 1) for at in place)
+            x, y = (min(at * size // image.shape[0], size - 1) for at in place)
             own = attention[y * size + x]
             same = torch.nn.functional.cosine_similarity(attention, own[None], dim=1)
             weights, numbers = own.topk(min(TOP, int((own > 0).sum())))
@@ -117,33 +116,33 @@ def attention_page(picture: Picture, stages: Sequence[Stage], place: tuple[int, 
     return figure
 
 
-def comparison(rows: Mapping[str, Sequence[Picture]]) -> Figure:
-    """Pictures of the same moments below each other: a row for each title, a column for each moment."""
-    figure, axes = _grid(len(rows), max(len(pictures) for pictures in rows.values()), titles=False)
-    for row, (title, pictures) in enumerate(rows.items()):
-        for column, picture in enumerate(pictures):
-            _show(axes[row, column], picture, "")
+def comparison(rows: Mapping[str, Sequence[Image8]]) -> Figure:
+    """Images of the same moments below each other: a row for each title, a column for each moment."""
+    figure, axes = _grid(len(rows), max(len(images) for images in rows.values()), titles=False)
+    for row, (title, images) in enumerate(rows.items()):
+        for column, image in enumerate(images):
+            _show(axes[row, column], image, "")
         axes[row, 0].set_ylabel(title, fontsize=8)
     return figure
 
 
-def _grid(rows: int, columns: int, *, pictures: bool = True, titles: bool = True) -> tuple[Figure, NDArray[Any]]:
+def _grid(rows: int, columns: int, *, images: bool = True, titles: bool = True) -> tuple[Figure, NDArray[Any]]:
     figure = Figure(figsize=(CELL * columns, (CELL + 0.25 * titles) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat if pictures else ():
+    for axis in axes.flat if images else ():
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
     return figure, axes
 
 
-def _show(axis: Axes, picture: NDArray[Any], title: str, *, most: float | None = None) -> None:
-    """A picture in colours, or one of numbers from 0 to `most`; without that, to its own largest."""
+def _show(axis: Axes, image: NDArray[Any], title: str, *, most: float | None = None) -> None:
+    """An image in colours, or one of numbers from 0 to `most`; without that, to its own largest."""
     axis.set(xticks=[], yticks=[])
-    if picture.ndim == 2:
-        most = most or max(1e-9, float(picture.max()))
-        axis.imshow(picture, cmap="viridis", vmin=0, vmax=most, interpolation="nearest")
+    if image.ndim == 2:
+        most = most or max(1e-9, float(image.max()))
+        axis.imshow(image, cmap="viridis", vmin=0, vmax=most, interpolation="nearest")
     else:
-        axis.imshow(picture, interpolation="nearest")
+        axis.imshow(image, interpolation="nearest")
     if title:
         axis.set_title(title, fontsize=7)
 

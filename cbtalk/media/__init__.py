@@ -1,1 +1,1 @@
-"""Pictures and video in and out: reading, writing, cropping. No model in it."""
+"""Images and video in and out: reading, writing, cropping. No model in it."""

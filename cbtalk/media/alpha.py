@@ -1,4 +1,4 @@
-"""Transparency: decoders that see it, and pictures laid over white."""
+"""Transparency: decoders that see it, and images laid over white."""
 
 import av
 import numpy as np
@@ -6,7 +6,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-# WebM stores alpha as a second picture beside the first, which FFmpeg's own decoders of these codecs leave out.
+# WebM stores alpha as a second image beside the first, which FFmpeg's own decoders of these codecs leave out.
 _SEES_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 

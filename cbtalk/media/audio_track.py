@@ -1,4 +1,4 @@
-"""The sound of one file carried over into another, packet by packet, beside the new pictures."""
+"""The sound of one file carried over into another, packet by packet, beside the new images."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ def check_sound(path: Path) -> None:
 class AudioTrack:
     """Feeds the sound of `source` into `output`, copied where the container allows it, else re-encoded to AAC.
 
-    Time stamps are on the clock that `VideoReader` gives the pictures of the same file, so that both stay in step.
+    Time stamps are on the clock that `VideoReader` gives the images of the same file, so that both stay in step.
     Sound before `start` seconds on that clock is left out, and what follows counts from there. Damaged packets are left
     out. `how` is "copied", "re-encoded to AAC", or None where the source has no usable sound.
     """

@@ -51,9 +51,9 @@ def identity_of(name: str) -> str:
 
 
 def find_clips(root: Path, without: Collection[Path] = ()) -> list[Clip]:
-    """All clips below ``root`` in the order of their names: each video file, and each folder of pictures.
+    """All clips below ``root`` in the order of their names: each video file, and each folder of images.
 
-    Video files are those of the kinds that `render` reads. Pictures beside videos, or in ``root`` beside the folders of
+    Video files are those of the kinds that `render` reads. Images beside videos, or in ``root`` beside the folders of
     clips, are posters: they are left out with a notice. Links are followed, and each folder is entered once.
 
     Args:
@@ -68,13 +68,13 @@ def find_clips(root: Path, without: Collection[Path] = ()) -> list[Clip]:
     for folder, files in _folders(root, without):
         suffixes = {name: Path(name).suffix.lower() for name in files if not name.startswith(".")}
         videos = [folder / name for name, suffix in suffixes.items() if suffix in VIDEO_SUFFIXES]
-        pictures = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes.values())
-        if videos and pictures:
-            logger.warning("left out: %d pictures beside the videos of %s", pictures, folder)
-        paths += videos or ([folder] if pictures else [])
+        images = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes.values())
+        if videos and images:
+            logger.warning("left out: %d images beside the videos of %s", images, folder)
+        paths += videos or ([folder] if images else [])
     if len(paths) > 1 and root in paths:
         paths.remove(root)
-        logger.warning("left out: pictures beside the clips of %s", root)
+        logger.warning("left out: images beside the clips of %s", root)
     if not paths:
         raise InputError(f"{root}: no video file and no folder of frames in it")
     names = [root.resolve().name if path == root else path.relative_to(root).as_posix() for path in paths]
@@ -104,7 +104,7 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
 
 
 def frame_files(clip: Clip) -> list[Path]:
-    """The pictures of a frame folder in time order."""
+    """The images of a frame folder in time order."""
     files = (path for path in clip.path.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: natural_order(path.name))
 
@@ -115,7 +115,7 @@ def clip_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
     In place of one that cannot be decoded comes the one before it, so that the clip keeps its pace.
     """
     last = None
-    for image in _pictures(clip, size):
+    for image in _images(clip, size):
         last = last if image is None else image
         if last is not None:
             yield last
@@ -124,7 +124,7 @@ def clip_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
 def good_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
     """As `clip_frames`, without the frames that cannot be decoded. Raises InputError where none can."""
     found = False
-    for image in _pictures(clip, size):
+    for image in _images(clip, size):
         if image is not None:
             found = True
             yield image
@@ -132,7 +132,7 @@ def good_frames(clip: Clip, size: int) -> Iterator[np.ndarray]:
         raise InputError(f"{clip.path}: no frame in it")
 
 
-def _pictures(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
+def _images(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
     """As `clip_frames`, None for a frame that cannot be decoded; what is wrong with a video is logged."""
     if clip.path.is_dir():
         yield from (read_frame(path, size) for path in frame_files(clip))
@@ -149,7 +149,7 @@ def _pictures(clip: Clip, size: int) -> Iterator[np.ndarray | None]:
 
 
 def read_frame(path: Path, size: int) -> np.ndarray | None:
-    """A picture of a frame folder as `clip_frames` has it; None, and a warning, where it cannot be read."""
+    """An image of a frame folder as `clip_frames` has it; None, and a warning, where it cannot be read."""
     try:
         return square(read_image(path), size)
     except InputError as error:
@@ -172,7 +172,7 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def cache_name(clip: Clip, size: int) -> str:
-    """File name that changes when the clip's files do (their sizes and times) or the picture size does."""
+    """File name that changes when the clip's files do (their sizes and times) or the image size does."""
     files = frame_files(clip) if clip.path.is_dir() else [clip.path]
     digest = hashlib.sha256(os.fsencode(f"{clip.path.resolve()}|{size}"))
     for path in files:

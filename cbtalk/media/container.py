@@ -35,7 +35,7 @@ def container_kind(container: InputContainer) -> str:
 
 def main_video(container: InputContainer) -> VideoStream | None:
     """The stream that holds the video, None where there is none."""
-    # Cover art of music files is a video stream of one picture.
+    # Cover art of music files is a video stream of one image.
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     best = container.streams.best("video")
     return best if best in streams else next(iter(streams), None)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Square crops: where they lie, and the picture inside resized."""
+"""Square crops: where they lie, and the image inside resized."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +13,22 @@ _REDUCING_GAP = 2.0
 
 
 def center_square(width: int, height: int) -> CropBox:
-    """The largest square in the middle of a picture of width x height pixels."""
+    """The largest square in the middle of an image of width x height pixels."""
     size = min(width, height)
     return CropBox((width - size) // 2, (height - size) // 2, size)
 
 
 def check_fits(box: CropBox, width: int, height: int) -> None:
-    """Raise InputError where a box has nothing in common with a picture, or more than twice its longer side."""
+    """Raise InputError where a box has nothing in common with an image, or more than twice its longer side."""
     if not (-box.size < box.x < width and -box.size < box.y < height and 0 < box.size <= 2 * max(width, height)):
-        raise InputError(f"crop {box.x},{box.y},{box.size}: does not fit the picture of {width} x {height} pixels")
+        raise InputError(f"crop {box.x},{box.y},{box.size}: does not fit the image of {width} x {height} pixels")
 
 
 def crop_resize(image: NDArray[np.uint8], box: CropBox, size: int) -> NDArray[np.uint8]:
     """Cut `box` out of an image (H, W, 3) uint8 and resize it with antialiasing (bicubic) to (size, size, 3) uint8.
 
-    Where the box reaches out of the picture, the picture's edge pixels are repeated. Raises InputError where the box
-    has nothing in common with the picture, or more than twice the picture's longer side.
+    Where the box reaches out of the image, the image's edge pixels are repeated. Raises InputError where the box
+    has nothing in common with the image, or more than twice the image's longer side.
     """
     height, width = image.shape[:2]
     check_fits(box, width, height)

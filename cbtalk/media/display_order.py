@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 # In these codecs every packet shows one frame, so that a packet without a frame is a loss even if no decoder complains.
 _ONE_FRAME_A_PACKET = {"h264", "hevc", "av1", "vp9"}
 _WAITING = 8  # frames, for one that should be shown before them
-_LONGEST_HOLE = 1500  # frames: more is a clock that was set, not pictures that were lost
+_LONGEST_HOLE = 1500  # frames: more is a clock that was set, not images that were lost
 
 
 class Shown(NamedTuple):

@@ -12,7 +12,7 @@ from av.video.codeccontext import VideoCodecContext
 from cbtalk.errors import OutputError
 from cbtalk.options.render import Encoder
 
-# Of a large picture that mostly stands still, x264's rate control and presets cost far more than coding what moves:
+# Of a large image that mostly stands still, x264's rate control and presets cost far more than coding what moves:
 # a constant quantiser needs no look ahead.
 _MOSTLY_STILL = {
     "libx264": {"qp": "18", "preset": "ultrafast", "x264-params": "cabac=1:8x8dct=1"},
@@ -40,7 +40,7 @@ def settings(name: str, *, crf: int, preset: str, mostly_still: bool) -> dict[st
 
 
 def check_encoder(encoder: Encoder, width: int = 256, height: int = 256) -> None:
-    """Raise OutputError, with FFmpeg's reason, where an encoder cannot be opened here for pictures of this size."""
+    """Raise OutputError, with FFmpeg's reason, where an encoder cannot be opened here for images of this size."""
     name = name_of(encoder)
     if name == "libx264":
         return  # PyAV always has it

@@ -28,6 +28,6 @@ def check_readable(path: Path, kind: str) -> None:
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Raise InputError for a picture with a side below `SMALLEST_SIDE` pixels."""
+    """Raise InputError for an image with a side below `SMALLEST_SIDE` pixels."""
     if min(width, height) < SMALLEST_SIDE:
         raise InputError(f"{path}: {width} x {height} pixels are too few; each side needs {SMALLEST_SIDE} or more")

@@ -28,7 +28,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: image (H, W, 3) uint8 RGB, upright; shown from pts * time_base seconds on; index counts from 0.
+    """One image: image (H, W, 3) uint8 RGB, upright; shown from pts * time_base seconds on; index counts from 0.
 
     duration: for how many ticks it is shown, of which only the last frame's is news.
     """
@@ -42,7 +42,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class BadFrame:
-    """A picture that cannot be decoded, in its place among the frames.
+    """An image that cannot be decoded, in its place among the frames.
 
     reason completes the sentence "the frame ...". pts is None where the file does not tell it.
     """

@@ -1,4 +1,4 @@
-"""Pictures from files, of whatever kind, as upright 8-bit RGB."""
+"""Images from files, of whatever kind, as upright 8-bit RGB."""
 
 import io
 import os
@@ -13,23 +13,25 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from cbtalk.errors import InputError
 from cbtalk.media.files import check_readable, check_size
 
+Image8 = NDArray[np.uint8]  # (H, W, 3), RGB
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read a picture as (H, W, 3) uint8 RGB, upright.
+
+def read_image(path: str | os.PathLike[str]) -> Image8:
+    """Read an image as (H, W, 3) uint8 RGB, upright.
 
     EXIF rotation is applied; an embedded colour profile is converted to sRGB; transparency is laid over white;
     palettes, greyscale and CMYK become RGB; 16 bits become 8 by scaling the full range; of an animation the first
-    picture is taken.
+    image is taken.
 
-    Raises InputError for a file that is missing, damaged, cut off, no picture, smaller than 16 pixels on a side, or
+    Raises InputError for a file that is missing, damaged, cut off, no image, smaller than 16 pixels on a side, or
     larger than Pillow's limit against decompression bombs (89 megapixels).
     """
     path = Path(path)
-    check_readable(path, "picture")
-    return read_picture(path, path)
+    check_readable(path, "image")
+    return decode_image(path, path)
 
 
-def read_picture(file: Path | BinaryIO, path: Path) -> NDArray[np.uint8]:
+def decode_image(file: Path | BinaryIO, path: Path) -> Image8:
     """As `read_image`, from a file or what was read of it; `path` names it in errors."""
     try:
         with (
@@ -45,14 +47,14 @@ def read_picture(file: Path | BinaryIO, path: Path) -> NDArray[np.uint8]:
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise InputError(f"{path}: has more than {limit} million pixels; make it smaller first") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: is not a picture of a known kind; convert it to PNG or JPEG") from error
+        raise InputError(f"{path}: is not an image of a known kind; convert it to PNG or JPEG") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files, struct.error to KeyError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: is damaged and cannot be read ({reason}); get the picture again") from error
+        raise InputError(f"{path}: is damaged and cannot be read ({reason}); get the image again") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """An 8-bit RGB picture of any Pillow mode, colours in sRGB, transparency over white."""
+    """An 8-bit RGB image of any Pillow mode, colours in sRGB, transparency over white."""
     profile = image.info.get("icc_profile")
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bit(image)
@@ -87,7 +89,7 @@ def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
                 image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
         except (ImageCms.PyCMSError, OSError, ValueError):
-            converted = None  # the profile is damaged, or of another kind than the picture
+            converted = None  # the profile is damaged, or of another kind than the image
         if converted is not None:
             return converted
     return image.convert("RGB")

@@ -1,6 +1,6 @@
 """The one table of the kinds of files that are read, for all commands."""
 
-# Containers of one self-contained file: FFmpeg's demuxers and the suffixes that such files have. Playlists, picture
+# Containers of one self-contained file: FFmpeg's demuxers and the suffixes that such files have. Playlists, image
 # sequences and text art, which FFmpeg also calls formats, are left out: they would read other files than the one that
 # was named.
 VIDEO_KINDS: dict[str, tuple[str, ...]] = {
@@ -34,5 +34,5 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 DECODING_TIMES_ONLY = frozenset({"avi"})
 # Packets lie one behind the other, so that a hole between them is damage that the demuxer passed over.
 CONTIGUOUS = frozenset({"matroska", "flv"})
-# Written as it comes in, sound and pictures side by side, by recorders that may be stopped and started again.
+# Written as it comes in, sound and images side by side, by recorders that may be stopped and started again.
 STREAMED = frozenset({"matroska", "mpegts", "mpeg", "flv", "asf", "ogg"})

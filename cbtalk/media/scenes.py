@@ -16,7 +16,7 @@ _REMEMBERED = 12  # changes between frames that tell the usual one
 class SceneCuts:
     """A detector of hard cuts that sees a video frame by frame, in constant memory.
 
-    A cut changes the picture everywhere, and much more than the frames before it changed it: a pan, a walk or a hand
+    A cut changes the image everywhere, and much more than the frames before it changed it: a pan, a walk or a hand
     before the camera is none, nor is a fade.
     """
 
@@ -46,5 +46,5 @@ def mean_colours(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """Median change of colour over the cells: what moves in a part of the picture does not count."""
+    """Median change of colour over the cells: what moves in a part of the image does not count."""
     return float(np.median(np.abs(after - before).mean(axis=2)))

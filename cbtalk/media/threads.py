@@ -2,7 +2,7 @@
 
 import torch
 
-# The number of its threads changes what x264 makes of a picture: with a fixed one, a video is the same on every
+# The number of its threads changes what x264 makes of an image: with a fixed one, a video is the same on every
 # machine and whatever works beside it.
 ENCODING = 4
 

@@ -41,7 +41,7 @@ class UprightRgb:
         self.width, self.height = self._stored[::-1] if turned else self._stored
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """The picture as (height, width, 3) uint8 RGB. Raises av.FFmpegError where the pixel format is unknown."""
+        """The image as (height, width, 3) uint8 RGB. Raises av.FFmpegError where the pixel format is unknown."""
         width, height = self._square_pixels(frame)
         if (width, height) != self._stored:
             scale = min(self._stored) / min(width, height)
@@ -98,7 +98,7 @@ def _assumed_matrix(frame: av.VideoFrame) -> Colorspace | None:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d) of the display matrix: a stored pixel (x, y) is shown at (a x + c y, b x + d y)."""
-    # Not frame.side_data: a frame that holds its own holder stays until a collection of all garbage, with its picture.
+    # Not frame.side_data: a frame that holds its own holder stays until a collection of all garbage, with its image.
     data = cast(SideData | None, SideDataContainer(frame).get(Type.DISPLAYMATRIX))  # type: ignore[call-arg,call-overload]
     if data is not None:
         values = np.frombuffer(bytes(data), dtype=np.int32)

@@ -37,13 +37,13 @@ def open_video(path: str | os.PathLike[str], span: Span = WHOLE, *, skip: int = 
     A part reads like a file of its own, from 0 on; it is decoded from a key frame before it (`span.first_needed`).
     skip: packets of the whole video to leave out, up to a key frame; the times stay those of the whole.
 
-    Raises InputError for a file that is missing, a folder, empty, damaged, a still picture, or without any picture that
+    Raises InputError for a file that is missing, a folder, empty, damaged, a still image, or without any image that
     can be decoded. Of a file that is cut off what is there is read, and `info.warnings` says so.
     """
     path = Path(path)
     check_readable(path, "video")
-    if _is_still_picture(path):
-        raise InputError(f"{path}: is a still picture; a video or a motion file is needed")
+    if _is_still_image(path):
+        raise InputError(f"{path}: is a still image; a video or a motion file is needed")
     container = open_container(path)
     try:
         return VideoReader(path, container, _video_stream(path, container), span, skip)
@@ -137,7 +137,7 @@ class VideoReader:
             self.uniform = False
             return BadFrame(index, "is damaged", pts)
         self.uniform &= self._upright.fits(frame)
-        if frame.pts in self._key_times:  # H.264 may call so a frame from which on the picture is built up bit by bit
+        if frame.pts in self._key_times:  # H.264 may call so a frame from which on the image is built up bit by bit
             self.uniform &= frame.pict_type == PictureType.I
         try:
             image = self._upright(frame)
@@ -159,7 +159,7 @@ class VideoReader:
                 upright = UprightRgb(item.frame, self._stream.sample_aspect_ratio)
                 check_size(self._path, upright.width, upright.height)
                 return upright
-        raise InputError(f"{self._path}: holds no picture that can be decoded; get the video again or convert it")
+        raise InputError(f"{self._path}: holds no image that can be decoded; get the video again or convert it")
 
     def _items(self) -> Iterator[Shown | Lost]:
         while self._ahead:
@@ -187,13 +187,13 @@ class VideoReader:
             yield from self._decoder.decode(None)
 
 
-def _is_still_picture(path: Path) -> bool:
-    """Whether Pillow knows the file as a picture of one frame; FFmpeg would play it as a very short video."""
+def _is_still_image(path: Path) -> bool:
+    """Whether Pillow knows the file as an image of one frame; FFmpeg would play it as a very short video."""
     try:
         with Image.open(path) as image:
-            # Pillow takes the first picture of an MPEG-1 video for a picture.
+            # Pillow takes the first image of an MPEG-1 video for an image.
             return image.format != "MPEG" and not getattr(image, "is_animated", False)
-    except Exception:  # not a picture, or a damaged one: FFmpeg will say
+    except Exception:  # not an image, or a damaged one: FFmpeg will say
         return False
 
 

@@ -32,7 +32,7 @@ _LIMITED_RANGE = 1
 
 
 class VideoWriter:
-    """Writes uint8 RGB pictures as H.264 (yuv420p, bt709, limited range); use it as a context manager.
+    """Writes uint8 RGB images as H.264 (yuv420p, bt709, limited range); use it as a context manager.
 
     The file appears under its name when the block ends, complete; when the block fails, nothing is left. Odd sizes are
     made even by repeating the last column or row, for yuv420p has no odd sizes. MP4 and MOV can be played while they
@@ -57,11 +57,11 @@ class VideoWriter:
     ) -> None:
         """Say what will be written.
 
-        width, height: of the pictures. rate: average pictures a second.
+        width, height: of the images. rate: average images a second.
         time_base: seconds per tick of the pts. audio_from: file whose sound is carried over, up to the end of the last
-        picture, on the same clock as the pts; audio_start: seconds on that clock at which the pts are 0. metadata:
-        entries of the container, over a comment that says that the video is synthetic. surroundings: a larger picture
-        that stands still; the video has its size and the pictures lie in it. encoder: as in `cbtalk.media.encoder`.
+        image, on the same clock as the pts; audio_start: seconds on that clock at which the pts are 0. metadata:
+        entries of the container, over a comment that says that the video is synthetic. surroundings: a larger image
+        that stands still; the video has its size and the images lie in it. encoder: as in `cbtalk.media.encoder`.
         crf: x264's quality, smaller is better. preset: x264's, slower is smaller. With surroundings, a constant
         quantiser and a fast preset take the place of both.
 
@@ -75,7 +75,7 @@ class VideoWriter:
         self._audio_from, self._audio_start = audio_from, audio_start
         self._metadata = {"comment": SYNTHETIC_NOTICE, **(metadata or {})}
         self._kind: Encoder = encoder
-        self._pending: av.VideoFrame | None = None  # the last picture so far
+        self._pending: av.VideoFrame | None = None  # the last image so far
         self._to_yuv: ToYuv | ToYuvInPlace = ToYuv()
         if surroundings is not None:
             self._video_size = (surroundings.image.shape[1], surroundings.image.shape[0])
@@ -108,7 +108,7 @@ class VideoWriter:
         self._file.__exit__(kind, error, trace)
 
     def write(self, image: NDArray[np.uint8], pts: int, duration: int | None = None) -> None:
-        """Append a picture (height, width, 3) uint8 RGB, shown from pts * time_base seconds on.
+        """Append an image (height, width, 3) uint8 RGB, shown from pts * time_base seconds on.
 
         duration: ticks for which it is shown if it is the last; one at the average rate where None.
 
@@ -116,7 +116,7 @@ class VideoWriter:
         """
         width, height = self._size
         if image.shape != (height, width, 3) or image.dtype != np.uint8:
-            raise ValueError(f"picture of {image.shape} {image.dtype}, expected ({height}, {width}, 3) uint8")
+            raise ValueError(f"image of {image.shape} {image.dtype}, expected ({height}, {width}, 3) uint8")
         before = self._pending
         if pts < 0 or (before is not None and pts <= (before.pts or 0)):
             raise ValueError(f"pts {pts} after {before and before.pts}: must be 0 or more, and increase")
@@ -170,7 +170,7 @@ class VideoWriter:
             self._container.close()
 
     def _container_options(self) -> dict[str, str]:
-        # MP4 tells the time of the first picture on a clock of milliseconds unless it is given a finer one.
+        # MP4 tells the time of the first image on a clock of milliseconds unless it is given a finer one.
         ticks = math.lcm(self._time_base.denominator, 1000)
         finer = {"movie_timescale": str(ticks)} if ticks < 2**31 else {}
         return {"movflags": "+faststart", **finer}
@@ -198,11 +198,11 @@ class VideoWriter:
             self._track.feed(until)
 
     def _finish(self) -> None:
-        """Write what the encoder still holds, the sound of the last picture, and the tables."""
+        """Write what the encoder still holds, the sound of the last image, and the tables."""
         last = self._pending
         if last is None:
-            raise OutputError(f"{self._path}: is not written, for there was no picture to write")
-        # MP4 tells how long the picture stays that is decoded last. A key frame is decoded last where it is shown last.
+            raise OutputError(f"{self._path}: is not written, for there was no image to write")
+        # MP4 tells how long the image stays that is decoded last. A key frame is decoded last where it is shown last.
         last.pict_type = PictureType.I
         with self._one_line_errors():
             self._container.mux(self._encoder.encode(last))
@@ -214,7 +214,7 @@ class VideoWriter:
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
-        """Name the likely culprit where FFmpeg gives up: the pictures are ours, the sound is not."""
+        """Name the likely culprit where FFmpeg gives up: the images are ours, the sound is not."""
         try:
             yield
         except OSError:

@@ -1,4 +1,4 @@
-"""RGB pictures as frames for the encoder: yuv420p of even size, BT.709, limited range."""
+"""RGB images as frames for the encoder: yuv420p of even size, BT.709, limited range."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 BT709 = 1  # as matrix, primaries and transfer, in H.273 and in FFmpeg
 
-_REACH = 8  # px at the edge of a part of a picture that its surroundings may change, by the filter of the colours
+_REACH = 8  # px at the edge of a part of an image that its surroundings may change, by the filter of the colours
 
 
 class Surroundings(NamedTuple):
-    """A picture (H, W, 3) uint8 RGB that stands still around the pictures of a video, which lie at (left, top)."""
+    """An image (H, W, 3) uint8 RGB that stands still around the images of a video, which lie at (left, top)."""
 
     image: NDArray[np.uint8]
     left: int
@@ -21,7 +21,7 @@ class Surroundings(NamedTuple):
 
 
 class ToYuv:
-    """Converts pictures (H, W, 3) uint8 RGB; odd sizes are made even by repeating the last column or row."""
+    """Converts images (H, W, 3) uint8 RGB; odd sizes are made even by repeating the last column or row."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
@@ -41,7 +41,7 @@ class ToYuv:
 
 
 class ToYuvInPlace:
-    """As `ToYuv`, for pictures of one size in their surroundings: these are converted once.
+    """As `ToYuv`, for images of one size in their surroundings: these are converted once.
 
     Two frames take turns: one may wait for the encoder while the other is filled.
     """
@@ -54,11 +54,11 @@ class ToYuvInPlace:
         self._columns = _Span.around(surroundings.left, width, image.shape[1])
         self._part = image[self._rows.start : self._rows.stop, self._columns.start : self._columns.stop].copy()
         top, left = surroundings.top - self._rows.start, surroundings.left - self._columns.start
-        self._picture = self._part[top : top + height, left : left + width]
+        self._image = self._part[top : top + height, left : left + width]
 
     def __call__(self, image: NDArray[np.uint8]) -> av.VideoFrame:
-        """The frame with this picture in it, good until the next but one is asked for."""
-        self._picture[:] = image
+        """The frame with this image in it, good until the next but one is asked for."""
+        self._image[:] = image
         part = self._convert(self._part)
         frame = self._frames[0]
         self._frames.reverse()
@@ -71,7 +71,7 @@ class ToYuvInPlace:
 
 
 class _Span(NamedTuple):
-    """The rows or columns of a part [start, stop) of a picture, of which [first, last) are taken over."""
+    """The rows or columns of a part [start, stop) of an image, of which [first, last) are taken over."""
 
     start: int
     stop: int

@@ -1,4 +1,4 @@
-"""Distances between pictures. All take (B, 3, H, W) in [-1, 1] and compare in [0, 1], clamped, in float32 at least."""
+"""Distances between images. All take (B, 3, H, W) in [-1, 1] and compare in [0, 1], clamped, in float32 at least."""
 
 import torch
 import torch.nn.functional as F
@@ -16,27 +16,27 @@ XYZ_OF_RGB = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0
 D65_WHITE = (0.95047, 1.0, 1.08883)
 
 
-def unit_range(picture: Tensor) -> Tensor:
+def unit_range(image: Tensor) -> Tensor:
     """[-1, 1] -> [0, 1], clamped."""
-    return (full_precision(picture) / 2 + 0.5).clamp(0, 1)
+    return (full_precision(image) / 2 + 0.5).clamp(0, 1)
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of each picture, (B,)."""
+    """Mean absolute difference of each image, (B,)."""
     return (unit_range(prediction) - unit_range(target)).abs().flatten(1).mean(1)
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in dB, (B,): -10 log10 of its mean squared difference."""
+    """Peak signal-to-noise ratio of each image in dB, (B,): -10 log10 of its mean squared difference."""
     squared = (unit_range(prediction) - unit_range(target)).square().flatten(1).mean(1)
     return -10 * torch.log10(squared.clamp(min=PERFECT))
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Structural similarity of each picture, (B,) (Wang et al. 2004).
+    """Structural similarity of each image, (B,) (Wang et al. 2004).
 
     Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, range 1, biased variances, each of R, G and B on
-    its own; mean over the places where the window lies inside the picture, and over the channels.
+    its own; mean over the places where the window lies inside the image, and over the channels.
     """
     x, y = unit_range(prediction), unit_range(target)
     mean_x, mean_y = _blur(x), _blur(y)
@@ -49,18 +49,18 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def colour_shift(prediction: Tensor, target: Tensor) -> Tensor:
-    """Distance of the mean colours of each picture in CIE L*a*b*, (B,): pictures that pale, darken or take a tint."""
+    """Distance of the mean colours of each image in CIE L*a*b*, (B,): images that pale, darken or take a tint."""
     return (_lab(prediction).mean((2, 3)) - _lab(target).mean((2, 3))).norm(dim=1)
 
 
 def colour_spread(prediction: Tensor, target: Tensor) -> Tensor:
-    """Distance of the standard deviations of L*, a* and b* of each picture, (B,): contrast and saturation lost."""
+    """Distance of the standard deviations of L*, a* and b* of each image, (B,): contrast and saturation lost."""
     return (_lab(prediction).std((2, 3)) - _lab(target).std((2, 3))).norm(dim=1)
 
 
-def _lab(picture: Tensor) -> Tensor:
+def _lab(image: Tensor) -> Tensor:
     """sRGB (B, 3, H, W) in [-1, 1] -> L*, a*, b* under D65."""
-    rgb = unit_range(picture)
+    rgb = unit_range(image)
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     matrix = torch.tensor(XYZ_OF_RGB, dtype=rgb.dtype, device=rgb.device)
     white = torch.tensor(D65_WHITE, dtype=rgb.dtype, device=rgb.device)
@@ -69,13 +69,13 @@ def _lab(picture: Tensor) -> Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
 
 
-def _blur(picture: Tensor) -> Tensor:
+def _blur(image: Tensor) -> Tensor:
     """Gaussian window (B, C, H, W) -> (B, C, H - 10, W - 10)."""
-    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=picture.dtype, device=picture.device)
+    offsets = torch.arange(-SSIM_RADIUS, SSIM_RADIUS + 1, dtype=image.dtype, device=image.device)
     line = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
-    line = (line / line.sum()).expand(picture.shape[1], 1, 1, -1)
-    rows = F.conv2d(picture, line, groups=picture.shape[1])
-    return F.conv2d(rows, line.transpose(2, 3), groups=picture.shape[1])
+    line = (line / line.sum()).expand(image.shape[1], 1, 1, -1)
+    rows = F.conv2d(image, line, groups=image.shape[1])
+    return F.conv2d(rows, line.transpose(2, 3), groups=image.shape[1])
 
 
 METRICS: dict[str, Metric] = {

@@ -9,22 +9,22 @@ from torch import Tensor
 class Metric(Protocol):
     """Compares images by their features, so that an image that is compared more than once is looked at once."""
 
-    def features(self, picture: Tensor) -> list[Tensor]:
-        """Of pictures (B, 3, H, W) in [-1, 1], clamped."""
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Of images (B, 3, H, W) in [-1, 1], clamped."""
 
     def compare(self, prediction: list[Tensor], target: list[Tensor]) -> Tensor:
-        """(B,): by the features of 1 or B pictures, and of B targets."""
+        """(B,): by the features of 1 or B images, and of B targets."""
 
 
 class PairMetric:
-    """A function of predictions and targets (B, 3, H, W) as a `Metric`: the features are the pictures."""
+    """A function of predictions and targets (B, 3, H, W) as a `Metric`: the features are the images."""
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self._function = function
 
-    def features(self, picture: Tensor) -> list[Tensor]:
+    def features(self, image: Tensor) -> list[Tensor]:
         """See `Metric`."""
-        return [picture]
+        return [image]
 
     def compare(self, prediction: list[Tensor], target: list[Tensor]) -> Tensor:
         """See `Metric`."""

@@ -42,8 +42,8 @@ def _transposed_pays(x: Tensor, weight: Tensor) -> bool:
     return both_bfloat16 and x.is_cpu and not torch.is_grad_enabled()
 
 
-class ToPicture(Conv3x3):
-    """The 3 x 3 convolution that makes a picture; in float32 in a talker of half precision too."""
+class ToImage(Conv3x3):
+    """The 3 x 3 convolution that makes an image; in float32 in a talker of half precision too."""
 
     def forward(self, x: Tensor, *, leak: float = 1.0, residual: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
@@ -79,7 +79,7 @@ class NarrowConv2d(Float32Conv2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation of pictures (B, C, H, W), with the SiLU behind it where `silu`."""
+    """Group normalisation of images (B, C, H, W), with the SiLU behind it where `silu`."""
 
     def __init__(self, groups: int, channels: int, *, silu: bool = False) -> None:
         super().__init__(groups, channels, eps=1e-6)

@@ -39,7 +39,7 @@ def load(
             "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" (extra hub).
         pretrained: False gives a preset with fresh, untrained parameters.
         dtype: torch.bfloat16 and torch.float16 give a talker for inference in half precision; the weights are cast
-            once. Keypoints, coordinates and pictures are float32 all the same.
+            once. Keypoints, coordinates and images are float32 all the same.
 
     Raises:
         ValueError: another dtype.

@@ -23,7 +23,7 @@ DEPTHS = frozenset({"hourglass_blocks", "residual_blocks", "motion_layers", "app
 class TalkerConfig:
     """Sizes of the talker and its ablations. The defaults are the paper's model.
 
-    The picture is `image_size` pixels square. The motion estimator works on it downsampled by `motion_downsampling`;
+    The image is `image_size` pixels square. The motion estimator works on it downsampled by `motion_downsampling`;
     the encoder halves it once per entry of `ch_mult` after the first, down to the latent size.
     """
 

@@ -11,7 +11,7 @@ LEAK = 0.2
 
 
 class PatchDiscriminator(nn.Module):
-    """Scores each of a picture's overlapping patches; no activation at the end.
+    """Scores each of an image's overlapping patches; no activation at the end.
 
     Six 4 x 4 convolutions, the first four of stride 2; batch norm in the middle ones.
     """

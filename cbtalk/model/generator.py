@@ -15,7 +15,7 @@ from cbtalk.model.blocks import (
     Downsample,
     GroupNorm,
     ResBlock,
-    ToPicture,
+    ToImage,
     Upsample,
     cast_for,
     resize,
@@ -30,7 +30,7 @@ LEAK = 0.2
 
 
 class Encoder(nn.Module):
-    """The features of a picture that are warped, at every scale."""
+    """The features of an image that are warped, at every scale."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
@@ -100,33 +100,33 @@ class Generator(nn.Module):
                 width = out_width
                 if scale == 0:
                     blocks.append(AttentionBlock(width, groups))
-        blocks += [GroupNorm(groups, width), ToPicture(width, 3)]
+        blocks += [GroupNorm(groups, width), ToImage(width, 3)]
         ends.append(len(blocks))
         self.blocks = nn.ModuleList(blocks)
         self.stages = [range(a, b) for a, b in pairwise([0, *ends])]
 
     def run_stage(self, scale: int, x: Tensor) -> Tensor:
-        """From the feature of a scale, fused, to that of the next finer one; the last stage makes the picture."""
+        """From the feature of a scale, fused, to that of the next finer one; the last stage makes the image."""
         for block in self.stages[scale]:
             x = self.blocks[block](x)
         return x
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Latent (B, C, h, h) -> picture (B, 3, H, W), without any fusion."""
+        """Latent (B, C, h, h) -> image (B, 3, H, W), without any fusion."""
         x = latent
         for block in self.blocks:
             x = block(x)
         return x
 
     @property
-    def to_picture(self) -> nn.Module:
-        """The convolution that makes the picture."""
+    def to_image(self) -> nn.Module:
+        """The convolution that makes the image."""
         return self.blocks[-1]
 
     @property
     def last_weight(self) -> Tensor:
         """Its weight."""
-        return self.to_picture.get_parameter("weight")
+        return self.to_image.get_parameter("weight")
 
 
 class TwoConvolutions(nn.ModuleDict):
@@ -159,7 +159,7 @@ class FeatureModulation(nn.Module):
 
 
 class Synthesis(NamedTuple):
-    """The picture, and the small things that the training losses need."""
+    """The image, and the small things that the training losses need."""
 
     image: Tensor  # (B, 3, H, W)
     latent: Tensor  # (B, C, latent, latent), compensated
@@ -175,7 +175,7 @@ class Tables(NamedTuple):
 
 
 class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
-    """`net_g`: source features and dense motion -> picture, compensating motion and appearance scale by scale."""
+    """`net_g`: source features and dense motion -> image, compensating motion and appearance scale by scale."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
@@ -248,8 +248,8 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
     def fuse(self, index: int, compensated: Tensor, x: Tensor) -> Tensor:
         """The compensated feature joins the generator's `x`, both (B, C, s, s)."""
         scale = str(self.config.scales[index])
-        # In half precision, what is rounded here at the finest scale is the largest part of the picture's error.
-        total = cast_for(self.generator.to_picture, x) if index == len(self.config.scales) - 1 else x
+        # In half precision, what is rounded here at the finest scale is the largest part of the image's error.
+        total = cast_for(self.generator.to_image, x) if index == len(self.config.scales) - 1 else x
         modulated = self.fuse_convs_dict[scale](compensated, x, total)
         return self.fuse_ms_dict[scale](compensated, residual=modulated) if self.config.added_features else modulated
 

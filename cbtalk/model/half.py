@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from cbtalk.model.blocks import Float32Conv2d, GroupNorm, ToPicture
+from cbtalk.model.blocks import Float32Conv2d, GroupNorm, ToImage
 from cbtalk.model.keypoints import KeypointDetector
 from cbtalk.model.talker import Talker
 
-_IN_FLOAT32 = (KeypointDetector, Float32Conv2d, ToPicture, GroupNorm, nn.BatchNorm2d)
+_IN_FLOAT32 = (KeypointDetector, Float32Conv2d, ToImage, GroupNorm, nn.BatchNorm2d)
 
 
 def cast(talker: Talker, dtype: torch.dtype) -> Talker:
@@ -15,7 +15,7 @@ def cast(talker: Talker, dtype: torch.dtype) -> Talker:
 
     Features go from layer to layer in `dtype`. In float32 stay the keypoint detector, whose softmax amplifies errors
     tenfold; the last layers of deformation, flow and occlusion; the sums of the finest scale and the convolution that
-    makes the picture of them; and the parameters of group and batch norms. Statistics of all norms and of softmax are
+    makes the image of them; and the parameters of group and batch norms. Statistics of all norms and of softmax are
     float32 in every dtype. What was rounded is lost: a weights file is to be written of a talker in float32.
 
     Args:

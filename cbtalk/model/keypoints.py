@@ -16,7 +16,7 @@ HEATMAP_VARIANCE = 0.01
 
 
 class Keypoints(NamedTuple):
-    """K keypoints of each of B pictures."""
+    """K keypoints of each of B images."""
 
     value: Tensor  # (B, K, 2): (x, y) in [-1, 1], corner aligned
     jacobian: Tensor  # (B, K, 2, 2)
@@ -58,7 +58,7 @@ class KeypointDetector(nn.Module):
     @ranges.ranged("keypoints")
     @float32_convolutions()
     def forward(self, image: Tensor) -> Keypoints:
-        """(B, 3, H, W) in [-1, 1] -> K keypoints of each picture, in float32 at least."""
+        """(B, 3, H, W) in [-1, 1] -> K keypoints of each image, in float32 at least."""
         features = self.predictor(self.down(image))
         logits = full_precision(self.kp(features))  # (B, K, h, h)
         entries = full_precision(self.jacobian(features)).unflatten(1, (-1, 4)).flatten(3)  # (B, K, 4, h h)

@@ -1,4 +1,4 @@
-"""The talker: a source picture animated by the motion of driving pictures."""
+"""The talker: a source image animated by the motion of driving images."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from cbtalk.model.relative_motion import relative_keypoints
 
 
 class SourceState(NamedTuple):
-    """Everything that depends on the source picture alone; made by `Talker.encode_source`."""
+    """Everything that depends on the source image alone; made by `Talker.encode_source`."""
 
     keypoints: Keypoints  # (B, K)
     features: tuple[Tensor, ...]  # (B, C, s, s) for each scale, coarsest first, in the talker's dtype
@@ -40,7 +40,7 @@ class TalkerOutput:
 
 
 class Talker(nn.Module):
-    """Keypoint detector, dense motion and generator with codebooks. Pictures are RGB in [-1, 1], `image_size` square.
+    """Keypoint detector, dense motion and generator with codebooks. Images are RGB in [-1, 1], `image_size` square.
 
     The submodules `net_g` and `motion_estimator` bear the parameter names of the published model. Parameters live in
     channels_last, the layout in which every convolution and warp runs.
@@ -64,11 +64,11 @@ class Talker(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Height and width of the pictures."""
+        """Height and width of the images."""
         return self.config.image_size
 
     def keypoints(self, image: Tensor) -> Keypoints:
-        """Keypoints (B, K) of pictures (B, 3, H, W)."""
+        """Keypoints (B, K) of images (B, 3, H, W)."""
         return self.motion_estimator.kp_detector(self._channels_last(image))
 
     def encode_source(self, source: Tensor) -> SourceState:
@@ -79,7 +79,7 @@ class Talker(nn.Module):
     def animate(
         self, state: SourceState, driving: Tensor, *, reference: Keypoints | None = None, adapt_scale: bool = False
     ) -> Tensor:
-        """The source in the pose of each driving picture (B, 3, H, W) -> (B, 3, H, W), not clamped.
+        """The source in the pose of each driving image (B, 3, H, W) -> (B, 3, H, W), not clamped.
 
         Args:
             state: from `encode_source`, of one source or of B sources.
@@ -143,5 +143,5 @@ class Talker(nn.Module):
     def _channels_last(self, image: Tensor) -> Tensor:
         size = self.image_size
         if image.dim() != 4 or image.shape[1:] != (3, size, size):
-            raise InputError(f"a picture batch has shape {tuple(image.shape)}; this model takes (B, 3, {size}, {size})")
+            raise InputError(f"an image batch has shape {tuple(image.shape)}; this model takes (B, 3, {size}, {size})")
         return image.contiguous(memory_format=torch.channels_last)

@@ -49,7 +49,7 @@ class SelfAttention(Attention):
 
 
 class CrossAttention(Attention):
-    """Attention from the tokens to the codes. The codes are the same for every picture, so they are projected apart."""
+    """Attention from the tokens to the codes. The codes are the same for every image, so they are projected apart."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim, heads)

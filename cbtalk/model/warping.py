@@ -35,7 +35,7 @@ class WarpedFeature:
     def resized(self, size: int, pixelwise: Callable[[Tensor], Tensor]) -> Tensor:
         """`pixelwise` of the warped feature, then resized to (B, C', size, size), bilinear, corner aligned.
 
-        Reducing reads two rows and two columns of the larger picture for each of the smaller. Where that is not nearly
+        Reducing reads two rows and two columns of the larger image for each of the smaller. Where that is not nearly
         all of them, the others are not even warped.
         """
         larger = self.feature.shape[-1]

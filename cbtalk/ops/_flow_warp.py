@@ -12,7 +12,7 @@ from cbtalk.reference import flow_warp as reference
 from cbtalk.reference.layout import in_layout_of, memory_format
 
 _PADDINGS = ("zeros", "border", "reflection")  # by their numbers in the raw ops, which are aten's
-# The kernels address a picture with 32-bit offsets.
+# The kernels address an image with 32-bit offsets.
 _MAX_EXTENT = 2**31
 
 
@@ -115,7 +115,7 @@ def _why_not_layout(feature: Tensor) -> str | None:
     if plane != 1 and column != 1:
         return f"feature has strides {tuple(feature.stride())}: neither its rows nor its channels are contiguous"
     if (channels - 1) * plane + (height - 1) * row + (width - 1) * column >= _MAX_EXTENT:
-        return "one picture of feature spans 2^31 elements or more"
+        return "one image of feature spans 2^31 elements or more"
     return None
 
 

@@ -15,11 +15,11 @@ class Pairs:
     """Jobs of two folders, in place of a manifest."""
 
     sources: Annotated[Path | None, FOLDER] = None
-    """Folder of pictures."""
+    """Folder of images."""
     drivings: Annotated[Path | None, FOLDER] = None
-    """Folder of driving videos or motion files, each of which drives pictures of the sources."""
+    """Folder of driving videos or motion files, each of which drives images of the sources."""
     pairs: Annotated[Pairing, shown()] = "all"
-    """Every picture by every clip, or the first by the first and so on."""
+    """Every image by every clip, or the first by the first and so on."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from cbtalk.options.words import FILE, FOLDER, NUMBER, PIXELS, SECONDS, shown
 Protocol = Literal["reconstruction", "cross"]
 Portraits = Annotated[
     tuple[Path, ...],
-    shown("FILE|FOLDER ...", help="Pictures, or folders of them, which each clip then drives in relative motion."),
+    shown("FILE|FOLDER ...", help="Images, or folders of them, which each clip then drives in relative motion."),
 ]
 
 
@@ -30,14 +30,14 @@ class Measures(Sampling):
     """The metrics and what they see."""
 
     size: Annotated[int | None, PIXELS] = None
-    """Pictures are compared at this size, those of the model resized to it; the model's own without it."""
+    """Images are compared at this size, those of the model resized to it; the model's own without it."""
     smooth: Annotated[float, SECONDS] = 0.0
     """Time constant of a smoothing of the driving motion, as in render."""
 
 
 @dataclass(frozen=True)
 class Shows:
-    """Pictures to look at."""
+    """Images to look at."""
 
     sheet: Annotated[Path | None, FILE] = None
     """Contact sheet to write (.png): source, driving and result at several moments."""

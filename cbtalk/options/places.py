@@ -1,4 +1,4 @@
-"""Places in pictures as words say them: the square to cut out, and which of several faces is meant."""
+"""Places in images as words say them: the square to cut out, and which of several faces is meant."""
 
 import re
 from typing import Literal, NamedTuple
@@ -7,7 +7,7 @@ from cbtalk.errors import InputError
 
 
 class CropBox(NamedTuple):
-    """A square of `size` x `size` pixels whose top left pixel is (x, y); it may reach out of the picture."""
+    """A square of `size` x `size` pixels whose top left pixel is (x, y); it may reach out of the image."""
 
     x: int
     y: int

@@ -25,4 +25,4 @@ class Clips:
     min_sharpness: Annotated[float, NUMBER] = 0.315
     """Leave out what is more blurred: fine detail as a share of coarse detail."""
     min_motion: Annotated[float, NUMBER] = 1.5
-    """Leave out faces that hardly move: mean change from the first picture, in levels of 255."""
+    """Leave out faces that hardly move: mean change from the first image, in levels of 255."""

@@ -53,7 +53,7 @@ class DrivingFace:
     ] = "longest"
     """Face to watch: the one longest in view, the largest, number N from left to right, or the one near X,Y."""
     follow: Flag = False
-    """Let the square move with the driving face, for people who walk through the picture."""
+    """Let the square move with the driving face, for people who walk through the image."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Movement:
 
 @dataclass(frozen=True)
 class Result:
-    """The pictures and the sound of the output."""
+    """The images and the sound of the output."""
 
     paste: Annotated[
         bool,

@@ -29,12 +29,12 @@ def plan_annotation(annotation: Annotation, size: tuple[int, int], options: Prep
 
 
 def _of_area(area: Box, end: float, size: tuple[int, int], options: PrepareOptions) -> list[Stretch]:
-    """Stretches of about one length that show an area, of which what lies out of the picture is left away."""
+    """Stretches of about one length that show an area, of which what lies out of the image is left away."""
     width, height = size
     left, right = max(0.0, area.left), min(float(width), area.right)
     top, bottom = max(0.0, area.top), min(float(height), area.bottom)
     side = max(right - left, bottom - top, 1.0)
-    # The area is not always a square: the square around it is moved into the picture where it leaves it.
+    # The area is not always a square: the square around it is moved into the image where it leaves it.
     x = _within((left + right) / 2, side, width)
     y = _within((top + bottom) / 2, side, height)
     length = longest_part(end - area.time, options)

@@ -4,11 +4,11 @@ Two published forms are read, and told apart by the suffix:
 
 .csv: the table of first-order-motion's video-preprocessing, with the columns video_id, start, end, bbox, fps, width,
 height and, where there are some, partition and person_id. Frames `start` up to `end` of a video of `fps` frames a
-second show the person in the area bbox, left-top-right-bottom in px of a picture of width x height.
+second show the person in the area bbox, left-top-right-bottom in px of an image of width x height.
 
 .txt: VoxCeleb's own files, one for an utterance, in folders named after the video. After a header of lines
-"Identity : id00012", "Reference : VIDEO" come rows FRAME X Y W H at 25 frames a second: in px of a picture of 360
-lines (VoxCeleb1) or in shares of the picture (VoxCeleb2).
+"Identity : id00012", "Reference : VIDEO" come rows FRAME X Y W H at 25 frames a second: in px of an image of 360
+lines (VoxCeleb1) or in shares of the image (VoxCeleb2).
 """
 
 import csv
@@ -26,7 +26,7 @@ _HEADER = ("identity", "reference")
 
 
 class Box(NamedTuple):
-    """From `time` (seconds) on; lengths in px of the picture that the annotation speaks of."""
+    """From `time` (seconds) on; lengths in px of the image that the annotation speaks of."""
 
     time: float
     left: float
@@ -40,7 +40,7 @@ class Annotation:
     """One person in a stretch of a video.
 
     boxes: one for the whole stretch, the area to show (a table); or one for each frame (a text file), which is the
-    area to show in VoxCeleb2, and the face alone, `tight`, in VoxCeleb1. end: in seconds. width, height: of the picture
+    area to show in VoxCeleb2, and the face alone, `tight`, in VoxCeleb1. end: in seconds. width, height: of the image
     that the boxes lie in; a width of 0 stands for that of the video at this height.
     """
 

@@ -82,13 +82,13 @@ class _OpenClip:
         """Append a frame that is shown from `time` on."""
         if time >= self.stretch.end:
             return
-        picture = crop_resize(frame.image, self._box, self._options.size)
+        image = crop_resize(frame.image, self._box, self._options.size)
         if self._writer is None:
             self._first = frame.pts * frame.time_base
             self._writer = self._opened()
-        self._writer.write(picture, frame.pts - round(self._first / frame.time_base), frame.duration)
+        self._writer.write(image, frame.pts - round(self._first / frame.time_base), frame.duration)
         if time >= self._looked + INTERVAL:
-            self._quality.add(picture)
+            self._quality.add(image)
             self._looked = time
         self._end = (frame.pts + frame.duration) * frame.time_base
         self._frames += 1

@@ -17,7 +17,7 @@ _COMPRESSION = 3  # of zlib: twice as fast as the usual 6, and a twentieth large
 
 
 class FrameFolder:
-    """Writes pictures as 000000.png, 000001.png, ... into a folder; use it as a context manager.
+    """Writes images as 000000.png, 000001.png, ... into a folder; use it as a context manager.
 
     The folder appears under its name when the block ends; when the block fails, nothing is left. What a killed process
     leaves behind is `.<name>.<random>.cbtalk-part` beside it, as of `atomic_path`.
@@ -45,7 +45,7 @@ class FrameFolder:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def write(self, image: NDArray[np.uint8], pts: int, duration: int | None = None) -> None:
-        """Append a picture (H, W, 3) uint8 RGB; a folder of frames does not tell when they are shown."""
+        """Append an image (H, W, 3) uint8 RGB; a folder of frames does not tell when they are shown."""
         with (self._temporary / f"{self._count:06}.png").open("wb") as file:
             Image.fromarray(image).save(file, format="PNG", compress_level=_COMPRESSION)
             file.flush()

@@ -21,7 +21,7 @@ _BEYOND = 0.03  # sides by which a box may leave its square
 _SMALLEST, _LARGEST = 0.7, 1.4  # of the median height, that a face has in its square
 _INTRUDES = 0.2  # of another face that lies in the square
 _NEAR = 2  # looks before and after an intrusion that are given up with it
-_OUTSIDE = 0.08  # sides by which a square may leave the picture, whose edge is repeated there
+_OUTSIDE = 0.08  # sides by which a square may leave the image, whose edge is repeated there
 
 
 class Sighting(NamedTuple):
@@ -33,7 +33,7 @@ class Sighting(NamedTuple):
 
 
 def plan_scene(scene: Scene, size: tuple[int, int], options: PrepareOptions) -> list[Stretch]:
-    """The stretches of a scene in a picture of this size (width, height): clips to be cut, and what is left out."""
+    """The stretches of a scene in an image of this size (width, height): clips to be cut, and what is left out."""
     number_of = {id(face): number for number, look in enumerate(scene.looks) for face in look.faces}
     tracks = tracks_of(look.faces for look in scene.looks)
     people = [(track, [number_of[id(face)] for face in track]) for track in tracks]
@@ -170,7 +170,7 @@ def _intrudes(box: Tensor, square: Square) -> bool:
 
 
 def _outside(square: Square, size: tuple[int, int]) -> float:
-    """The pixels by which a square leaves a picture of this size, on the side where it does so most."""
+    """The pixels by which a square leaves an image of this size, on the side where it does so most."""
     half = square.side / 2
     return max(half - square.x, half - square.y, square.x + half - size[0], square.y + half - size[1], 0.0)
 

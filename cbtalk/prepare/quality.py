@@ -1,4 +1,4 @@
-"""Sharpness and motion of a clip, measured on the face region of its pictures at one scale whatever their size.
+"""Sharpness and motion of a clip, measured on the face region of its images at one scale whatever their size.
 
 How the figures lie for clips that are good for training, and for spoiled ones: docs/decisions/prepare.md.
 """
@@ -17,22 +17,22 @@ _BOX_WIDTH = 0.5  # of the face region, in sides of the square
 
 
 class Quality:
-    """Sharpness and motion of a clip, from a few of its square pictures per second."""
+    """Sharpness and motion of a clip, from a few of its square images per second."""
 
     def __init__(self) -> None:
         self._sharpness: list[float] = []
         self._faces: list[NDArray[np.uint8]] = []
 
-    def add(self, picture: NDArray[np.uint8]) -> None:
-        """Looks at a picture (S, S, 3) uint8 RGB, framed as training clips are."""
-        grey = Image.fromarray(picture).convert("L")
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Looks at an image (S, S, 3) uint8 RGB, framed as training clips are."""
+        grey = Image.fromarray(image).convert("L")
         fine, coarse = (_detail(_face_region(grey, side)) for side in _SHARPNESS_SIDES)
         self._sharpness.append(fine / max(coarse, _LEAST_DETAIL))
         self._faces.append(_face_region(grey, _MOTION_SIDE))
 
     @property
     def sharpness(self) -> float:
-        """The face's fine detail as a share of its coarse detail: a median over the pictures.
+        """The face's fine detail as a share of its coarse detail: a median over the images.
 
         Blur takes the fine detail first; a smooth or a bearded face has little or much of both.
         """
@@ -40,12 +40,12 @@ class Quality:
 
     @property
     def motion(self) -> float:
-        """The difference of the face from the first picture, in levels of 255 (`mean_change`)."""
+        """The difference of the face from the first image, in levels of 255 (`mean_change`)."""
         return mean_change(np.stack(self._faces)) if self._faces else 0.0
 
 
 def _face_region(grey: Image.Image, side: int) -> NDArray[np.uint8]:
-    """The face's part of a square picture, of the scale at which the square has this side."""
+    """The face's part of a square image, of the scale at which the square has this side."""
     x, y = BOX_CENTRE
     left, top = round((x - _BOX_WIDTH / 2) * side), round((y - BOX_HEIGHT / 2) * side)
     small = grey.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)

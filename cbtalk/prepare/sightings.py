@@ -13,7 +13,7 @@ from cbtalk.media.scenes import SceneCuts
 from cbtalk.media.video_reader import BadFrame, VideoReader
 
 INTERVAL = 0.2  # seconds from look to look
-_LOOKED_AT = 640  # px of the longer side of the picture in which faces are looked for
+_LOOKED_AT = 640  # px of the longer side of the image in which faces are looked for
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ class Reason(StrEnum):
 
     SHORT = "too short"
     SMALL = "face too small"
-    EDGE = "at the edge of the picture"
+    EDGE = "at the edge of the image"
     SEVERAL = "several people"
     BLURRED = "blurred"
     STILL = "still"

@@ -1,6 +1,6 @@
 """MediaPipe's attention mesh from its .tflite file: LiteRT runs the standard operations, numpy the three custom ones.
 
-The network finds 468 points in a picture of a face, cuts lips and eyes out of its own features with them, and refines
+The network finds 468 points in an image of a face, cuts lips and eyes out of its own features with them, and refines
 those. The cutting is done by operations that MediaPipe's own builds of LiteRT have and the published package lacks.
 """
 
@@ -55,9 +55,9 @@ class AttentionMesh:
         except Exception as error:  # the parser of flatbuffers raises nearly anything on damaged files
             raise WeightsError(f"{path}: is not MediaPipe's face_landmark_with_attention.tflite") from error
 
-    def __call__(self, picture: Array) -> tuple[Array, float]:
+    def __call__(self, image: Array) -> tuple[Array, float]:
         """See the class."""
-        values: dict[int, Array] = {self._input: picture[None]}
+        values: dict[int, Array] = {self._input: image[None]}
         for step in self._steps:
             step(values)
         points = [values[self._outputs[name]].reshape(shape) for name, shape in OUTPUTS.items()]

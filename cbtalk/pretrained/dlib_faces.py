@@ -16,7 +16,7 @@ REGIONS_OF_68 = MappingProxyType({"eyes": slice(36, 48), "mouth": slice(48, 68)}
 class DlibLandmarks:
     """Points of a shape predictor: 5 are the corners of the eyes and the base of the nose, 68 the whole face.
 
-    The 68-point predictor is trained on pictures that are licensed for non-commercial use; it has to be given by the
+    The 68-point predictor is trained on images that are licensed for non-commercial use; it has to be given by the
     user.
     """
 
@@ -33,7 +33,7 @@ class DlibLandmarks:
         return {}
 
     def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Picture (H, W, 3) RGB -> (points, 2) in pixels; None where no face is found."""
+        """Image (H, W, 3) RGB -> (points, 2) in pixels; None where no face is found."""
         frame = np.ascontiguousarray(frame)
         box = _best_box(self._detector, frame)
         if box is None:
@@ -55,7 +55,7 @@ class DlibIdentity:
         self._network = _opened(dlib.face_recognition_model_v1, network)
 
     def identity(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Picture (H, W, 3) RGB -> (128,); None where no face is found."""
+        """Image (H, W, 3) RGB -> (128,); None where no face is found."""
         frame = np.ascontiguousarray(frame)
         box = _best_box(self._detector, frame)
         if box is None:

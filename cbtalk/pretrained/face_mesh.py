@@ -35,7 +35,7 @@ def openings(point: Callable[[int], NDArray[np.floating]]) -> NDArray[np.floatin
 
 
 class FaceMesh:
-    """Looks at the whole picture first, then at the face found there, upright: for pictures of one large face."""
+    """Looks at the whole image first, then at the face found there, upright: for images of one large face."""
 
     name = "mediapipe_mesh"
     regions = MappingProxyType({"mouth": slice(468, 548), "eyes": slice(548, 700)})
@@ -45,19 +45,19 @@ class FaceMesh:
         self._last: tuple[NDArray[np.uint8], NDArray[np.float32] | None] | None = None
 
     def landmarks(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Picture (H, W, 3) RGB -> (700, 2) in pixels; None where the network sees no face."""
+        """Image (H, W, 3) RGB -> (700, 2) in pixels; None where the network sees no face."""
         points = self.points(frame)
         return None if points is None else points[:, :2]
 
     def points(self, frame: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """As `landmarks`, with the depth of the first 468 as third coordinate; the last picture's are kept."""
+        """As `landmarks`, with the depth of the first 468 as third coordinate; the last image's are kept."""
         last = self._last
         if last is not None and last[0] is frame:
             return last[1]
         height, width = frame.shape[:2]
-        picture = Image.fromarray(frame)
-        points, _ = self._seen(picture, np.array([width / 2, height / 2]), max(height, width), 0.0)
-        points, face_logit = self._seen(picture, *_square(points[:FACE_POINTS, :2]))
+        image = Image.fromarray(frame)
+        points, _ = self._seen(image, np.array([width / 2, height / 2]), max(height, width), 0.0)
+        points, face_logit = self._seen(image, *_square(points[:FACE_POINTS, :2]))
         found = points if face_logit > 0 else None
         self._last = frame, found
         return found
@@ -68,14 +68,14 @@ class FaceMesh:
         return {"mouth": mouth, "eyes": eyes}
 
     def _seen(
-        self, picture: Image.Image, centre: NDArray[np.floating], side: float, angle: float
+        self, image: Image.Image, centre: NDArray[np.floating], side: float, angle: float
     ) -> tuple[NDArray[np.float32], float]:
-        """Points (700, 3) in the picture's pixels, and the face logit, of a square turned by `angle`."""
+        """Points (700, 3) in the image's pixels, and the face logit, of a square turned by `angle`."""
         scale = side / INPUT_SIZE
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
         corner = centre - turn @ (INPUT_SIZE / 2, INPUT_SIZE / 2)
-        matrix = np.column_stack([turn, corner])  # (2, 3): pixels of the square to those of the picture
-        square = picture.transform(
+        matrix = np.column_stack([turn, corner])  # (2, 3): pixels of the square to those of the image
+        square = image.transform(
             (INPUT_SIZE, INPUT_SIZE), Image.Transform.AFFINE, tuple(matrix.ravel()), Image.Resampling.BILINEAR
         )
         points, face_logit = self._mesh(np.asarray(square, dtype=np.float32) / np.float32(255))
@@ -92,7 +92,7 @@ class MeshPose:
         self._mesh = mesh
 
     def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-        """Picture (H, W, 3) RGB -> (3,) pitch, yaw and roll in degrees; None where the network sees no face."""
+        """Image (H, W, 3) RGB -> (3,) pitch, yaw and roll in degrees; None where the network sees no face."""
         points = self._mesh.points(frame)
         if points is None:
             return None
@@ -113,7 +113,7 @@ class MeshExpression:
         self._mesh = mesh
 
     def vector(self, frame: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-        """Picture (H, W, 3) RGB -> (2,) mouth and eyes; None where the network sees no face."""
+        """Image (H, W, 3) RGB -> (2,) mouth and eyes; None where the network sees no face."""
         points = self._mesh.landmarks(frame)
         return None if points is None else openings(lambda number: points[number])
 

@@ -16,7 +16,7 @@ from cbtalk.faces.similarity import similarity
 from cbtalk.pretrained.dlib_faces import REGIONS_OF_68
 from cbtalk.pretrained.networks import Network
 
-# ArcFace's places of eyes, nose and corners of the mouth in a picture of 112 x 112 whose first pixel lies at (0, 0).
+# ArcFace's places of eyes, nose and corners of the mouth in an image of 112 x 112 whose first pixel lies at (0, 0).
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -24,7 +24,7 @@ ARCFACE_SIZE = 112
 
 
 class FaceFinder:
-    """The best face of a picture (H, W, 3); that of the last picture is kept for the next extractor."""
+    """The best face of an image (H, W, 3); that of the last image is kept for the next extractor."""
 
     def __init__(self) -> None:
         self._last: tuple[NDArray[np.uint8], Face | None] | None = None
@@ -38,21 +38,21 @@ class FaceFinder:
 
 
 class View(NamedTuple):
-    """A square part of a picture, and where it lies."""
+    """A square part of an image, and where it lies."""
 
     pixels: NDArray[np.uint8]  # (S, S, 3)
-    corner: tuple[float, float]  # its top left in the picture
-    scale: float  # the picture's pixels to one of its own
+    corner: tuple[float, float]  # its top left in the image
+    scale: float  # the image's pixels to one of its own
 
 
 class FaceNetwork:
-    """A network on the face of a picture."""
+    """A network on the face of an image."""
 
     def __init__(self, network: Network, find: FaceFinder) -> None:
         self._network, self._find = network, find
 
     def output(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.float32], View] | None:
-        """The output of the network for the picture, and of which part; None where there is no face."""
+        """The output of the network for the image, and of which part; None where there is no face."""
         view = self._view(frame)
         if view is None:
             return None
@@ -83,11 +83,11 @@ def aligned(frame: NDArray[np.uint8], face: Face, size: int) -> NDArray[np.uint8
     """The face turned and scaled so that its five points lie where ArcFace has them."""
     laid = similarity((ARCFACE_POINTS + 0.5) * (size / ARCFACE_SIZE), face.points.double().numpy())
     corner, across, down = laid(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    inverse = np.column_stack([across - corner, down - corner, corner])  # (2, 3): the output's pixels to the picture's
-    picture = Image.fromarray(frame).transform(
+    inverse = np.column_stack([across - corner, down - corner, corner])  # (2, 3): the output's pixels to the image's
+    image = Image.fromarray(frame).transform(
         (size, size), Image.Transform.AFFINE, tuple(inverse.ravel()), Image.Resampling.BILINEAR
     )
-    return np.array(picture)  # a copy, for Pillow's own memory is read-only
+    return np.array(image)  # a copy, for Pillow's own memory is read-only
 
 
 class NetworkLandmarks(FaceNetwork):

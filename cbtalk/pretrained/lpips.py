@@ -11,7 +11,7 @@ from cbtalk.errors import WeightsError
 from cbtalk.model.blocks import full_precision
 from cbtalk.pretrained.model_files import find_file, read_tensors
 
-# Of ImageNet's colours, for pictures in [-1, 1], as published with the heads.
+# Of ImageNet's colours, for images in [-1, 1], as published with the heads.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 NORM_FLOOR = 1e-10
@@ -28,7 +28,7 @@ SMALLEST_SIDE = 32  # pixels: less does not outlast AlexNet's poolings
 
 
 class Lpips(nn.Module):
-    """LPIPS distance of pictures.
+    """LPIPS distance of images.
 
     Args:
         network: "alex" or "vgg".
@@ -51,17 +51,17 @@ class Lpips(nn.Module):
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1))
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """(B,): distances of pictures (1 or B, 3, H, W) in [-1, 1], clamped, of 32 pixels a side or more."""
+        """(B,): distances of images (1 or B, 3, H, W) in [-1, 1], clamped, of 32 pixels a side or more."""
         return self.compare(self.features(prediction), self.features(target))
 
     def compare(self, prediction: list[Tensor], target: list[Tensor]) -> Tensor:
-        """(B,): distances of pictures by their features, for whoever needs those of a picture more than once."""
+        """(B,): distances of images by their features, for whoever needs those of an image more than once."""
         pairs = zip(prediction, target, self.heads, strict=True)
         return torch.stack([torch.einsum("bchw,c->bhw", (x - y) ** 2, w).mean((1, 2)) for x, y, w in pairs]).sum(0)
 
-    def features(self, picture: Tensor) -> list[Tensor]:
+    def features(self, image: Tensor) -> list[Tensor]:
         """Compared layers (B, C, h, w), each place's C numbers of length one."""
-        x = (full_precision(picture).clamp(-1, 1) - self.shift) / self.scale
+        x = (full_precision(image).clamp(-1, 1) - self.shift) / self.scale
         layers = []
         for index in self._indices:
             x = F.max_pool2d(x, self._pool, 2) if index in self._pooled else x

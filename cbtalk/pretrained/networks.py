@@ -22,10 +22,10 @@ Crop = Literal["whole", "face", "aligned"]
 
 @dataclass(frozen=True)
 class Input:
-    """The picture as a network takes it.
+    """The image as a network takes it.
 
-    size: height and width in pixels, bilinear with anti-aliasing; 0: as it is. mean, std: of a picture in [0, 1], taken
-    off and divided by. channels: their order. crop: the whole picture; the square around the face, `margin` times the
+    size: height and width in pixels, bilinear with anti-aliasing; 0: as it is. mean, std: of an image in [0, 1], taken
+    off and divided by. channels: their order. crop: the whole image; the square around the face, `margin` times the
     longer side of its box; or the face laid on ArcFace's five points. same_person: Euclidean distance below which two
     embeddings are one person's; 0: no such rule.
     """
@@ -39,10 +39,10 @@ class Input:
     same_person: float = 0.0
 
 
-_HALF = (0.5,)  # as mean and standard deviation: a picture in [-1, 1]
+_HALF = (0.5,)  # as mean and standard deviation: an image in [-1, 1]
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PAIRS = ("lpips_alex", "lpips_vgg")  # take two pictures
-WHOLE = (*PAIRS, "inception")  # see whole pictures, many at once
+PAIRS = ("lpips_alex", "lpips_vgg")  # take two images
+WHOLE = (*PAIRS, "inception")  # see whole images, many at once
 ROLES = {
     "lpips_alex": Input(0, _HALF, _HALF),
     "lpips_vgg": Input(0, _HALF, _HALF),
@@ -56,9 +56,9 @@ ROLES = {
 
 
 class Network:
-    """A network as a function of pictures (B, 3, H, W) in [0, 1]; the first of its outputs, float32.
+    """A network as a function of images (B, 3, H, W) in [0, 1]; the first of its outputs, float32.
 
-    Raises WeightsError at once where the file cannot be read, or does not take such pictures.
+    Raises WeightsError at once where the file cannot be read, or does not take such images.
     """
 
     def __init__(self, path: Path, role: str, taken: Input, device: str) -> None:
@@ -70,26 +70,26 @@ class Network:
         trial = torch.full((2 if role in WHOLE else 1, 3, size, size), 0.5)
         self.outputs = self(*[trial] * (2 if role in PAIRS else 1)).shape
         if self.outputs[:1] != trial.shape[:1]:
-            raise WeightsError(f"{path}: gives {self.outputs} for {len(trial)} pictures")
+            raise WeightsError(f"{path}: gives {self.outputs} for {len(trial)} images")
 
-    def __call__(self, *pictures: Tensor) -> NDArray[np.float32]:
+    def __call__(self, *images: Tensor) -> NDArray[np.float32]:
         """See the class."""
         try:
             with torch.inference_mode():
-                return self._run([self._as_taken(one) for one in pictures])
+                return self._run([self._as_taken(one) for one in images])
         except Exception as error:  # whatever a stranger's network raises
-            shape = tuple(pictures[0].shape)
-            raise WeightsError(f"{self._path}: cannot be used on pictures {shape}: {_first_line(error)}") from error
+            shape = tuple(images[0].shape)
+            raise WeightsError(f"{self._path}: cannot be used on images {shape}: {_first_line(error)}") from error
 
-    def _as_taken(self, pictures: Tensor) -> Tensor:
+    def _as_taken(self, images: Tensor) -> Tensor:
         taken = self.taken
-        pictures = pictures.to(self._device)
-        if taken.size and pictures.shape[-1] != taken.size:
-            pictures = F.interpolate(pictures, (taken.size, taken.size), mode="bilinear", antialias=True)
+        images = images.to(self._device)
+        if taken.size and images.shape[-1] != taken.size:
+            images = F.interpolate(images, (taken.size, taken.size), mode="bilinear", antialias=True)
         if taken.channels == "BGR":
-            pictures = pictures.flip(1)
-        mean, std = (pictures.new_tensor(values).view(1, -1, 1, 1) for values in (taken.mean, taken.std))
-        return ((pictures - mean) / std).contiguous()
+            images = images.flip(1)
+        mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (taken.mean, taken.std))
+        return ((images - mean) / std).contiguous()
 
 
 def find_network(models: Path | None, role: str, device: str) -> Network:
@@ -135,7 +135,7 @@ def _changed(path: Path, role: str, table: dict[str, Any]) -> Input:
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in table.items()}
     changed = replace(ROLES[role], **values)
     if role in WHOLE and changed.crop != "whole":
-        raise WeightsError(f"{path}: [{role}] sees whole pictures")
+        raise WeightsError(f"{path}: [{role}] sees whole images")
     if role not in WHOLE and not changed.size:
         raise WeightsError(f"{path}: [{role}] needs a size")
     return changed
@@ -163,8 +163,8 @@ def _open_torchscript(path: Path, device: str) -> Any:
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as TorchScript: {_first_line(error)}") from error
 
-    def run(pictures: list[Tensor]) -> NDArray[np.float32]:
-        output = network(*pictures)
+    def run(images: list[Tensor]) -> NDArray[np.float32]:
+        output = network(*images)
         first = output[0] if isinstance(output, tuple | list) else output
         return first.float().cpu().numpy()
 
@@ -186,8 +186,8 @@ def _open_onnx(path: Path, device: str) -> Any:
         raise WeightsError(f"{path}: cannot be read as ONNX: {_first_line(error)}") from error
     names = [given.name for given in session.get_inputs()]
 
-    def run(pictures: list[Tensor]) -> NDArray[np.float32]:
-        values = [one.cpu().numpy() for one in pictures]
+    def run(images: list[Tensor]) -> NDArray[np.float32]:
+        values = [one.cpu().numpy() for one in images]
         return np.asarray(session.run(None, dict(zip(names, values, strict=True)))[0], dtype=np.float32)
 
     return run

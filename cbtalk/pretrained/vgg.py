@@ -41,7 +41,7 @@ class VggFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Pictures (B, 3, H, W) in [-1, 1], normalised without moving them to [0, 1], as published."""
+        """Images (B, 3, H, W) in [-1, 1], normalised without moving them to [0, 1], as published."""
         x = (image - self.mean) / self.std
         features = []
         for position, (convolution, pooled) in enumerate(zip(self.convolutions, self.pooled, strict=True)):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cbtalk.reference.layout import in_layout_of
 
-# A coordinate this far out misses the picture under either mapping; clamping to it keeps what follows finite.
+# A coordinate this far out misses the image under either mapping; clamping to it keeps what follows finite.
 _FAR_OUTSIDE = 4.0
 
 

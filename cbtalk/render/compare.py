@@ -1,4 +1,4 @@
-"""Pictures side by side."""
+"""Images side by side."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""A picture of what a render takes of a source: the faces found, their numbers, and the square animated."""
+"""An image of what a render takes of a source: the faces found, their numbers, and the square animated."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ from cbtalk.render.framing import faces_in, square_of
 from cbtalk.render.options import RenderOptions
 
 _FACE, _SQUARE = "#ffd400", "#00d26a"
-_LINE = 1 / 300  # of the picture's longer side
+_LINE = 1 / 300  # of the image's longer side
 _TEXT = 1 / 30
 
 
 class Preview(NamedTuple):
     """A source with its faces and the square that is animated drawn in; how many faces, and the square."""
 
-    picture: Image.Image
+    image: Image.Image
     faces: int
     square: Square
 
@@ -44,7 +44,7 @@ def crop_preview(source: Path, output: Path, choice: FaceChoice = "largest") -> 
     check_destination(output, [source], (".png",))
     preview = preview_of(source, read_image(source), RenderOptions(face=choice))
     with atomic_path(output) as path:
-        preview.picture.save(path, format="PNG")
+        preview.image.save(path, format="PNG")
     return f"{output}: {preview}"
 
 
@@ -66,8 +66,8 @@ def preview_of(source: Path, image: NDArray[np.uint8], options: RenderOptions) -
 
 
 def _drawn(image: NDArray[np.uint8], faces: Sequence[Face], square: Square) -> Image.Image:
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    pen, longer = ImageDraw.Draw(picture), max(picture.size)
+    drawing = Image.fromarray(np.ascontiguousarray(image))
+    pen, longer = ImageDraw.Draw(drawing), max(drawing.size)
     width = max(2, round(longer * _LINE))
     font = ImageFont.load_default(longer * _TEXT)
     for number, face in enumerate(faces, 1):
@@ -78,4 +78,4 @@ def _drawn(image: NDArray[np.uint8], faces: Sequence[Face], square: Square) -> I
         )
     corners = [square.point(u, v) for u, v in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (1, 0))]
     pen.line(corners, fill=_SQUARE, width=width, joint="curve")
-    return picture
+    return drawing

@@ -1,4 +1,4 @@
-"""The driving video as a stream of square pictures with time stamps and scenes, gaps filled."""
+"""The driving video as a stream of square images with time stamps and scenes, gaps filled."""
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ View = Callable[[NDArray[np.uint8], int, float], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class DrivingFrame:
-    """One picture of the driving video.
+    """One image of the driving video.
 
     image (S, S, 3) uint8 RGB; pts in ticks of time_base seconds. Where `held` gives a reason, the frame could not be
-    decoded and the image is its neighbour's: the same picture gives the same motion, so the motion is held too.
+    decoded and the image is its neighbour's: the same image gives the same motion, so the motion is held too.
     duration: ticks for which it is shown if it is the last, None where nothing tells it. scene: the number of its
-    picture's scene, counted from 0.
+    image's scene, counted from 0.
     """
 
     image: NDArray[np.uint8]
@@ -74,7 +74,7 @@ def read_driving(
     with open_video(path, span) as reader:
         step = max(1, round(1 / (reader.info.average_rate * reader.info.time_base)))  # ticks from frame to frame
 
-        def pictures() -> Generator[DrivingFrame | BadFrame, None, None]:
+        def images() -> Generator[DrivingFrame | BadFrame, None, None]:
             cuts, scene = SceneCuts(), 0
             for frame in reader:
                 if isinstance(frame, BadFrame):
@@ -84,13 +84,13 @@ def read_driving(
                 image = view(frame.image, scene, float(frame.pts * frame.time_base))
                 yield DrivingFrame(image, frame.pts, frame.time_base, duration=frame.duration, scene=scene)
 
-        yield from islice(fill_gaps(pictures(), step), max_frames)
+        yield from islice(fill_gaps(images(), step), max_frames)
 
 
 def fill_gaps(frames: Iterable[DrivingFrame | BadFrame], step: int) -> Generator[DrivingFrame, None, None]:
-    """Put the last good picture (at the start of the video: the first) in place of every bad frame.
+    """Put the last good image (at the start of the video: the first) in place of every bad frame.
 
-    Only that picture is kept, and the time stamps of a gap until the next good frame. Where the file does not tell them
+    Only that image is kept, and the time stamps of a gap until the next good frame. Where the file does not tell them
     they are spread evenly between the neighbours, `step` ticks apart where there is but one neighbour.
     """
     last: DrivingFrame | None = None

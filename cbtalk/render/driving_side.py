@@ -20,11 +20,11 @@ from cbtalk.render.source_video import SourceFrame
 
 
 class DrivingBatch(NamedTuple):
-    """Driving frames on their way to the engine: pictures, or keypoints that are known already, or both."""
+    """Driving frames on their way to the engine: images, or keypoints that are known already, or both."""
 
     pts: list[int]
     scenes: list[int]
-    frames: list[DrivingFrame]  # empty where the pictures are not needed
+    frames: list[DrivingFrame]  # empty where the images are not needed
     keypoints: Keypoints | None
     duration: int | None  # ticks for which the last of them is shown if nothing follows
     sources: Sequence[SourceFrame] = ()  # where a video is the source, its image for each frame
@@ -74,7 +74,7 @@ class DrivingSide:
         return at_most(self.timing.frames, self._options.driving.max_frames)
 
     def batches(self) -> Generator[DrivingBatch, None, None]:
-        """The frames in groups; the video is read (again) only where its pictures are needed."""
+        """The frames in groups; the video is read (again) only where its images are needed."""
         options, motion = self._options.driving, self.motion
         count = options.batch_size
         if motion is not None and not self._options.compare:

@@ -1,4 +1,4 @@
-"""Batches of driving keypoints or pictures to finished pictures, for one source."""
+"""Batches of driving keypoints or images to finished images, for one source."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,7 +18,7 @@ from cbtalk.render.animation import Animator, Repetition, encode_source
 
 
 class Rendered(NamedTuple):
-    """A batch of finished pictures: images (B, S, S, 3) uint8 RGB; `held` of them repeat what came before.
+    """A batch of finished images: images (B, S, S, 3) uint8 RGB; `held` of them repeat what came before.
 
     repeated: how many were computed again in float32.
     """
@@ -29,7 +29,7 @@ class Rendered(NamedTuple):
 
 
 class Submitted(NamedTuple):
-    """A batch on its way: its pictures, which of them are finite, whose motion is held; and of what they are made."""
+    """A batch on its way: its images, which of them are finite, whose motion is held; and of what they are made."""
 
     download: Download
     sources: NDArray[np.uint8]
@@ -41,7 +41,7 @@ class Engine:
 
     source: (S, S, 3) uint8 RGB, S the talker's image size; state: of `encode_source`, where it is known. Relative
     motion is measured from the keypoints of the first frame rendered of each scene that are finite, unless `start_from`
-    names others, and multiplied by `strength`. A batch with a picture that is not finite is animated once more by
+    names others, and multiplied by `strength`. A batch with an image that is not finite is animated once more by
     `in_float32`, where that is given. animator: of the talker, where there is one already.
 
     On a GPU `submit` only queues a batch and returns at once; `finish` waits for its event and for nothing behind it.
@@ -72,14 +72,14 @@ class Engine:
         self.state = state or encode_source(talker, self._sources)
         self._last_keypoints = self.state.keypoints
         if not is_finite(self._last_keypoints).all():
-            raise WeightsError("the model finds no finite keypoints in the source picture: its weights are damaged")
+            raise WeightsError("the model finds no finite keypoints in the source image: its weights are damaged")
 
     def start_from(self, initial: Keypoints, scene: int = 0) -> None:
         """Measure relative motion in a scene from these driving keypoints: value (1, K, 2), jacobian (1, K, 2, 2)."""
         self._initial[scene] = Keypoints(*(part.to(self._animator.device) for part in initial))
 
     def take_sources(self, sources: NDArray[np.uint8]) -> None:
-        """Let these pictures (B, S, S, 3) uint8 be the sources of the next B frames, each of its own."""
+        """Let these images (B, S, S, 3) uint8 be the sources of the next B frames, each of its own."""
         self._sources = sources
         self.state = encode_source(self.talker, sources)
 
@@ -92,7 +92,7 @@ class Engine:
         return frames.numpy()
 
     def detect(self, images: NDArray[np.uint8]) -> Keypoints:
-        """Keypoints of driving pictures (B, S, S, 3) uint8, on the talker's device."""
+        """Keypoints of driving images (B, S, S, 3) uint8, on the talker's device."""
         return self._animator.detect(images)
 
     def render(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Rendered:
@@ -101,10 +101,10 @@ class Engine:
 
     @torch.inference_mode()
     def submit(self, driving: Keypoints, scenes: Sequence[int] | None = None) -> Submitted:
-        """Begin pictures for driving keypoints value (B, K, 2), jacobian (B, K, 2, 2), in time order.
+        """Begin images for driving keypoints value (B, K, 2), jacobian (B, K, 2, 2), in time order.
 
         scenes: the number of each frame's scene; without them all are of scene 0.
-        Where the motion or the picture of a frame is not finite, the last good one (at first the source's own) is held.
+        Where the motion or the image of a frame is not finite, the last good one (at first the source's own) is held.
         """
         driving = Keypoints(*(upload(part, self._animator.device) for part in driving))
         placed = self._place(driving, scenes or [0] * len(driving.value))
@@ -115,7 +115,7 @@ class Engine:
 
     @torch.inference_mode()
     def finish(self, batch: Submitted) -> Rendered:
-        """The pictures of a batch, once they are there; batches in the order of `submit`."""
+        """The images of a batch, once they are there; batches in the order of `submit`."""
         frames, finite, held_motion = batch.download.wait()
         again = self._again(batch.sources, batch.keypoints, finite)
         frames, finite = again or (frames, finite)
@@ -130,7 +130,7 @@ class Engine:
         return Rendered(images, int(held.sum()), repeated=len(images) if again else 0)
 
     def _again(self, sources: NDArray[np.uint8], keypoints: Keypoints, finite: Tensor) -> list[Tensor] | None:
-        """A batch's pictures and which are finite, in float32; None where all were, or float32 is what they were in."""
+        """A batch's images and which are finite, in float32; None where all were, or float32 is what they were in."""
         if self._in_float32 is None or finite.all():
             return None
         return download(*self._in_float32.animate(sources, keypoints)).wait()

@@ -35,7 +35,7 @@ def source_place(path: Path, image: NDArray[np.uint8], options: RenderOptions, r
     return frame(image, choose(faces, options.face))
 
 
-def picture_of(image: NDArray[np.uint8], place: Place, size: int) -> NDArray[np.uint8]:
+def image_of(image: NDArray[np.uint8], place: Place, size: int) -> NDArray[np.uint8]:
     """The pixels of a place in an image (H, W, 3), upright, as (size, size, 3)."""
     return cut(image, place, size) if isinstance(place, Square) else square(image, place, size)
 

@@ -1,4 +1,4 @@
-"""Motion files: what a model sees of a driving video, and none of its pictures, in safetensors."""
+"""Motion files: what a model sees of a driving video, and none of its images, in safetensors."""
 
 import json
 from dataclasses import dataclass, replace

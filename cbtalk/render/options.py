@@ -55,7 +55,7 @@ class RenderOptions(Result, Movement, SourceFace):
                 "adapt scale, best frame and strength belong to relative motion; leave them out with absolute motion"
             )
         if self.loop is not None and self.compare:
-            raise ConfigError("a loop has no driving pictures to compare with; leave out loop or compare")
+            raise ConfigError("a loop has no driving images to compare with; leave out loop or compare")
         if self.compare and (self.paste or self.output_size is not None):
             raise ConfigError(
                 "compare shows the squares as the model sees them; leave out paste and output size with it"

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.faces import Square
+from cbtalk.media.images import Image8
 from cbtalk.media.yuv import Surroundings
 from cbtalk.options.render import MOST_SIDE
 from cbtalk.render.engine import Engine
@@ -17,40 +17,36 @@ from cbtalk.render.report import Report
 from cbtalk.render.source import Source
 from cbtalk.render.source_video import SourceFrame
 
-Image8 = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class Output:
-    """Pictures of width x height pixels, and those that stand still around them, if any.
+    """Images of width x height pixels, and those that stand still around them, if any.
 
-    finish: pictures of the model (B, S, S, 3) and the whole images of their sources, empty where a photo is the source,
-    to the pictures that are written. meet: called with the images of a source video and their parts that the model sees
-    (B, S, S, 3), when the engine has taken those and before their pictures are finished.
+    finish: images of the model (B, S, S, 3) and the whole images of their sources, empty where a photo is the source,
+    to the images that are written. meet: called with the images of a source video and their parts that the model sees
+    (B, S, S, 3), when the engine has taken those and before their images are finished.
     """
 
     width: int
     height: int
     finish: Callable[[Image8, Sequence[SourceFrame]], Iterator[Image8]]
     surroundings: Surroundings | None = None
-    meet: Callable[[Sequence[SourceFrame], Image8], None] = lambda frames, pictures: None
+    meet: Callable[[Sequence[SourceFrame], Image8], None] = lambda frames, images: None
 
 
-def output_of(source: Source, picture: Image8, engine: Engine, options: RenderOptions, report: Report) -> Output:
-    """The output that the options ask for; `picture` is the source as the model sees it.
+def output_of(source: Source, image: Image8, engine: Engine, options: RenderOptions, report: Report) -> Output:
+    """The output that the options ask for; `image` is the source as the model sees it.
 
     Where the whole source is too large and scaled down, `report` takes note.
     """
     size = engine.talker.image_size
     if options.paste:
         h, w = _whole_size(source, options.output_size, report)
-        return (
-            _whole_photo(source, picture, engine, h, w) if source.video is None else _whole_video(source, engine, h, w)
-        )
+        return _whole_photo(source, image, engine, h, w) if source.video is None else _whole_video(source, engine, h, w)
     if options.output_size is not None:
         side = options.output_size
-        return Output(side, side, lambda pictures, frames: (_resized(picture, side, side) for picture in pictures))
-    return Output(3 * size if options.compare else size, size, lambda pictures, frames: iter(pictures))
+        return Output(side, side, lambda images, frames: (_resized(image, side, side) for image in images))
+    return Output(3 * size if options.compare else size, size, lambda images, frames: iter(images))
 
 
 def _whole_size(source: Source, longer: int | None, report: Report) -> tuple[int, int]:
@@ -63,15 +59,15 @@ def _whole_size(source: Source, longer: int | None, report: Report) -> tuple[int
     return max(16, round(height * scale)), max(16, round(width * scale))
 
 
-def _whole_photo(source: Source, picture: Image8, engine: Engine, h: int, w: int) -> Output:
+def _whole_photo(source: Source, image: Image8, engine: Engine, h: int, w: int) -> Output:
     """A photo with its square animated."""
-    paste = Paste(h, w, _scaled(source, 0, h, w), colour_difference(picture, engine.unmoved()[0]))
+    paste = Paste(h, w, _scaled(source, 0, h, w), colour_difference(image, engine.unmoved()[0]))
     photo = _resized(source.image, h, w)
     left, top, right, bottom = paste.box
     return Output(
         right - left,
         bottom - top,
-        lambda pictures, frames: (paste(photo, picture) for picture in pictures),
+        lambda images, frames: (paste(photo, image) for image in images),
         Surroundings(photo, left, top),
     )
 
@@ -80,18 +76,18 @@ def _whole_video(source: Source, engine: Engine, h: int, w: int) -> Output:
     """A video with the square of each scene animated, in colours compared at the scene's first frame."""
     pastes: dict[int, Paste] = {}
 
-    def meet(frames: Sequence[SourceFrame], pictures: Image8) -> None:
+    def meet(frames: Sequence[SourceFrame], images: Image8) -> None:
         new = {frame.scene: index for index, frame in reversed(list(enumerate(frames))) if frame.scene not in pastes}
         if new:
             unmoved = engine.unmoved()
             for scene, index in new.items():
-                colours = colour_difference(pictures[index], unmoved[index])
+                colours = colour_difference(images[index], unmoved[index])
                 pastes[scene] = Paste(h, w, _scaled(source, scene, h, w), colours)
 
-    def finish(pictures: Image8, frames: Sequence[SourceFrame]) -> Iterator[Image8]:
-        for picture, frame in zip(pictures, frames, strict=True):
+    def finish(images: Image8, frames: Sequence[SourceFrame]) -> Iterator[Image8]:
+        for image, frame in zip(images, frames, strict=True):
             paste, result = pastes[frame.scene], np.array(_resized(frame.image, h, w))
-            paste.box.of(result)[:] = paste(result, picture)
+            paste.box.of(result)[:] = paste(result, image)
             yield result
 
     return Output(w, h, finish, meet=meet)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cbtalk.faces import Square
+from cbtalk.media.images import Image8
 
 FEATHER = 0.04  # of the side: from the edge of the square, where the photo is seen, to where the result is
 RIM = 0.12  # of the side: from the edge of the square, where the colours are compared
 SMOOTHNESS = 0.15  # of the side: standard deviation of the Gaussian under which colours are compared
 
-Image8 = NDArray[np.uint8]
 Values = NDArray[np.floating]
 
 
@@ -33,10 +33,10 @@ class Box(NamedTuple):
 
 
 class Paste:
-    """Lays pictures of a square (S, S, 3) uint8 over the square's place in images of one size.
+    """Lays images of a square (S, S, 3) uint8 over the square's place in images of one size.
 
-    height, width: of the images. square: where the pictures belong; what reaches out of the image is left out.
-    colours: (S, S, 3) levels to add to every picture, from `colour_difference`.
+    height, width: of the images. square: where the images belong; what reaches out of the image is left out.
+    colours: (S, S, 3) levels to add to every image, from `colour_difference`.
     Only `box` is computed, and what the mask does not cover is the image's own, to the bit.
     """
 
@@ -49,34 +49,34 @@ class Paste:
         if square.angle:
             self._grid = torch.from_numpy(np.stack(np.broadcast_arrays(u, v), axis=-1)[None] * 2 - 1).float()
 
-    def __call__(self, image: Image8, picture: Image8) -> Image8:
-        """The box of an image (H, W, 3) with a picture (S, S, 3) of the square in it."""
-        matched = (picture + self._colours).round().clip(0, 255).astype(np.uint8)
+    def __call__(self, image: Image8, animated: Image8) -> Image8:
+        """The box of an image (H, W, 3) with an image (S, S, 3) of the square in it."""
+        matched = (animated + self._colours).round().clip(0, 255).astype(np.uint8)
         pixels = Image.fromarray(self._turned(matched) if self.square.angle else self._upright(matched))
         result = Image.fromarray(np.ascontiguousarray(self.box.of(image))).copy()
         result.paste(pixels, (0, 0), self._mask)
         return np.asarray(result)
 
-    def _upright(self, picture: Image8) -> Image8:
-        scale = len(picture) / self.square.side
+    def _upright(self, image: Image8) -> Image8:
+        scale = len(image) / self.square.side
         left, top = self.square.x - self.square.side / 2, self.square.y - self.square.side / 2
         box = np.array(self.box) - np.array([left, top, left, top])
         size = (self.box.right - self.box.left, self.box.bottom - self.box.top)
         return np.asarray(
-            Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC, box=tuple((box * scale).tolist()))
+            Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=tuple((box * scale).tolist()))
         )
 
-    def _turned(self, picture: Image8) -> Image8:
+    def _turned(self, image: Image8) -> Image8:
         # Between pixels twice as dense as what they show, bilinear samples are as good as bicubic ones, and quicker.
-        size = min(len(picture), max(1, round(self.square.side)))  # no smaller distances than those of the samples
-        dense = np.array(_resized(_resized(picture, size), 2 * size))
+        size = min(len(image), max(1, round(self.square.side)))  # no smaller distances than those of the samples
+        dense = np.array(_resized(_resized(image, size), 2 * size))
         pixels = torch.from_numpy(dense).permute(2, 0, 1)[None].float().contiguous()
         sampled = F.grid_sample(pixels, self._grid, mode="bilinear", padding_mode="border", align_corners=False)
         return sampled[0].round_().byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def _resized(picture: Image8, size: int) -> Image8:
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
+def _resized(image: Image8, size: int) -> Image8:
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def colour_difference(wanted: Image8, made: Image8) -> NDArray[np.float32]:

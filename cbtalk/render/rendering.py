@@ -34,19 +34,19 @@ class Animated(NamedTuple):
 
     batch: DrivingBatch
     submitted: Submitted
-    picture: NDArray[np.uint8]  # the sources as the model sees them, (S, S, 3) or (B, S, S, 3)
+    image: NDArray[np.uint8]  # the sources as the model sees them, (S, S, 3) or (B, S, S, 3)
 
 
 @dataclass
 class Rendering:
-    """A render; `run` writes the video. picture: the source as the model sees it, (S, S, 3), the first of a video.
+    """A render; `run` writes the video. image: the source as the model sees it, (S, S, 3), the first of a video.
 
     told: called with the frames that are written and those to be expected; what it raises ends the render.
     """
 
     engine: Engine
     source: Source
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     driving: DrivingSide
     options: RenderOptions
     report: Report
@@ -58,7 +58,7 @@ class Rendering:
         self._begin()
         timing = self.driving.timing
 
-        output = output_of(self.source, self.picture, self.engine, self.options, self.report)
+        output = output_of(self.source, self.image, self.engine, self.options, self.report)
         with (
             VideoWriter(
                 self.report.output,
@@ -79,9 +79,9 @@ class Rendering:
             def encode(animated: Animated) -> None:
                 batch, images = animated.batch, self._finished(animated)
                 with ranges.range("encode"):
-                    pictures = output.finish(images, batch.sources)
-                    for image, pts in zip(pictures, batch.pts, strict=True):
-                        writer.write(image, pts, batch.duration)
+                    results = output.finish(images, batch.sources)
+                    for result, pts in zip(results, batch.pts, strict=True):
+                        writer.write(result, pts, batch.duration)
                 self.report.frames += len(batch.pts)
                 bar.update(len(batch.pts))
                 if self.told is not None:
@@ -92,7 +92,7 @@ class Rendering:
                 incoming = _with_sources(incoming, self.source.video, timing.time_base)
             run_pipeline(incoming, lambda batch: self._animate(batch, output), encode)
             if not self.engine.rendered_any:
-                raise WeightsError("no picture that the model made is finite: its weights are damaged")
+                raise WeightsError("no image that the model made is finite: its weights are damaged")
 
     def _begin(self) -> None:
         """Settle from where relative motion is measured, and let it loop."""
@@ -121,23 +121,23 @@ class Rendering:
     def _animate(self, batch: DrivingBatch, output: Output) -> Animated:
         """Begin a batch: on a GPU, the one before may still be under way."""
         keypoints = batch.keypoints
-        picture = self.picture
+        image = self.image
         if batch.sources:
-            picture = self.source.pictures(batch.sources, self.engine.talker.image_size)
-            self.engine.take_sources(picture)
-            output.meet(batch.sources, picture)
+            image = self.source.images(batch.sources, self.engine.talker.image_size)
+            self.engine.take_sources(image)
+            output.meet(batch.sources, image)
         if keypoints is None:
             keypoints = self.engine.detect(stack(batch.frames))
             self.report.count(batch.frames)
-        return Animated(batch, self.engine.submit(keypoints, batch.scenes), picture)
+        return Animated(batch, self.engine.submit(keypoints, batch.scenes), image)
 
     def _finished(self, animated: Animated) -> NDArray[np.uint8]:
-        """The pictures of a batch (B, S, W, 3), waited for in the encoder's thread."""
+        """The images of a batch (B, S, W, 3), waited for in the encoder's thread."""
         images, held, repeated = self.engine.finish(animated.submitted)
         self.report.not_finite += held
         self.report.repeated += repeated
         if self.options.compare:
-            return side_by_side(animated.picture, stack(animated.batch.frames), images)
+            return side_by_side(animated.image, stack(animated.batch.frames), images)
         return images
 
 

@@ -16,9 +16,9 @@ class Report:
     """Frames written, seconds it took, and every frame that is not what the driving video showed.
 
     undecoded: frames that could not be decoded, the first of them being first_undecoded.
-    not_finite: frames whose motion or picture was not finite. cuts: how often a new scene begins in the driving video,
+    not_finite: frames whose motion or image was not finite. cuts: how often a new scene begins in the driving video,
     the first times at first_cuts (seconds). notes: what was chosen where there was a choice.
-    repeated: frames of batches that were computed again in float32, as half precision left a picture not finite.
+    repeated: frames of batches that were computed again in float32, as half precision left an image not finite.
     file_warnings: what is wrong with the driving video as a file. no_graphs: the reason why a GPU got no CUDA graphs.
     """
 

@@ -1,4 +1,4 @@
-"""The source of a render: a picture, or a video of which each frame is animated at its own time."""
+"""The source of a render: an image, or a video of which each frame is animated at its own time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,12 +12,12 @@ from cbtalk.faces import Square
 from cbtalk.media.images import read_image
 from cbtalk.media.kinds import VIDEO_SUFFIXES
 from cbtalk.render.cache import RenderCache
-from cbtalk.render.framing import Place, picture_of, source_place, square_of
+from cbtalk.render.framing import Place, image_of, source_place, square_of
 from cbtalk.render.options import RenderOptions
 from cbtalk.render.report import Report
 from cbtalk.render.source_video import SourceFrame, SourceVideo, video_places
 
-# Of these the source is the first picture, as of every picture file with more than one.
+# Of these the source is the first image, as of every image file with more than one.
 _ANIMATIONS = {".gif", ".apng"}
 
 
@@ -28,19 +28,19 @@ class Source:
     path: Path
     image: NDArray[np.uint8]
     places: tuple[Place, ...]  # of each scene, or one for all
-    video: SourceVideo | None  # None where it is a picture
+    video: SourceVideo | None  # None where it is an image
 
     def square(self, scene: int = 0) -> Square:
         """The square of a scene in the image."""
         return square_of(self.image, self._place(scene))
 
-    def pictures(self, frames: Sequence[SourceFrame], size: int) -> NDArray[np.uint8]:
+    def images(self, frames: Sequence[SourceFrame], size: int) -> NDArray[np.uint8]:
         """The model's view of whole images of the source: (B, size, size, 3)."""
-        return np.stack([picture_of(frame.image, self._place(frame.scene), size) for frame in frames])
+        return np.stack([image_of(frame.image, self._place(frame.scene), size) for frame in frames])
 
-    def first_picture(self, size: int) -> NDArray[np.uint8]:
+    def first_image(self, size: int) -> NDArray[np.uint8]:
         """The model's view of `image`: (size, size, 3)."""
-        return picture_of(self.image, self._place(0), size)
+        return image_of(self.image, self._place(0), size)
 
     def _place(self, scene: int) -> Place:
         return self.places[min(scene, len(self.places) - 1)]

@@ -49,7 +49,7 @@ def render_video(
 ) -> Report:
     """Animate the portrait `source` by `driving`, a video or a motion file, into the video `output`.
 
-    `source` is a picture, or a video of which every frame is animated at its own time; the output ends with the
+    `source` is an image, or a video of which every frame is animated at its own time; the output ends with the
     shorter of the two videos. Memory does not depend on the length of the videos, but for the driving's keypoints where
     the motion must be known as a whole: for its best frame, smoothed, or as a loop. The driving video's time stamps and
     sound are kept. `weights` is a name or file for `cbtalk.load`, `dtype` is what it takes; `cache`, where given, has
@@ -72,13 +72,13 @@ def render_video(
         info = driving_info(driving, options)
         talker = cache.talker
         started = time.monotonic()
-        picture = opened.first_picture(talker.image_size)
+        image = opened.first_image(talker.image_size)
         if info is not None:
             report.file_warnings.extend(info.warnings)
         engine = Engine(
             talker,
-            picture,
-            cache.state(source, options, lambda: encode_source(talker, picture[None])),
+            image,
+            cache.state(source, options, lambda: encode_source(talker, image[None])),
             relative=options.motion == "relative",
             adapt_scale=options.adapt_scale,
             strength=options.strength,
@@ -86,7 +86,7 @@ def render_video(
             animator=cache.animator,
         )
         side = DrivingSide(driving, info, options, cache, report, progress)
-        Rendering(engine, opened, picture, side, options, report, progress, told).run()
+        Rendering(engine, opened, image, side, options, report, progress, told).run()
     report.no_graphs = cache.animator.failure
     report.seconds = time.monotonic() - started
     return report
@@ -108,7 +108,7 @@ def driving_info(driving: Path, options: RenderOptions) -> VideoInfo | None:
         return video_info(driving, options.driving.span)
     if options.compare or options.driving.crop or options.driving.follow:
         raise InputError(
-            f"{driving}: a motion file has no pictures to crop, follow or compare with; drive with the video itself"
+            f"{driving}: a motion file has no images to crop, follow or compare with; drive with the video itself"
         )
     return None
 

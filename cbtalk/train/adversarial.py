@@ -11,12 +11,12 @@ GRADIENT_OFFSET = 1e-4
 
 
 def generator_loss(fake_scores: Tensor) -> Tensor:
-    """-mean of the scores (B, 1, h, w) of generated pictures."""
+    """-mean of the scores (B, 1, h, w) of generated images."""
     return -full_precision(fake_scores).mean()
 
 
 def discriminator_losses(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Hinge losses of the scores (B, 1, h, w) of real and of generated pictures."""
+    """Hinge losses of the scores (B, 1, h, w) of real and of generated images."""
     return F.relu(1 - full_precision(real_scores)).mean(), F.relu(1 + full_precision(fake_scores)).mean()
 
 

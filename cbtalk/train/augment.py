@@ -1,4 +1,4 @@
-"""Random changes of training pictures that keep a pair consistent: what both frames show changes in both alike."""
+"""Random changes of training images that keep a pair consistent: what both frames show changes in both alike."""
 
 import math
 
@@ -60,7 +60,7 @@ def move(pair: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
 
 
 def move_points(points: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
-    """Points (2, B, P, 2) of the frames moved by the draws of `augment`, 1 being the picture's edge."""
+    """Points (2, B, P, 2) of the frames moved by the draws of `augment`, 1 being the image's edge."""
     theta = _theta(config, 2 * draws[:, :4] - 1)
     inverse = torch.linalg.inv(theta[:, :, :2])
     inverse, shift = to_device(inverse, points.device), to_device(theta[:, :, 2], points.device)
@@ -68,11 +68,11 @@ def move_points(points: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
 
 
 def _theta(config: AugmentConfig, draws: Tensor) -> Tensor:
-    """(B, 2, 3): from places in the moved picture to those in the given one, by draws (B, 4) in [-1, 1]."""
+    """(B, 2, 3): from places in the moved image to those in the given one, by draws (B, 4) in [-1, 1]."""
     size = (1 + config.scale) ** draws[:, 0]
     angle = math.radians(config.rotation) * draws[:, 1]
     cosine, sine = angle.cos() / size, angle.sin() / size
-    shift = 2 * config.shift * draws[:, 2:4]  # the picture is 2 wide
+    shift = 2 * config.shift * draws[:, 2:4]  # the image is 2 wide
     return torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], dim=1).view(-1, 2, 3)
 
 
@@ -97,41 +97,41 @@ def recolour(pair: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
     return (mapped + to_device(offset, pair.device).view(1, -1, 3, 1, 1)).clamp(-1, 1)
 
 
-def blur(picture: Tensor, sigma: float, draws: Tensor) -> Tensor:
-    """Gaussian blur of DEGRADED of the pictures (B, 3, H, W), of at most `sigma` pixels, by draws (B,) in [0, 1]."""
+def blur(image: Tensor, sigma: float, draws: Tensor) -> Tensor:
+    """Gaussian blur of DEGRADED of the images (B, 3, H, W), of at most `sigma` pixels, by draws (B,) in [0, 1]."""
     radius = math.ceil(2 * sigma)
     offsets = torch.arange(-radius, radius + 1)
     sigmas = sigma * (draws / DEGRADED).clamp(min=1e-2, max=1)
     kernel = torch.exp(-(offsets**2) / (2 * sigmas.unsqueeze(1) ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, dim=0)[:, None, None]
-    kernel = to_device(kernel, picture.device)  # (3 B, 1, 1, taps)
-    rows = F.pad(picture, (radius,) * 4, mode="reflect").flatten(0, 1).unsqueeze(0)
+    kernel = to_device(kernel, image.device)  # (3 B, 1, 1, taps)
+    rows = F.pad(image, (radius,) * 4, mode="reflect").flatten(0, 1).unsqueeze(0)
     blurred = F.conv2d(F.conv2d(rows, kernel, groups=len(kernel)), kernel.transpose(2, 3), groups=len(kernel))
-    return torch.where(_chosen(draws, picture), blurred.view(picture.shape), picture)
+    return torch.where(_chosen(draws, image), blurred.view(image.shape), image)
 
 
-def compress(picture: Tensor, strength: float, draws: Tensor) -> Tensor:
-    """JPEG's loss on DEGRADED of the pictures (B, 3, H, W), by draws (B,) in [0, 1].
+def compress(image: Tensor, strength: float, draws: Tensor) -> Tensor:
+    """JPEG's loss on DEGRADED of the images (B, 3, H, W), by draws (B,) in [0, 1].
 
     Args:
         strength: multiplies the quantisation table at most; 1 is quality 50, 0.5 quality 75.
     """
-    height, width = picture.shape[-2:]
-    ycbcr, cosines = torch.tensor(RGB_TO_YCBCR), to_device(_cosines(), picture.device)
+    height, width = image.shape[-2:]
+    ycbcr, cosines = torch.tensor(RGB_TO_YCBCR), to_device(_cosines(), image.device)
     steps = strength * (draws / DEGRADED).clamp(min=1e-2, max=1).view(-1, 1, 1, 1, 1, 1)
-    steps = to_device(steps * torch.tensor(QUANTISATION).view(BLOCK, 1, BLOCK) / 127.5, picture.device)
-    padded = F.pad(picture, (0, -width % BLOCK, 0, -height % BLOCK), "reflect")
-    levels = torch.einsum("ij,bjhw->bihw", to_device(ycbcr, picture.device), padded)
+    steps = to_device(steps * torch.tensor(QUANTISATION).view(BLOCK, 1, BLOCK) / 127.5, image.device)
+    padded = F.pad(image, (0, -width % BLOCK, 0, -height % BLOCK), "reflect")
+    levels = torch.einsum("ij,bjhw->bihw", to_device(ycbcr, image.device), padded)
     blocks = levels.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK))  # (B, 3, H / 8, 8, W / 8, 8)
     spectrum = torch.einsum("ui,vj,bchiwj->bchuwv", cosines, cosines, blocks)
     blocks = torch.einsum("ui,vj,bchuwv->bchiwj", cosines, cosines, (spectrum / steps).round() * steps)
     levels = blocks.flatten(2, 3).flatten(3, 4)[:, :, :height, :width]
-    compressed = torch.einsum("ij,bjhw->bihw", to_device(torch.linalg.inv(ycbcr), picture.device), levels).clamp(-1, 1)
-    return torch.where(_chosen(draws, picture), compressed, picture)
+    compressed = torch.einsum("ij,bjhw->bihw", to_device(torch.linalg.inv(ycbcr), image.device), levels).clamp(-1, 1)
+    return torch.where(_chosen(draws, image), compressed, image)
 
 
-def _chosen(draws: Tensor, picture: Tensor) -> Tensor:
-    return to_device(draws < DEGRADED, picture.device).view(-1, 1, 1, 1)
+def _chosen(draws: Tensor, image: Tensor) -> Tensor:
+    return to_device(draws < DEGRADED, image.device).view(-1, 1, 1, 1)
 
 
 def _cosines() -> Tensor:

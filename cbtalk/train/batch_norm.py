@@ -12,7 +12,7 @@ from cbtalk.train import exchange
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose statistics, in training, are those of all processes, with as many pictures each."""
+    """nn.BatchNorm2d whose statistics, in training, are those of all processes, with as many images each."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape and dtype. Raises LostProcess."""
@@ -55,7 +55,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalisation whose gradient knows that every process's pictures moved the statistics."""
+    """Normalisation whose gradient knows that every process's images moved the statistics."""
 
     @staticmethod
     def forward(

@@ -48,7 +48,7 @@ class AugmentConfig:
     hue: float = 0.0  # turns
     white_balance: float = 0.0
     scale: float = 0.0  # relative
-    shift: float = 0.0  # of the picture's side
+    shift: float = 0.0  # of the image's side
     rotation: float = 0.0  # degrees
     blur: float = 0.0  # standard deviation in pixels
     jpeg: float = 0.0  # times the quantisation of quality 50
@@ -149,7 +149,7 @@ class RunConfig:
     steps: int = 250_000
     batch_size: int = 16  # pairs of a step, of all processes together
     micro_batches: int = 1  # a batch in this many parts, gradients summed
-    synchronise_batch_norm: bool = False  # statistics of all processes' pictures; the paper's: each process its own
+    synchronise_batch_norm: bool = False  # statistics of all processes' images; the paper's: each process its own
     seed: int = 0
     precision: Precision = "fp32"
     device: str = "auto"

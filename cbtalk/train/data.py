@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cbtalk.dataset import ClipSet, index_clips
 from cbtalk.errors import CbtalkError, InputError, TrainingError
-from cbtalk.model.pictures import to_pictures
+from cbtalk.model.images import to_images
 from cbtalk.train.augment import augment, draw, move_points
 from cbtalk.train.config import AugmentConfig, TrainConfig, face_users
 from cbtalk.train.draws import batch_generator, to_device
@@ -190,13 +190,13 @@ class PairLoader:
         frames = self.frames.read(number, pairs)
         mirrored = to_device(torch.tensor([pair.mirrored for pair in pairs]), frames.device).view(1, -1, 1, 1, 1)
         frames = torch.where(mirrored, frames.flip(3), frames)
-        pair = to_pictures(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        pair = to_images(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         points = None if self.landmarks is None else self.landmarks.read(pairs)
         if self.changes != AugmentConfig():
             draws = self.sampler.share.of(draw(self.size, batch_generator(self.sampler.seed, number, AUGMENT_STREAM)))
             pair = augment(pair, self.changes, draws)
             points = None if points is None else move_points(points, self.changes, draws)
-        if points is not None:  # from the picture's edges to the centres of its outer pixels
+        if points is not None:  # from the image's edges to the centres of its outer pixels
             points = points * (frames.shape[2] / (frames.shape[2] - 1))
         source, driving = (frame.contiguous(memory_format=torch.channels_last) for frame in pair.unbind())
         return Batch(source, driving, points)

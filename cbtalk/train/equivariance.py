@@ -1,4 +1,4 @@
-"""The equivariance loss: keypoints must follow a known random deformation of the picture."""
+"""The equivariance loss: keypoints must follow a known random deformation of the image."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ LOG_OFFSET = 1e-6
 
 
 class ThinPlate(NamedTuple):
-    """An affine map and a thin-plate term, for each of B pictures (spec section 4).
+    """An affine map and a thin-plate term, for each of B images (spec section 4).
 
     T(c) = theta c + sum over control points p of w_p d^2 log(d + 1e-6), with d = |c - p| in the 1-norm; the second
     term is one number added to x and to y.
@@ -50,9 +50,9 @@ class ThinPlate(NamedTuple):
         return self.theta[:, None, :, :2] + gradient.unsqueeze(2)
 
     def warp(self, image: Tensor) -> Tensor:
-        """Picture (B, 3, H, H) sampled at T of every pixel's coordinate; mirrored at the border, not corner aligned."""
+        """Image (B, 3, H, H) sampled at T of every pixel's coordinate; mirrored at the border, not corner aligned."""
         size = image.shape[-1]
-        grid = coordinate_grid(size, image).reshape(1, -1, 2)  # one for all pictures, and its distances with it
+        grid = coordinate_grid(size, image).reshape(1, -1, 2)  # one for all images, and its distances with it
         where = self.coordinates(grid).unflatten(1, (size, size))
         return F.grid_sample(image, where, mode="bilinear", padding_mode="reflection", align_corners=False)
 
@@ -62,7 +62,7 @@ class ThinPlate(NamedTuple):
 
 
 def equivariance_losses(keypoints: Keypoints, transformed: Keypoints, transform: ThinPlate) -> tuple[Tensor, Tensor]:
-    """Distances of keypoints and Jacobians (B, K) from those of the transformed picture, mapped back; two of ()."""
+    """Distances of keypoints and Jacobians (B, K) from those of the transformed image, mapped back; two of ()."""
     value = (keypoints.value - transform.coordinates(transformed.value)).abs().mean()
     mapped = transform.jacobian(transformed.value) @ transformed.jacobian  # (B, K, 2, 2)
     identity = torch.eye(2, dtype=mapped.dtype, device=mapped.device)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from cbtalk.pretrained.face_mesh import LIPS, LOWER_LIDS, PUPILS, UPPER_LIDS, openings
 
-# Points of `FaceMesh`, and beside each the one that a mirrored picture has in its place.
-MOUTH_CORNERS = (468, 478)  # left and right in the picture
+# Points of `FaceMesh`, and beside each the one that a mirrored image has in its place.
+MOUTH_CORNERS = (468, 478)  # left and right in the image
 NOSE, CHIN, BROWS, CHEEKS = 1, 152, (105, 334), (234, 454)
 PAIRS = (MOUTH_CORNERS, UPPER_LIDS, LOWER_LIDS, PUPILS, BROWS, CHEEKS)
 PAIRED = 2 * len(PAIRS)

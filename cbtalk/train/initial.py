@@ -13,7 +13,7 @@ from cbtalk.model.config import TalkerConfig
 from cbtalk.model.talker import Talker
 
 OF_A_SCALE = re.compile(r"(fuse_convs_dict\.|fuse_ms_dict\.|app_feat_emb_|to_app_feat_|warped_source_enc_)(\d+)")
-# Lists of blocks that run from fine to coarse, or end in the output: what a larger picture needs more of stands
+# Lists of blocks that run from fine to coarse, or end in the output: what a larger image needs more of stands
 # behind the first block.
 LENGTHENED = re.compile(r"(net_g\.(?:encoder\.blocks|motion_emb|to_motion))\.(\d+)")
 POSITIONS = ("net_g.position_emb_motion", "net_g.position_emb_app")  # (size * size, D), of the latent size

@@ -24,7 +24,7 @@ class Landmarks:
     """The points of every frame of every clip, on the device.
 
     Args:
-        clips: for each clip, (T, P, 2) in [-1, 1], 1 being the picture's edge; NaN where no face was found.
+        clips: for each clip, (T, P, 2) in [-1, 1], 1 being the image's edge; NaN where no face was found.
     """
 
     def __init__(self, clips: Sequence[np.ndarray], device: torch.device) -> None:
@@ -80,9 +80,9 @@ def _points(mesh: FaceMesh, frame: np.ndarray) -> np.ndarray:
 
 
 def guidance_loss(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Mean distance (1-norm) of the first P keypoints (B, K, 2) from points (B, P, 2), those within the picture.
+    """Mean distance (1-norm) of the first P keypoints (B, K, 2) from points (B, P, 2), those within the image.
 
-    Its mean over processes is that of their pictures together, however many points each of them sees.
+    Its mean over processes is that of their images together, however many points each of them sees.
     """
     seen = (points.abs() <= 1).all(dim=-1)  # not where it is NaN
     distance = (keypoints[:, : points.shape[1]] - points.nan_to_num()).abs().sum(-1)

@@ -1,4 +1,4 @@
-"""Logs of a run: CSV files, TensorBoard where it is installed, and pictures."""
+"""Logs of a run: CSV files, TensorBoard where it is installed, and images."""
 
 import csv
 import logging
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cbtalk.atomic import atomic_path
-from cbtalk.model.pictures import to_frames
+from cbtalk.model.images import to_frames
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def _tensorboard(folder: Path, resumed_step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=resumed_step + 1)
 
 
-def write_picture_grid(path: Path, columns: Sequence[Tensor]) -> None:
+def write_image_grid(path: Path, columns: Sequence[Tensor]) -> None:
     """A PNG of the columns side by side, each (B, 3, H, W) in [-1, 1], one row for each of B."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = np.concatenate([np.concatenate(list(to_frames(column)), axis=0) for column in columns], axis=1)

@@ -18,7 +18,7 @@ from cbtalk.train.face_points import EXPRESSIVE, expressive_places
 from cbtalk.train.landmarks import guidance_loss
 from cbtalk.train.perceptual import PerceptualLoss, Windows
 
-PICTURE_TERMS = ("pixel", "changed", "expression", "perceptual")
+IMAGE_TERMS = ("pixel", "changed", "expression", "perceptual")
 KEYPOINT_MARGIN = 0.2
 DISTANCE_OFFSET = 1e-8
 WEIGHT_OFFSET = 0.01  # a pair without change, or without a face, has no such term
@@ -37,7 +37,7 @@ class Draws(NamedTuple):
     """The random draws of a pass."""
 
     transform: ThinPlate  # of the driving frame, for the equivariance terms
-    window: Tensor  # (B, 3) in [0, 1): where the perceptual loss looks at large pictures, and at which of the eyes
+    window: Tensor  # (B, 3) in [0, 1): where the perceptual loss looks at large images, and at which of the eyes
 
 
 def keypoint_distance(points: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def keypoint_distance(points: Tensor) -> Tensor:
 
 
 def changed_l1(prediction: Tensor, source: Tensor, driving: Tensor) -> Tensor:
-    """Mean absolute error () of pictures (B, 3, H, W), each pixel weighted by how much driving differs from source.
+    """Mean absolute error () of images (B, 3, H, W), each pixel weighted by how much driving differs from source.
 
     Of two frames close in time, mouth and eyes differ most: a mean over all pixels hardly sees them.
     """
@@ -62,9 +62,9 @@ def changed_l1(prediction: Tensor, source: Tensor, driving: Tensor) -> Tensor:
 
 
 def expression_l1(prediction: Tensor, driving: Tensor, points: Tensor) -> Tensor:
-    """Mean absolute error () of pictures (B, 3, H, H), each pixel weighted by how near mouth and eyes it lies.
+    """Mean absolute error () of images (B, 3, H, H), each pixel weighted by how near mouth and eyes it lies.
 
-    They are a thirtieth of a picture, and most of what a face says.
+    They are a thirtieth of an image, and most of what a face says.
 
     Args:
         points: of the driving faces (B, P, 2); a point that was not found (NaN) weighs nothing.
@@ -110,7 +110,7 @@ class Objective:
         if discriminator is not None:
             raw["gan_generator"] = adversarial.generator_loss(discriminator(output.prediction))
             weight = adversarial.adaptive_weight(
-                self._sum({name: raw[name] for name in PICTURE_TERMS if name in raw}),
+                self._sum({name: raw[name] for name in IMAGE_TERMS if name in raw}),
                 raw["gan_generator"],
                 talker.net_g.generator.last_weight,
                 self.config.adversarial.weight,
@@ -138,10 +138,10 @@ class Objective:
 
     def _reconstruction(self, output: TalkerOutput, batch: Batch, drawn: Tensor) -> dict[str, Tensor]:
         driving, prediction = batch.driving, full_precision(output.prediction)
-        pictures = {"": output.prediction}
+        images = {"": output.prediction}
         if output.prediction_lr is not None:
-            pictures["_lr"] = output.prediction_lr
-        raw = {f"pixel{suffix}": F.l1_loss(full_precision(picture), driving) for suffix, picture in pictures.items()}
+            images["_lr"] = output.prediction_lr
+        raw = {f"pixel{suffix}": F.l1_loss(full_precision(image), driving) for suffix, image in images.items()}
         if self.weights.changed:
             raw["changed"] = changed_l1(prediction, batch.source, driving)
         if self.weights.expression and batch.points is not None:
@@ -150,9 +150,7 @@ class Objective:
             windows = self._windows(batch, drawn)
             with torch.no_grad():
                 target = self.perceptual.features(driving, windows)
-            raw |= {
-                f"perceptual{suffix}": self.perceptual(picture, target, windows) for suffix, picture in pictures.items()
-            }
+            raw |= {f"perceptual{suffix}": self.perceptual(image, target, windows) for suffix, image in images.items()}
         return raw
 
     def _windows(self, batch: Batch, drawn: Tensor) -> Windows:

@@ -30,9 +30,9 @@ class Windows(NamedTuple):
         elsewhere = (self.anywhere * (height - side + 1)).repeat(len(around) + 1, 1)
         left, top = torch.where(corners.isnan(), elsewhere, corners).long().clamp(0, height - side).unbind(1)
         line = torch.arange(side, device=level.device)
-        picture = torch.arange(len(level), device=level.device).repeat(len(around) + 1)
+        image = torch.arange(len(level), device=level.device).repeat(len(around) + 1)
         rows, columns = (top[:, None] + line)[:, :, None], (left[:, None] + line)[:, None, :]
-        return level.permute(0, 2, 3, 1)[picture[:, None, None], rows, columns].permute(0, 3, 1, 2)  # channels_last
+        return level.permute(0, 2, 3, 1)[image[:, None, None], rows, columns].permute(0, 3, 1, 2)  # channels_last
 
 
 class PerceptualLoss(nn.Module):
@@ -53,7 +53,7 @@ class PerceptualLoss(nn.Module):
         )
 
     def features(self, image: Tensor, windows: Windows | None = None) -> Features:
-        """Features of pictures (B, 3, H, W) in [-1, 1]; without windows, of whole levels."""
+        """Features of images (B, 3, H, W) in [-1, 1]; without windows, of whole levels."""
         return [self.vgg(self._seen(level(image), windows)) for level in self.pyramid]
 
     def _seen(self, level: Tensor, windows: Windows | None) -> Tensor:
@@ -69,7 +69,7 @@ class PerceptualLoss(nn.Module):
         ]
 
     def forward(self, image: Tensor, target: Features, windows: Windows | None = None) -> Tensor:
-        """The loss () of pictures (B, 3, H, W) against the features of their targets, both seen through one set."""
+        """The loss () of images (B, 3, H, W) against the features of their targets, both seen through one set."""
         return torch.stack(
             [term for level in self.terms(self.features(image, windows), target) for term in level]
         ).sum()

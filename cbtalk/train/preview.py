@@ -1,4 +1,4 @@
-"""Previews of a run while it trains: pictures of fixed clips, and their reconstruction figures."""
+"""Previews of a run while it trains: images of fixed clips, and their reconstruction figures."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from cbtalk.dataset import ClipFrames
 from cbtalk.metrics.images import l1, psnr
-from cbtalk.model.pictures import to_pictures
+from cbtalk.model.images import to_images
 from cbtalk.model.talker import Talker
-from cbtalk.train.logs import write_picture_grid
+from cbtalk.train.logs import write_image_grid
 from cbtalk.train.losses import expression_l1
 
 CLIPS = 8  # shown at most
@@ -43,9 +43,9 @@ class Preview:
     def show(self, talker: Talker, path: Path) -> dict[str, float]:
         """Writes source | driving | result of each clip's middle frame; returns the mean over clips of every figure."""
         figures: list[dict[str, Tensor]] = []
-        pictures = []
+        images = []
         for number, clip in enumerate(self.clips):
-            frames = to_pictures(torch.from_numpy(clip).to(self.device))
+            frames = to_images(torch.from_numpy(clip).to(self.device))
             source, driving = frames[:1], frames[1:]
             prediction = talker.animate(talker.encode_source(source), driving)
             repeat = source.expand_as(driving)
@@ -56,8 +56,8 @@ class Preview:
                     points = torch.from_numpy(self.points[number][1:]).to(self.device)
                     figures[-1][f"expression{suffix}"] = expression_l1(shown, driving, points)
             middle = len(driving) // 2
-            pictures.append(torch.cat([source, driving[middle : middle + 1], prediction[middle : middle + 1]]))
-        write_picture_grid(path, list(torch.stack(pictures).unbind(1)))
+            images.append(torch.cat([source, driving[middle : middle + 1], prediction[middle : middle + 1]]))
+        write_image_grid(path, list(torch.stack(images).unbind(1)))
         means = torch.stack([torch.stack(list(clip.values())) for clip in figures]).mean(0)
         return dict(zip(figures[0], means.tolist(), strict=True))
 

@@ -132,7 +132,7 @@ class Record:
 
 
 def _error(figures: Mapping[str, float | str]) -> float:
-    """By which validations are compared: the error of whole pictures, and that of mouth and eyes where it is known."""
+    """By which validations are compared: the error of whole images, and that of mouth and eyes where it is known."""
     return float(figures["l1"]) + float(figures.get("expression") or 0.0)
 
 

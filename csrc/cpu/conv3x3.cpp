@@ -16,7 +16,7 @@ constexpr int kPanels = 1, kRows = 3;
 #endif
 
 struct Tile {
-  int64_t picture, row, column;
+  int64_t image, row, column;
 };
 
 static inline Tile tile_at(const Conv3x3Params& p, int64_t index) {
@@ -24,10 +24,10 @@ static inline Tile tile_at(const Conv3x3Params& p, int64_t index) {
   return {index / (rows * columns), index / columns % rows, index % columns};
 }
 
-// The pixels under a tile, of the half-size picture where it is enlarged. They may reach over the edge.
+// The pixels under a tile, of the half-size image where it is enlarged. They may reach over the edge.
 struct Patch {
   const float* corner;  // pixel (0, 0), not to be read where it lies outside
-  int64_t row_stride, row, column, height, width;  // of the picture; (row, column) is the corner
+  int64_t row_stride, row, column, height, width;  // of the image; (row, column) is the corner
 };
 
 template <int kSide>
@@ -35,7 +35,7 @@ static inline Patch patch_under(const Conv3x3Params& p, Tile tile) {
   const int64_t shrink = kSide == 3 ? 2 : 1, step = p.tile() / shrink;
   const int64_t height = p.height / shrink, width = p.width / shrink;
   const int64_t row = tile.row * step - 1, column = tile.column * step - 1;
-  const int64_t offset = ((tile.picture * height + row) * width + column) * p.channels;
+  const int64_t offset = ((tile.image * height + row) * width + column) * p.channels;
   return {p.x + offset, width * p.channels, row, column, height, width};
 }
 
@@ -62,7 +62,7 @@ static inline void transform_line(const Vf (&d)[4], Vf (&out)[4]) {
   out[3] = d[1] - d[3];
 }
 
-// The line d0, d1, d1, d2 of an enlarged picture; the third entry is zero and left out.
+// The line d0, d1, d1, d2 of an enlarged image; the third entry is zero and left out.
 static inline void transform_line(const Vf (&d)[3], Vf (&out)[3]) {
   out[0] = d[1] - d[0];
   out[1] = d[1] + d[1];
@@ -248,7 +248,7 @@ static void transform_output(const Conv3x3Params& p, const float* products, int6
         for (int j = 0; j < kTile; ++j) {
           const int64_t y = tile.row * kTile + i, x = tile.column * kTile + j;
           if (y >= p.height || x >= p.width) continue;
-          write(p, (tile.picture * p.height + y) * p.width + x, o, lanes, result[j] + bias);
+          write(p, (tile.image * p.height + y) * p.width + x, o, lanes, result[j] + bias);
         }
       }
     }

@@ -11,8 +11,8 @@ void warp_planes(const FlowWarpParams& params, const Tile& tile) {
   const TapSteps step = tap_steps(params);
   const int64_t out_plane = params.out_height * params.out_width;
   const Storage* plane = static_cast<const Storage*>(params.feature) +
-                         tile.picture / params.flows * params.feature_stride[0];
-  Storage* output = static_cast<Storage*>(params.output) + tile.picture * params.channels * out_plane +
+                         tile.image / params.flows * params.feature_stride[0];
+  Storage* output = static_cast<Storage*>(params.output) + tile.image * params.channels * out_plane +
                     tile.first_pixel;
   for (int64_t c = 0; c < params.channels; ++c, plane += params.feature_stride[1], output += out_plane) {
     for (int i = 0; i < tile.count; i += kWidth) {
@@ -45,16 +45,16 @@ template <class Storage>
 void warp_pixels(const FlowWarpParams& params, const Tile& tile) {
   const TapSteps step = tap_steps(params);
   const int64_t C = params.channels;
-  const Storage* picture = static_cast<const Storage*>(params.feature) +
-                           tile.picture / params.flows * params.feature_stride[0];
+  const Storage* image = static_cast<const Storage*>(params.feature) +
+                           tile.image / params.flows * params.feature_stride[0];
   Storage* output = static_cast<Storage*>(params.output) +
-                    (tile.picture * params.out_height * params.out_width + tile.first_pixel) * C;
+                    (tile.image * params.out_height * params.out_width + tile.first_pixel) * C;
   for (int i = 0; i < tile.count; ++i, output += C) {
     if (!tile.inside[i]) {
       __builtin_memset(output, 0, static_cast<size_t>(C) * sizeof(Storage));
       continue;
     }
-    const Storage* top = picture + tile.offset[i];
+    const Storage* top = image + tile.offset[i];
     const Storage* bottom = top + step.down;
     const Vf weight[4] = {broadcast(tile.weight[0][i]), broadcast(tile.weight[1][i]), broadcast(tile.weight[2][i]),
                           broadcast(tile.weight[3][i])};

@@ -12,11 +12,11 @@ template <class Storage>
 void scatter_planes(const FlowWarpGradParams& params, const Tile& tile, TapSteps step, int64_t first, int64_t last) {
   const FlowWarpParams& forward = params.forward;
   const int64_t plane_size = forward.height * forward.width, out_plane = forward.out_height * forward.out_width;
-  const int64_t b = tile.picture / forward.flows;
+  const int64_t b = tile.image / forward.flows;
   for (int64_t c = first; c < last; ++c) {
     float* plane = params.grad_feature + (b * forward.channels + c) * plane_size;
     const Storage* grad = static_cast<const Storage*>(params.grad_output) +
-                          (tile.picture * forward.channels + c) * out_plane + tile.first_pixel;
+                          (tile.image * forward.channels + c) * out_plane + tile.first_pixel;
     for (int i = 0; i < tile.count; ++i) {
       if (!tile.inside[i]) continue;
       const float value = widen(grad[i]);
@@ -49,15 +49,15 @@ inline void add_scaled(float* target, const Storage* grad, float weight, int64_t
 template <class Storage>
 void scatter_pixels(const FlowWarpGradParams& params, const Tile& tile, TapSteps step, int64_t first, int64_t last) {
   const FlowWarpParams& forward = params.forward;
-  const int64_t C = forward.channels, b = tile.picture / forward.flows;
-  float* picture = params.grad_feature + b * forward.height * forward.width * C + first;
+  const int64_t C = forward.channels, b = tile.image / forward.flows;
+  float* image = params.grad_feature + b * forward.height * forward.width * C + first;
   const Storage* grad = static_cast<const Storage*>(params.grad_output) +
-                        (tile.picture * forward.out_height * forward.out_width + tile.first_pixel) * C + first;
+                        (tile.image * forward.out_height * forward.out_width + tile.first_pixel) * C + first;
   const int64_t steps[4] = {0, step.right, step.down, step.down + step.right};
   for (int i = 0; i < tile.count; ++i, grad += C) {
     if (!tile.inside[i]) continue;
     for (int tap = 0; tap < 4; ++tap) {
-      add_scaled(picture + tile.offset[i] + steps[tap], grad, tile.weight[tap][i], last - first);
+      add_scaled(image + tile.offset[i] + steps[tap], grad, tile.weight[tap][i], last - first);
     }
   }
 }
@@ -65,17 +65,17 @@ void scatter_pixels(const FlowWarpGradParams& params, const Tile& tile, TapSteps
 void clear_channels(const FlowWarpGradParams& params, int64_t b, int64_t first, int64_t last) {
   const FlowWarpParams& forward = params.forward;
   const int64_t C = forward.channels, pixels = forward.height * forward.width;
-  float* picture = params.grad_feature + b * pixels * C;
+  float* image = params.grad_feature + b * pixels * C;
   if (!forward.channels_last) {
-    __builtin_memset(picture + first * pixels, 0, static_cast<size_t>((last - first) * pixels) * sizeof(float));
+    __builtin_memset(image + first * pixels, 0, static_cast<size_t>((last - first) * pixels) * sizeof(float));
     return;
   }
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-    __builtin_memset(picture + pixel * C + first, 0, static_cast<size_t>(last - first) * sizeof(float));
+    __builtin_memset(image + pixel * C + first, 0, static_cast<size_t>(last - first) * sizeof(float));
   }
 }
 
-// The gradient of channels [first, last) of source picture b: from all its flows, pixel after pixel.
+// The gradient of channels [first, last) of source image b: from all its flows, pixel after pixel.
 template <class Storage>
 void scatter_channels(const FlowWarpGradParams& params, Tile& tile, int64_t b, int64_t first, int64_t last) {
   FlowWarpParams dense = params.forward;  // reads as the forward did, but the offsets are those of grad_feature
@@ -107,8 +107,8 @@ void dot_planes(const FlowWarpGradParams& params, const Tile& tile, TapDots& dot
   const TapSteps step = tap_steps(forward);
   const int64_t out_plane = forward.out_height * forward.out_width;
   const Storage* plane = static_cast<const Storage*>(forward.feature) +
-                         tile.picture / forward.flows * forward.feature_stride[0];
-  const Storage* grad = static_cast<const Storage*>(params.grad_output) + tile.picture * forward.channels * out_plane +
+                         tile.image / forward.flows * forward.feature_stride[0];
+  const Storage* grad = static_cast<const Storage*>(params.grad_output) + tile.image * forward.channels * out_plane +
                         tile.first_pixel;
   __builtin_memset(&dots, 0, sizeof dots);
   for (int64_t c = 0; c < forward.channels; ++c, plane += forward.feature_stride[1], grad += out_plane) {
@@ -153,10 +153,10 @@ void dot_pixels(const FlowWarpGradParams& params, const Tile& tile, TapDots& dot
   const TapSteps step = tap_steps(forward);
   const int64_t C = forward.channels;
   const int64_t steps[4] = {0, step.right, step.down, step.down + step.right};
-  const Storage* picture = static_cast<const Storage*>(forward.feature) +
-                           tile.picture / forward.flows * forward.feature_stride[0];
+  const Storage* image = static_cast<const Storage*>(forward.feature) +
+                           tile.image / forward.flows * forward.feature_stride[0];
   const Storage* grad = static_cast<const Storage*>(params.grad_output) +
-                        (tile.picture * forward.out_height * forward.out_width + tile.first_pixel) * C;
+                        (tile.image * forward.out_height * forward.out_width + tile.first_pixel) * C;
   for (int i = 0; i < tile.count; ++i, grad += C) {
     if (!tile.inside[i]) continue;
     Vf sums[4] = {};
@@ -164,13 +164,13 @@ void dot_pixels(const FlowWarpGradParams& params, const Tile& tile, TapDots& dot
     for (; c + kWidth <= C; c += kWidth) {
       const Vf value = load(grad + c);
       for (int tap = 0; tap < 4; ++tap) {
-        sums[tap] = fma(value, load(picture + tile.offset[i] + steps[tap] + c), sums[tap]);
+        sums[tap] = fma(value, load(image + tile.offset[i] + steps[tap] + c), sums[tap]);
       }
     }
     if (const int left = static_cast<int>(C - c); left > 0) {
       const Vf value = load_first(grad + c, left);
       for (int tap = 0; tap < 4; ++tap) {
-        sums[tap] = fma(value, load_first(picture + tile.offset[i] + steps[tap] + c, left), sums[tap]);
+        sums[tap] = fma(value, load_first(image + tile.offset[i] + steps[tap] + c, left), sums[tap]);
       }
     }
     const Quad totals = reduce_add_each(sums);
@@ -235,7 +235,7 @@ void spread_tile(const FlowWarpGradParams& params, const Tile& tile, const Pixel
   const int columns = static_cast<int>(tile.count < Wo ? tile.count : Wo);
   const auto first = static_cast<int32_t>(tile.first_pixel % Wo);
   for (int at = 0; at < tile.count; at += columns) {
-    const int64_t row = tile.picture * forward.out_height + (tile.first_pixel + at) / Wo;
+    const int64_t row = tile.image * forward.out_height + (tile.first_pixel + at) / Wo;
     if (params.grad_flow != nullptr) {
       float* target = params.grad_flow_rows + row * forward.flow_width * 2;
       spread_row(grads.x + at, columns, first, forward.flow_width, Wo, target, 2);
@@ -265,13 +265,13 @@ void backward_rows(const FlowWarpGradParams& params, int64_t begin, int64_t end)
   });
 }
 
-// The transpose of read_row across the rows: target (width) = the sum over pictures and output rows y of
-// rows[picture][y], each times the weight that y gave to `row`.
-void gather_rows(const float* rows, int64_t pictures, int64_t out_height, int64_t width, int64_t height, int64_t row,
+// The transpose of read_row across the rows: target (width) = the sum over images and output rows y of
+// rows[image][y], each times the weight that y gave to `row`.
+void gather_rows(const float* rows, int64_t images, int64_t out_height, int64_t width, int64_t height, int64_t row,
                  float* target) {
   const float scale = resize_scale(height, out_height);
   for (int64_t column = 0; column < width; ++column) target[column] = 0.0f;
-  for (int64_t picture = 0; picture < pictures; ++picture) {
+  for (int64_t image = 0; image < images; ++image) {
     for (int64_t y = 0; y < out_height; ++y, rows += width) {
       const auto taps = resize_taps(static_cast<int32_t>(y), scale, static_cast<int32_t>(height));
       if (taps.low == row) add_scaled(target, rows, 1.0f - taps.high_weight, width);

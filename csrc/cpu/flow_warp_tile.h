@@ -13,15 +13,15 @@ constexpr int kTile = 8192;              // pixels; 300 KB of stack. Longer tile
 constexpr int kChannelsLastTile = 512;   // read once a pixel, not once a channel: better when they stay in the L1 cache
 constexpr int kPadded = kTile + kWidth;  // whole vectors may be stored past the last pixel
 
-// Output pixels that follow one another in one picture: several whole rows, or a part of one row.
+// Output pixels that follow one another in one image: several whole rows, or a part of one row.
 struct Tile {
-  int64_t picture;      // b * N + n
+  int64_t image;      // b * N + n
   int64_t first_pixel;  // y * Wo + x
   int count;
   alignas(64) float x[kPadded];  // sampling coordinate in [-1, 1]
   alignas(64) float y[kPadded];
   alignas(64) float occlusion[kPadded];
-  alignas(64) int32_t offset[kPadded];  // of the top left tap from the picture's or the plane's first element
+  alignas(64) int32_t offset[kPadded];  // of the top left tap from the image's or the plane's first element
   alignas(64) int32_t inside[kPadded];  // -1, or 0 where every tap is outside
   alignas(64) float weight[4][kPadded];  // top left, top right, bottom left, bottom right; times the occlusion
 };
@@ -218,7 +218,7 @@ static inline void place_taps(const FlowWarpParams& params, Tile& tile) {
 }
 
 static inline void place_row(const FlowWarpParams& params, Tile& tile, int at, int32_t y, int32_t first, int count) {
-  const int64_t b = tile.picture / params.flows, n = tile.picture % params.flows;
+  const int64_t b = tile.image / params.flows, n = tile.image % params.flows;
   const float* flow = params.flow + b * params.flow_stride[0] + n * params.flow_stride[1];
   const ResizedMap map_x = resized_map(flow, params.flow_height, params.flow_width, params.flow_stride[2],
                                        params.flow_stride[3], params);
@@ -243,7 +243,7 @@ static inline void place_nothing_past_the_end(Tile& tile) {
   }
 }
 
-// Calls body() for every tile of output rows [begin, end), counted through all pictures; `tile` holds what it needs.
+// Calls body() for every tile of output rows [begin, end), counted through all images; `tile` holds what it needs.
 template <class Body>
 static inline void for_each_tile(const FlowWarpParams& params, int64_t begin, int64_t end, Tile& tile, Body body) {
   const int64_t Ho = params.out_height, Wo = params.out_width;
@@ -254,7 +254,7 @@ static inline void for_each_tile(const FlowWarpParams& params, int64_t begin, in
     rows = whole_rows;
     if (rows > end - row) rows = end - row;
     if (rows > Ho - y) rows = Ho - y;
-    tile.picture = row / Ho;
+    tile.image = row / Ho;
     for (int64_t first = 0; first < Wo; first += longest) {
       const int columns = static_cast<int>(Wo - first < longest ? Wo - first : longest);
       tile.first_pixel = y * Wo + first;

@@ -6,7 +6,7 @@
 namespace cbtalk::CBTALK_ISA {
 namespace {
 
-// One chunk of pixels of one picture: where its rows of channels lie, and which coefficients are its picture's.
+// One chunk of pixels of one image: where its rows of channels lie, and which coefficients are its image's.
 struct Chunk {
   int64_t first;   // number of the first pixel in the whole batch
   int64_t pixels;
@@ -15,10 +15,10 @@ struct Chunk {
 };
 
 Chunk chunk_of(const GroupNormParams& params, int64_t item) {
-  const int64_t picture = item / params.chunks(), start = item % params.chunks() * params.kChunk;
+  const int64_t image = item / params.chunks(), start = item % params.chunks() * params.kChunk;
   const int64_t left = params.pixels - start;
-  return {picture * params.pixels + start, left < params.kChunk ? left : params.kChunk,
-          params.coefficients + picture * 6 * params.channels, params.partial + item * 2 * params.channels};
+  return {image * params.pixels + start, left < params.kChunk ? left : params.kChunk,
+          params.coefficients + image * 6 * params.channels, params.partial + item * 2 * params.channels};
 }
 
 template <class T>

@@ -10,14 +10,14 @@ namespace {
 template <class T, int kCount>
 __global__ __launch_bounds__(kWarpThreads) void warp_pixels_fwd_kernel(const __grid_constant__ FlowWarpParams params,
                                                                        WarpTile tile) {
-  __shared__ int32_t offsets[kWarpMaxTile];  // of the top left tap from the picture's first element; -1: no tap
+  __shared__ int32_t offsets[kWarpMaxTile];  // of the top left tap from the image's first element; -1: no tap
   __shared__ float4 weights[kWarpMaxTile];
   const TileOrigin origin = tile_origin(params, tile.width, tile.height);
   const int count = tile.width * tile.height;
   for (int i = threadIdx.x; i < count; i += kWarpThreads) {
     const int32_t y = origin.y + i / tile.width, x = origin.x + i % tile.width;
     if (y >= params.out_height || x >= params.out_width) continue;
-    const PixelTaps taps = pixel_taps(params, origin.picture, y, x);
+    const PixelTaps taps = pixel_taps(params, origin.image, y, x);
     offsets[i] = taps.inside ? static_cast<int32_t>(taps.rows.base * params.feature_stride[2] +
                                                     taps.columns.base * params.feature_stride[3])
                              : -1;
@@ -29,19 +29,19 @@ __global__ __launch_bounds__(kWarpThreads) void warp_pixels_fwd_kernel(const __g
   const int channels = static_cast<int>(params.channels);
   const int groups = kWarpThreads / tile.lanes;
   const int lane = static_cast<int>(threadIdx.x) % tile.lanes;
-  const T* picture = static_cast<const T*>(params.feature) + origin.picture / params.flows * params.feature_stride[0];
+  const T* image = static_cast<const T*>(params.feature) + origin.image / params.flows * params.feature_stride[0];
   for (int i = static_cast<int>(threadIdx.x) / tile.lanes; i < count; i += groups) {
     const int32_t y = origin.y + i / tile.width, x = origin.x + i % tile.width;
     if (y >= params.out_height || x >= params.out_width) continue;
     T* output = static_cast<T*>(params.output) +
-                ((origin.picture * params.out_height + y) * params.out_width + x) * params.channels;
+                ((origin.image * params.out_height + y) * params.out_width + x) * params.channels;
     const int32_t offset = offsets[i];
     const float4 weight = weights[i];
 #pragma unroll 2
     for (int c = lane * kCount; c < channels; c += tile.lanes * kCount) {
       float values[kCount] = {};
       if (offset >= 0) {
-        const T* top = picture + offset + c;
+        const T* top = image + offset + c;
         float top_left[kCount], top_right[kCount], bottom_left[kCount], bottom_right[kCount];
         load_elements(top, top_left);
         load_elements(top + right, top_right);
@@ -66,13 +66,13 @@ __global__ __launch_bounds__(kWarpThreads) void warp_planes_fwd_kernel(const __g
   const TileOrigin origin = tile_origin(params, 32, rows);
   const int32_t y = origin.y + warp / slices, x = origin.x + static_cast<int32_t>(threadIdx.x) % 32;
   if (y >= params.out_height || x >= params.out_width) return;
-  const PixelTaps taps = pixel_taps(params, origin.picture, y, x);
+  const PixelTaps taps = pixel_taps(params, origin.image, y, x);
   const float weight[4] = {taps.weight(0), taps.weight(1), taps.weight(2), taps.weight(3)};
   const int32_t right = step_right(params, params.feature_stride[3]), down = step_down(params, params.feature_stride[2]);
   const int64_t out_plane = params.out_height * params.out_width;
-  const T* top = static_cast<const T*>(params.feature) + origin.picture / params.flows * params.feature_stride[0] +
+  const T* top = static_cast<const T*>(params.feature) + origin.image / params.flows * params.feature_stride[0] +
                  taps.rows.base * params.feature_stride[2] + taps.columns.base * params.feature_stride[3];
-  T* output = static_cast<T*>(params.output) + origin.picture * params.channels * out_plane + y * params.out_width + x;
+  T* output = static_cast<T*>(params.output) + origin.image * params.channels * out_plane + y * params.out_width + x;
 #pragma unroll 4
   for (int64_t c = warp % slices; c < params.channels; c += slices) {
     float value = 0.0f;

@@ -70,7 +70,7 @@ __device__ inline float sum_each_of_four(const float (&values)[4], int lane, int
 template <class T, int kCount, bool kFeature, bool kDots>
 __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kernel(
     const __grid_constant__ FlowWarpCudaGradParams params, WarpTile tile) {
-  __shared__ int32_t offsets[kWarpMaxTile];  // of the top left tap from the picture's first element; -1: no tap
+  __shared__ int32_t offsets[kWarpMaxTile];  // of the top left tap from the image's first element; -1: no tap
   __shared__ int32_t pixels[kWarpMaxTile];   // y * W + x of the top left tap
   __shared__ float weights[kWarpMaxTile][4];
   __shared__ float dots[kDots ? kWarpMaxTile : 1][4];
@@ -86,7 +86,7 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
       for (int tap = 0; tap < 4; ++tap) dots[i][tap] = 0.0f;
     }
     if (!exists(i)) continue;
-    const PixelTaps taps = pixel_taps(forward, origin.picture, origin.y + i / tile.width, origin.x + i % tile.width);
+    const PixelTaps taps = pixel_taps(forward, origin.image, origin.y + i / tile.width, origin.x + i % tile.width);
     if (!taps.inside) continue;
     offsets[i] = static_cast<int32_t>(taps.rows.base * forward.feature_stride[2] +
                                       taps.columns.base * forward.feature_stride[3]);
@@ -100,11 +100,11 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
   const int channels = static_cast<int>(forward.channels);
   const int lane = static_cast<int>(threadIdx.x) % tile.lanes;
   const int first = static_cast<int>(threadIdx.x) / tile.lanes * kWarpRun;  // of the group's run
-  const int64_t b = origin.picture / forward.flows;
-  const T* picture = static_cast<const T*>(forward.feature) + b * forward.feature_stride[0];
-  float* to_picture = params.grad_feature + b * forward.height * forward.width * channels;
+  const int64_t b = origin.image / forward.flows;
+  const T* image = static_cast<const T*>(forward.feature) + b * forward.feature_stride[0];
+  float* to_image = params.grad_feature + b * forward.height * forward.width * channels;
   const T* grads = static_cast<const T*>(params.grad_output) +
-                   ((origin.picture * forward.out_height + origin.y + first / tile.width) * forward.out_width +
+                   ((origin.image * forward.out_height + origin.y + first / tile.width) * forward.out_width +
                     origin.x) * channels;
   // All lanes of a warp go through as many rounds, so that they meet in the shuffles.
   for (int begin = 0; begin < channels; begin += tile.lanes * kCount) {
@@ -125,13 +125,13 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
 #pragma unroll
           for (int tap = 0; tap < 4; ++tap) {
             float values[kCount];
-            load_elements(picture + offset + (tap / 2) * down + (tap % 2) * right + c, values);
+            load_elements(image + offset + (tap / 2) * down + (tap % 2) * right + c, values);
 #pragma unroll
             for (int k = 0; k < kCount; ++k) dot[tap] = fmaf(grad[k], values[k], dot[tap]);
           }
         }
         if constexpr (kFeature) {
-          pending.move_to(to_picture + static_cast<int64_t>(pixels[first + i]) * channels + c);
+          pending.move_to(to_image + static_cast<int64_t>(pixels[first + i]) * channels + c);
 #pragma unroll
           for (int tap = 0; tap < 4; ++tap) {
             const float weight = weights[first + i][tap];
@@ -153,8 +153,8 @@ __global__ __launch_bounds__(kWarpBackwardThreads, 4) void warp_pixels_bwd_kerne
     for (int i = threadIdx.x; i < count; i += kWarpBackwardThreads) {
       if (!exists(i)) continue;
       const int32_t y = origin.y + i / tile.width, x = origin.x + i % tile.width;
-      store_pixel_grad(params, pixel_taps(forward, origin.picture, y, x),
-                       (origin.picture * forward.out_height + y) * forward.out_width + x, dots[i]);
+      store_pixel_grad(params, pixel_taps(forward, origin.image, y, x),
+                       (origin.image * forward.out_height + y) * forward.out_width + x, dots[i]);
     }
   }
 }
@@ -170,9 +170,9 @@ __global__ __launch_bounds__(kWarpThreads) void warp_planes_bwd_kernel(
   const int32_t y = origin.y + warp / slices, x = origin.x + static_cast<int32_t>(threadIdx.x) % 32;
   const bool exists = y < forward.out_height && x < forward.out_width;
   PixelTaps taps = {};
-  if (exists) taps = pixel_taps(forward, origin.picture, y, x);
-  const int64_t b = origin.picture / forward.flows;
-  const int64_t pixel = (origin.picture * forward.out_height + y) * forward.out_width + x;
+  if (exists) taps = pixel_taps(forward, origin.image, y, x);
+  const int64_t b = origin.image / forward.flows;
+  const int64_t pixel = (origin.image * forward.out_height + y) * forward.out_width + x;
   float dot[4] = {};
   if (taps.inside) {
     const int32_t right = step_right(forward, forward.feature_stride[3]);
@@ -183,7 +183,7 @@ __global__ __launch_bounds__(kWarpThreads) void warp_planes_bwd_kernel(
                    taps.rows.base * forward.feature_stride[2] + taps.columns.base * forward.feature_stride[3];
     float* target = params.grad_feature + b * forward.channels * plane + taps.rows.base * forward.width +
                     taps.columns.base;
-    const T* grads = static_cast<const T*>(params.grad_output) + origin.picture * forward.channels * out_plane +
+    const T* grads = static_cast<const T*>(params.grad_output) + origin.image * forward.channels * out_plane +
                      y * forward.out_width + x;
 #pragma unroll 2
     for (int64_t c = warp % slices; c < forward.channels; c += slices) {
@@ -216,9 +216,9 @@ __global__ __launch_bounds__(kWarpThreads) void warp_planes_bwd_kernel(
 }
 
 // From the size of the output to that of a map: a warp an element of the map, over the pixels that read it.
-// pixels (targets * pictures, Ho, Wo, parts), grad (targets, h, w, parts).
+// pixels (targets * images, Ho, Wo, parts), grad (targets, h, w, parts).
 __global__ __launch_bounds__(kWarpThreads) void warp_map_bwd_kernel(const float* pixels, float* grad, int64_t targets,
-                                                                    int64_t pictures, int64_t out_height,
+                                                                    int64_t images, int64_t out_height,
                                                                     int64_t out_width, int64_t height, int64_t width,
                                                                     int parts) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -231,15 +231,15 @@ __global__ __launch_bounds__(kWarpThreads) void warp_map_bwd_kernel(const float*
   const float y_scale = resize_scale(height, out_height), x_scale = resize_scale(width, out_width);
   const ResizeReaders ys = resize_readers(row, y_scale, out_height);
   const ResizeReaders xs = resize_readers(column, x_scale, out_width);
-  const int64_t across = xs.last - xs.first + 1, of_picture = (ys.last - ys.first + 1) * across;
+  const int64_t across = xs.last - xs.first + 1, of_image = (ys.last - ys.first + 1) * across;
   float sum = 0.0f;
-  for (int64_t i = lane; i < pictures * of_picture; i += 32) {
-    const int64_t picture = i / of_picture, within = i - picture * of_picture;
+  for (int64_t i = lane; i < images * of_image; i += 32) {
+    const int64_t image = i / of_image, within = i - image * of_image;
     const auto y = static_cast<int32_t>(ys.first + within / across);
     const auto x = static_cast<int32_t>(xs.first + within % across);
     const float weight = weight_read(y, row, y_scale, height) * weight_read(x, column, x_scale, width);
     if (weight == 0.0f) continue;
-    const int64_t pixel = ((target * pictures + picture) * out_height + y) * out_width + x;
+    const int64_t pixel = ((target * images + image) * out_height + y) * out_width + x;
     sum = fmaf(weight, pixels[pixel * parts + part], sum);
   }
   for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
@@ -302,10 +302,10 @@ __global__ __launch_bounds__(kWarpThreads) void warp_keys_kernel(const __grid_co
   const int64_t out_plane = forward.out_height * forward.out_width;
   const int64_t pixel = blockIdx.x * int64_t{kWarpThreads} + threadIdx.x;
   if (pixel >= forward.batch * forward.flows * out_plane) return;
-  const int64_t picture = pixel / out_plane, within = pixel - picture * out_plane;
-  const PixelTaps taps = pixel_taps(forward, picture, static_cast<int32_t>(within / forward.out_width),
+  const int64_t image = pixel / out_plane, within = pixel - image * out_plane;
+  const PixelTaps taps = pixel_taps(forward, image, static_cast<int32_t>(within / forward.out_width),
                                     static_cast<int32_t>(within % forward.out_width));
-  const int64_t b = picture / forward.flows;
+  const int64_t b = image / forward.flows;
   params.keys[pixel] = taps.inside ? (b * forward.height + taps.rows.base) * forward.width + taps.columns.base
                                    : forward.batch * forward.height * forward.width;
   for (int tap = 0; tap < 4; ++tap) params.weights[4 * pixel + tap] = taps.weight(tap);
@@ -354,8 +354,8 @@ __global__ __launch_bounds__(kWarpThreads) void warp_gather_kernel(
 #pragma unroll 4
     for (int64_t i = params.starts[base]; i < end; ++i) {
       const int64_t pixel = params.order[i];
-      const int64_t picture = pixel / out_plane;
-      const int64_t at = channels_last ? pixel * C + c : (picture * C + c) * out_plane + (pixel - picture * out_plane);
+      const int64_t image = pixel / out_plane;
+      const int64_t at = channels_last ? pixel * C + c : (image * C + c) * out_plane + (pixel - image * out_plane);
       sum = fmaf(widen(grads[at]), params.weights[4 * pixel + tap], sum);
     }
   }

@@ -51,16 +51,16 @@ __device__ static inline void add_elements(float* target, const float (&values)[
   }
 }
 
-// The picture and the first pixel of a block's tile.
+// The image and the first pixel of a block's tile.
 struct TileOrigin {
-  int64_t picture;
+  int64_t image;
   int32_t y, x;
 };
 
 __device__ static inline TileOrigin tile_origin(const FlowWarpParams& params, int width, int height) {
   const int64_t across = (params.out_width + width - 1) / width, down = (params.out_height + height - 1) / height;
-  const int64_t row = blockIdx.x / across, picture = row / down;
-  return {picture, static_cast<int32_t>((row - picture * down) * height),
+  const int64_t row = blockIdx.x / across, image = row / down;
+  return {image, static_cast<int32_t>((row - image * down) * height),
           static_cast<int32_t>((blockIdx.x - row * across) * width)};
 }
 

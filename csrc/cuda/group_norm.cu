@@ -76,14 +76,14 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(const GroupNormCudaPa
 
 constexpr int kJoinThreads = 128;
 
-// One block a group of one picture: the moments of all chunks and channels joined, in float64.
+// One block a group of one image: the moments of all chunks and channels joined, in float64.
 __global__ void __launch_bounds__(kJoinThreads) join_kernel(const GroupNormCudaParams params) {
   __shared__ Moments<double> of_thread[kJoinThreads];
   __shared__ double count_of_thread[kJoinThreads];
   const unsigned groups = static_cast<unsigned>(params.groups);
   const unsigned width = static_cast<unsigned>(params.width()), chunks = static_cast<unsigned>(params.chunks());
-  const int64_t picture = blockIdx.x / groups;
-  const float* partial = params.partial() + picture * chunks * 2 * params.channels + blockIdx.x % groups * width;
+  const int64_t image = blockIdx.x / groups;
+  const float* partial = params.partial() + image * chunks * 2 * params.channels + blockIdx.x % groups * width;
   Moments<double> own{};
   double count = 0;
   for (unsigned entry = threadIdx.x; entry < chunks * width; entry += kJoinThreads) {
@@ -113,11 +113,11 @@ __global__ void __launch_bounds__(kJoinThreads) join_kernel(const GroupNormCudaP
 
 template <class T, int V, bool with_silu>
 __global__ void __launch_bounds__(kThreads) apply_kernel(const GroupNormCudaParams params) {
-  // Backwards: the pictures that moments_kernel read last may still be in the cache.
+  // Backwards: the images that moments_kernel read last may still be in the cache.
   const Place<V> place = place_of<V>(params, gridDim.x - 1 - blockIdx.x);
   if (!place.inside) return;
   Coefficients<V> coefficients;
-  coefficients.read(params, place.picture, place.channel);
+  coefficients.read(params, place.image, place.channel);
   for (int64_t start = place.first; start < place.last; start += Rows<T, V>::kTile) {
     const Rows<T, V> rows{params, place, start};
     Vector<T, V> vectors[kRows];
@@ -198,8 +198,8 @@ __global__ void __launch_bounds__(kSlabThreads, 1) slab_kernel(const GroupNormCu
     scale[c] = params.weight[channel] * rstd;
     bias[c] = params.bias[channel];
     if (c % width == 0) {
-      params.mean[slab.picture * params.groups + channel / width] = mean[c];
-      params.rstd[slab.picture * params.groups + channel / width] = rstd;
+      params.mean[slab.image * params.groups + channel / width] = mean[c];
+      params.rstd[slab.image * params.groups + channel / width] = rstd;
     }
   }
   __syncthreads();

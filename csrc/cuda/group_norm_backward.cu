@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads) sums_kernel(const GroupNormCudaParam
   __shared__ RowSums<V, kLanes<V>, kWarps> of_sum, of_product;
   const Place<V> place = place_of<V>(params, blockIdx.x);
   Coefficients<V> coefficients{};
-  if (place.inside) coefficients.read(params, place.picture, place.channel);
+  if (place.inside) coefficients.read(params, place.image, place.channel);
   float sum[V]{}, product[V]{};
   for (int64_t start = place.first; start < place.last; start += Rows<T, V>::kTile) {
     const Rows<T, V> rows{params, place, start};
@@ -58,18 +58,18 @@ __device__ double warp_sum(double value) {  // in lane 0
   return value;
 }
 
-// One block a group of one picture, one warp a channel: the sums of all chunks in float64, and the terms of grad_x.
+// One block a group of one image, one warp a channel: the sums of all chunks in float64, and the terms of grad_x.
 __global__ void __launch_bounds__(kJoinWarps * 32) join_kernel(const GroupNormCudaParams params) {
   __shared__ double of_warp[2][kJoinWarps];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const unsigned groups = static_cast<unsigned>(params.groups);
-  const int64_t picture = blockIdx.x / groups, width = params.width(), C = params.channels;
+  const int64_t image = blockIdx.x / groups, width = params.width(), C = params.channels;
   const int64_t first = blockIdx.x % groups * width;
   double weighted_sum = 0, weighted_product = 0;
   for (int64_t c = first + warp; c < first + width; c += kJoinWarps) {
     double sum = 0, product = 0;
     for (int64_t chunk = lane; chunk < params.chunks(); chunk += 32) {
-      const float* row = params.partial() + (picture * params.chunks() + chunk) * 2 * C + c;
+      const float* row = params.partial() + (image * params.chunks() + chunk) * 2 * C + c;
       sum += row[0];
       product += row[C];
     }
@@ -78,8 +78,8 @@ __global__ void __launch_bounds__(kJoinWarps * 32) join_kernel(const GroupNormCu
     weighted_sum += params.weight[c] * sum;
     weighted_product += params.weight[c] * product;
     if (lane == 0) {
-      params.sums()[picture * 2 * C + c] = static_cast<float>(sum);
-      params.sums()[(picture * 2 + 1) * C + c] = static_cast<float>(product);
+      params.sums()[image * 2 * C + c] = static_cast<float>(sum);
+      params.sums()[(image * 2 + 1) * C + c] = static_cast<float>(product);
     }
   }
   if (lane == 0) {
@@ -98,15 +98,15 @@ __global__ void __launch_bounds__(kJoinWarps * 32) join_kernel(const GroupNormCu
   params.coefficients()[blockIdx.x * int64_t{2} + 1] = terms.offset;
 }
 
-// The sums of all pictures, in float64: one thread a channel.
+// The sums of all images, in float64: one thread a channel.
 __global__ void __launch_bounds__(kThreads) parameters_kernel(const GroupNormCudaParams params) {
   const int64_t C = params.channels, c = blockIdx.x * int64_t{kThreads} + threadIdx.x;
   if (c >= C) return;
   double sum = 0, product = 0;
 #pragma unroll 8
-  for (int64_t picture = 0; picture < params.batch; ++picture) {
-    sum += params.sums()[picture * 2 * C + c];
-    product += params.sums()[(picture * 2 + 1) * C + c];
+  for (int64_t image = 0; image < params.batch; ++image) {
+    sum += params.sums()[image * 2 * C + c];
+    product += params.sums()[(image * 2 + 1) * C + c];
   }
   params.grad_bias[c] = static_cast<float>(sum);
   params.grad_weight[c] = static_cast<float>(product);
@@ -114,16 +114,16 @@ __global__ void __launch_bounds__(kThreads) parameters_kernel(const GroupNormCud
 
 template <class T, int V, bool with_silu>
 __global__ void __launch_bounds__(kThreads) input_kernel(const GroupNormCudaParams params) {
-  // Backwards: the pictures that sums_kernel read last may still be in the cache.
+  // Backwards: the images that sums_kernel read last may still be in the cache.
   const Place<V> place = place_of<V>(params, gridDim.x - 1 - blockIdx.x);
   if (!place.inside) return;
   Coefficients<V> coefficients;
-  coefficients.read(params, place.picture, place.channel);
+  coefficients.read(params, place.image, place.channel);
   InputGradientTerms terms[V];
   const unsigned width = static_cast<unsigned>(params.width());
 #pragma unroll
   for (int v = 0; v < V; ++v) {
-    const int64_t group = place.picture * params.groups + static_cast<unsigned>(place.channel + v) / width;
+    const int64_t group = place.image * params.groups + static_cast<unsigned>(place.channel + v) / width;
     terms[v] = {params.coefficients()[group * 2], params.coefficients()[group * 2 + 1]};
   }
   for (int64_t start = place.first; start < place.last; start += Rows<T, V>::kTile) {
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kSlabThreads) slab_kernel(const GroupNormCudaP
 
   const int tid = threadIdx.x, width = static_cast<int>(params.width()), first = tid % lanes * V;
   for (int c = tid; c < Part::kChannels; c += blockDim.x) {
-    const int64_t channel = slab.channel + c, group = slab.picture * params.groups + channel / width;
+    const int64_t channel = slab.channel + c, group = slab.image * params.groups + channel / width;
     mean[c] = params.mean[group];
     rstd[c] = params.rstd[group];
     scale[c] = params.weight[channel] * rstd[c];
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kSlabThreads) slab_kernel(const GroupNormCudaP
   for (int c = tid; c < Part::kChannels; c += blockDim.x) {
     sum[c] = of_sum.total(c);
     product[c] = of_product.total(c);
-    float* sums = params.sums() + slab.picture * 2 * params.channels + slab.channel + c;
+    float* sums = params.sums() + slab.image * 2 * params.channels + slab.channel + c;
     sums[0] = static_cast<float>(sum[c]);
     sums[params.channels] = static_cast<float>(product[c]);
   }

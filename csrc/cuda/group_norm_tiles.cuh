@@ -74,7 +74,7 @@ constexpr int kSliceChannels = kLanes<V> * V;
 
 template <int V>
 struct Place {
-  int64_t picture, item;      // item: number of the chunk in the whole batch
+  int64_t image, item;      // item: number of the chunk in the whole batch
   int64_t first, last;        // pixels of the chunk
   int64_t channel;            // first channel of this thread; it may lie outside
   bool inside;
@@ -89,7 +89,7 @@ __device__ Place<V> place_of(const GroupNormCudaParams& params, unsigned block) 
   const unsigned item = block / slices, lane = threadIdx.x % kLanes<V>;
   Place<V> place;
   place.item = item;
-  place.picture = item / chunks;
+  place.image = item / chunks;
   place.first = item % chunks * params.chunk_pixels();
   const int64_t end = place.first + params.chunk_pixels();
   place.last = end < params.pixels ? end : params.pixels;
@@ -117,12 +117,12 @@ struct Rows {
   __device__ int64_t pixel(int u) const { return start + place.row + u * kStep; }
   __device__ bool valid(int u) const { return place.inside && pixel(u) < place.last; }
   __device__ int64_t offset(int u) const {
-    return (place.picture * params.pixels + pixel(u)) * params.channels + place.channel;
+    return (place.image * params.pixels + pixel(u)) * params.channels + place.channel;
   }
-  __device__ void load_all(const void* picture, Vector<T, V> (&vectors)[kRows]) const {
+  __device__ void load_all(const void* image, Vector<T, V> (&vectors)[kRows]) const {
 #pragma unroll
     for (int u = 0; u < kRows; ++u) {
-      vectors[u] = valid(u) ? load<T, V>(static_cast<const T*>(picture) + offset(u)) : Vector<T, V>{};
+      vectors[u] = valid(u) ? load<T, V>(static_cast<const T*>(image) + offset(u)) : Vector<T, V>{};
     }
   }
 };
@@ -132,11 +132,11 @@ template <int V>
 struct Coefficients {
   float mean[V], rstd[V], scale[V], bias[V];
 
-  __device__ void read(const GroupNormCudaParams& params, int64_t picture, int64_t channel) {
+  __device__ void read(const GroupNormCudaParams& params, int64_t image, int64_t channel) {
     const unsigned width = static_cast<unsigned>(params.width());
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const int64_t group = picture * params.groups + static_cast<unsigned>(channel + v) / width;
+      const int64_t group = image * params.groups + static_cast<unsigned>(channel + v) / width;
       mean[v] = params.mean[group];
       rstd[v] = params.rstd[group];
       scale[v] = params.weight[channel + v] * rstd[v];
@@ -175,19 +175,19 @@ template <class T, int lanes>
 struct Slab {
   static constexpr int V = 16 / sizeof(T);
   static constexpr int kChannels = lanes * V;
-  int64_t picture, channel;  // first channel of the slab
+  int64_t image, channel;  // first channel of the slab
   int rows;                  // pixels between two of one thread
-  int left;                  // pixels from the first of this thread to the end of the picture
+  int left;                  // pixels from the first of this thread to the end of the image
   int64_t base, step;        // in elements: its first vector, and the way to the next
 
   __device__ explicit Slab(const GroupNormCudaParams& params) {
     const unsigned slabs = static_cast<unsigned>(params.channels) / kChannels;
-    picture = blockIdx.x / slabs;
+    image = blockIdx.x / slabs;
     channel = blockIdx.x % slabs * kChannels;
     rows = blockDim.x / lanes;
     const int row = threadIdx.x / lanes;
     left = static_cast<int>(params.pixels) - row;
-    base = (picture * params.pixels + row) * params.channels + channel + threadIdx.x % lanes * V;
+    base = (image * params.pixels + row) * params.channels + channel + threadIdx.x % lanes * V;
     step = rows * params.channels;
   }
   __device__ bool valid(int u) const { return u * rows < left; }

@@ -91,7 +91,7 @@ void check_input_gradient() {
   }
 }
 
-cbtalk::GroupNormCudaParams picture(int64_t channels, int64_t side, int64_t groups, cbtalk::Storage storage) {
+cbtalk::GroupNormCudaParams image(int64_t channels, int64_t side, int64_t groups, cbtalk::Storage storage) {
   cbtalk::GroupNormCudaParams params{};
   params.batch = 16;
   params.pixels = side * side;
@@ -103,7 +103,7 @@ cbtalk::GroupNormCudaParams picture(int64_t channels, int64_t side, int64_t grou
 
 void check_launches() {
   using cbtalk::Storage;
-  auto params = picture(64, 256, 32, Storage::float32);
+  auto params = image(64, 256, 32, Storage::float32);
   CHECK(params.chunks() == 64 && cbtalk::group_norm_slab_lanes(params, 512) == 0);
   CHECK(cbtalk::group_norm_forward_workspace(params) == 16 * 64 * 2 * 64);
   CHECK(params.coefficients() - params.workspace + 16 * 32 * 2 == cbtalk::group_norm_backward_workspace(params));
@@ -111,7 +111,7 @@ void check_launches() {
   CHECK(params.chunks() == 65);
 
   for (Storage storage : {Storage::float32, Storage::float16, Storage::bfloat16}) {
-    params = picture(256, 32, 32, storage);  // a group is 8 channels
+    params = image(256, 32, 32, storage);  // a group is 8 channels
     CHECK(cbtalk::group_norm_slab_lanes(params, 512) == 4);
     CHECK(cbtalk::group_norm_slab_threads(params, 4) == 512);
     params.pixels += 1;  // no longer in 512 threads by 8 vectors
@@ -119,9 +119,9 @@ void check_launches() {
     params.pixels = 2049;
     CHECK(cbtalk::group_norm_slab_lanes(params, 512) == 0);
   }
-  params = picture(96, 8, 8, Storage::float32);  // 12 channels to a group: no slab holds whole groups
+  params = image(96, 8, 8, Storage::float32);  // 12 channels to a group: no slab holds whole groups
   CHECK(cbtalk::group_norm_slab_lanes(params, 512) == 0);
-  params = picture(64, 1, 32, Storage::float32);
+  params = image(64, 1, 32, Storage::float32);
   CHECK(cbtalk::group_norm_slab_lanes(params, 512) == 4 && cbtalk::group_norm_slab_threads(params, 4) == 32);
 
   alignas(16) const char memory[32]{};
@@ -131,7 +131,7 @@ void check_launches() {
   CHECK(!cbtalk::group_norm_aligned(params, memory, memory, memory));
 
   // More than 2^31 elements: every size is 64 bits.
-  params = picture(256, 4096, 32, Storage::float16);
+  params = image(256, 4096, 32, Storage::float16);
   params.batch = 64;
   CHECK(params.chunks() * params.chunk_pixels() == 4096 * 4096);
   CHECK(cbtalk::group_norm_forward_workspace(params) == int64_t{64} * 16384 * 2 * 256);

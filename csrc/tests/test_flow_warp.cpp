@@ -84,10 +84,10 @@ void check_forward(bool channels_last, Padding padding) {
   cbtalk::flow_warp_forward()(params, 0, 7);  // in two uneven parts
   cbtalk::flow_warp_forward()(params, 7, kB * kN * kHo);
   for (int64_t i = 0; i < kB * kN * kC * kHo * kWo; ++i) {
-    const int64_t picture = i / (kC * kHo * kWo), rest = i % (kC * kHo * kWo);
+    const int64_t image = i / (kC * kHo * kWo), rest = i % (kC * kHo * kWo);
     const int64_t c = channels_last ? rest % kC : rest / (kHo * kWo);
     const int64_t pixel = channels_last ? rest / kC : rest % (kHo * kWo);
-    const int64_t b = picture / kN, n = picture % kN, y = pixel / kWo, x = pixel % kWo;
+    const int64_t b = image / kN, n = image % kN, y = pixel / kWo, x = pixel % kWo;
     CHECK_NEAR(problem.output[i], exact(problem, params, b, n, c, y, x), 1e-5);
   }
 }

@@ -12,22 +12,22 @@ namespace {
 
 constexpr int64_t kPixels = 3 * cbtalk::GroupNormParams::kChunk + 5, kChannels = 20, kGroups = 4;
 
-double input(int64_t picture, int64_t pixel, int64_t channel) {
+double input(int64_t image, int64_t pixel, int64_t channel) {
   return std::sin(0.37 * static_cast<double>(pixel) + static_cast<double>(channel * channel)) * 2 +
-         static_cast<double>(picture) + 3;
+         static_cast<double>(image) + 3;
 }
 
-double exact(int64_t picture, int64_t pixel, int64_t channel, bool silu) {
+double exact(int64_t image, int64_t pixel, int64_t channel, bool silu) {
   const int64_t width = kChannels / kGroups, first = channel / width * width;
   double sum = 0, squares = 0;
   for (int64_t p = 0; p < kPixels; ++p) {
-    for (int64_t c = first; c < first + width; ++c) sum += input(picture, p, c);
+    for (int64_t c = first; c < first + width; ++c) sum += input(image, p, c);
   }
   const double count = static_cast<double>(kPixels * width), mean = sum / count;
   for (int64_t p = 0; p < kPixels; ++p) {
-    for (int64_t c = first; c < first + width; ++c) squares += std::pow(input(picture, p, c) - mean, 2);
+    for (int64_t c = first; c < first + width; ++c) squares += std::pow(input(image, p, c) - mean, 2);
   }
-  const double value = (input(picture, pixel, channel) - mean) / std::sqrt(squares / count + 1e-6) * 1.5 - 0.25;
+  const double value = (input(image, pixel, channel) - mean) / std::sqrt(squares / count + 1e-6) * 1.5 - 0.25;
   return silu ? value / (1 + std::exp(-value)) : value;
 }
 
@@ -59,9 +59,9 @@ void check_forward(bool silu) {
   cbtalk::group_norm_apply()(params, 0, params.items());
   for (int64_t pixel : {int64_t{0}, params.kChunk - 1, params.kChunk, kPixels - 1}) {
     for (int64_t channel = 0; channel < kChannels; ++channel) {
-      for (int64_t picture = 0; picture < batch; ++picture) {
-        const double found = y[(picture * kPixels + pixel) * kChannels + channel];
-        CHECK_NEAR(found, exact(picture, pixel, channel, silu), 3e-6);
+      for (int64_t image = 0; image < batch; ++image) {
+        const double found = y[(image * kPixels + pixel) * kChannels + channel];
+        CHECK_NEAR(found, exact(image, pixel, channel, silu), 3e-6);
       }
     }
   }

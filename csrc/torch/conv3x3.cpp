@@ -12,7 +12,7 @@ namespace {
 using cbtalk::Conv3x3Params;
 using cbtalk::Tensor;
 
-void check_picture(const Tensor& x, const char* name) {
+void check_image(const Tensor& x, const char* name) {
   cbtalk::check_float32(x, name);
   cbtalk::check_dense_channels_last(x, name);
 }
@@ -20,7 +20,7 @@ void check_picture(const Tensor& x, const char* name) {
 // The weight as it was before its transform is there for the derivative, which is not computed here.
 Tensor conv3x3(const Tensor& x, const Tensor& /*untransformed*/, const Tensor& weight, const Tensor& bias,
                const std::optional<Tensor>& residual, double leak, bool upsample) {
-  check_picture(x, "x");
+  check_image(x, "x");
   cbtalk::check_float32(weight, "weight");
   cbtalk::check_contiguous(weight, "weight");
   cbtalk::check_dim(weight, 4, "weight");
@@ -38,7 +38,7 @@ Tensor conv3x3(const Tensor& x, const Tensor& /*untransformed*/, const Tensor& w
                                   x.scalar_type(), std::nullopt, std::nullopt, std::nullopt,
                                   torch::headeronly::MemoryFormat::ChannelsLast);
   if (residual) {
-    check_picture(*residual, "residual");
+    check_image(*residual, "residual");
     const int64_t shape[4] = {params.batch, params.out_channels, params.height, params.width};
     for (int i = 0; i < 4; ++i) cbtalk::check_size(*residual, i, shape[i], "residual");
     params.residual = residual->const_data_ptr<float>();

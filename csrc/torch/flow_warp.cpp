@@ -39,11 +39,11 @@ void run(void (*kernel)(const Params&, int64_t, int64_t), const Params& params, 
 Tensor flow_warp(const Tensor& feature, const Tensor& flow, const std::optional<Tensor>& occlusion, int64_t height,
                  int64_t width, bool align_corners, int64_t padding) {
   FlowWarpParams params = fill(feature, flow, occlusion, height, width, align_corners, padding);
-  const int64_t pictures = params.batch * params.flows;
-  Tensor output = torch::stable::empty({pictures, params.channels, height, width}, feature.scalar_type(), std::nullopt,
+  const int64_t images = params.batch * params.flows;
+  Tensor output = torch::stable::empty({images, params.channels, height, width}, feature.scalar_type(), std::nullopt,
                                        feature.device(), std::nullopt, cbtalk::memory_format(params));
   params.output = output.data_ptr();
-  if (output.numel() > 0) run(cbtalk::flow_warp_forward(), params, pictures * height, width);
+  if (output.numel() > 0) run(cbtalk::flow_warp_forward(), params, images * height, width);
   return output;
 }
 

@@ -11,11 +11,11 @@ namespace cbtalk {
 
 using torch::headeronly::MemoryFormat;
 
-// The kernels address the elements of one picture by 32 bits.
+// The kernels address the elements of one image by 32 bits.
 inline void check_extent(const Tensor& feature) {
   int64_t last = 0;
   for (int i = 1; i < 4; ++i) last += (feature.size(i) - 1) * feature.stride(i);
-  STD_TORCH_CHECK(last < int64_t{1} << 31, "one picture of feature spans 2^31 elements or more");
+  STD_TORCH_CHECK(last < int64_t{1} << 31, "one image of feature spans 2^31 elements or more");
 }
 
 inline MemoryFormat memory_format(const FlowWarpParams& params) {

@@ -12,9 +12,9 @@ using cbtalk::GroupNormParams;
 using cbtalk::ScalarType;
 using cbtalk::Tensor;
 
-void check_cpu_picture(const Tensor& x, const Tensor& like, const char* name) {
+void check_cpu_image(const Tensor& x, const Tensor& like, const char* name) {
   STD_TORCH_CHECK(x.is_cpu(), name, " must be a CPU tensor");
-  cbtalk::check_picture(x, like, name);
+  cbtalk::check_image(x, like, name);
 }
 
 void check_vector(const Tensor& vector, int64_t size, const char* name) {
@@ -23,7 +23,7 @@ void check_vector(const Tensor& vector, int64_t size, const char* name) {
 }
 
 GroupNormParams fill(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups, bool silu) {
-  check_cpu_picture(x, x, "x");
+  check_cpu_image(x, x, "x");
   GroupNormParams params{};
   params.bfloat16 = x.scalar_type() == ScalarType::BFloat16;
   if (!params.bfloat16) cbtalk::check_float32(x, "x");
@@ -73,7 +73,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_y, const Tensor& 
                                             const Tensor& bias, const Tensor& mean, const Tensor& rstd, int64_t groups,
                                             bool silu) {
   GroupNormParams params = fill(x, weight, bias, groups, silu);
-  check_cpu_picture(grad_y, x, "grad_y");
+  check_cpu_image(grad_y, x, "grad_y");
   check_vector(mean, params.batch * groups, "mean");
   check_vector(rstd, params.batch * groups, "rstd");
   Tensor grad_x = torch::stable::empty_like(x);

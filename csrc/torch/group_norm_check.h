@@ -6,7 +6,7 @@
 
 namespace cbtalk {
 
-inline void check_picture(const Tensor& x, const Tensor& like, const char* name) {
+inline void check_image(const Tensor& x, const Tensor& like, const char* name) {
   check_dense_channels_last(x, name);
   STD_TORCH_CHECK(x.scalar_type() == like.scalar_type(), name, " must have the dtype of x");
   for (int i = 0; i < 4; ++i) check_size(x, i, like.size(i), name);

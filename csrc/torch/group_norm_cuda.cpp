@@ -24,7 +24,7 @@ Tensor floats(const Tensor& x, std::initializer_list<int64_t> shape) {
 
 GroupNormCudaParams fill(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups, bool silu) {
   cbtalk::check_cuda(x, x, "x");
-  cbtalk::check_picture(x, x, "x");
+  cbtalk::check_image(x, x, "x");
   GroupNormCudaParams params{};
   params.storage = cbtalk::storage_of(x, "x");
   params.batch = x.size(0);
@@ -64,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_y, const Tensor& 
                                             bool silu) {
   GroupNormCudaParams params = fill(x, weight, bias, groups, silu);
   cbtalk::check_cuda(grad_y, x, "grad_y");
-  cbtalk::check_picture(grad_y, x, "grad_y");
+  cbtalk::check_image(grad_y, x, "grad_y");
   check_vector(mean, x, params.batch * groups, "mean");
   check_vector(rstd, x, params.batch * groups, "rstd");
   const cbtalk::OnDeviceOf device(x);

@@ -25,7 +25,7 @@ def begun(portrait: Path, make_clip: Callable[..., Path], tmp_path: Path) -> Cal
     return begin
 
 
-def test_the_table_begins_with_every_picture_by_every_clip() -> None:
+def test_the_table_begins_with_every_image_by_every_clip() -> None:
     rows = every_pair(["/up/b.png", "/up/a.jpg", "/up/clip.mp4", "/up/m.safetensors"])
     assert [row[:2] for row in rows] == [
         ["a.jpg", "clip.mp4"],

@@ -29,19 +29,19 @@ pytestmark = [
 ]
 
 FRAMES = 6
-PACE = re.compile(r"^[\d.]+ pictures a second, \d+ ms from a frame's arrival to its picture, \d+ frames left out$")
+PACE = re.compile(r"^[\d.]+ images a second, \d+ ms from a frame's arrival to its image, \d+ frames left out$")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A portrait, a clip and a camera in which the astronaut moves, and a picture that is none."""
+    """A portrait, a clip and a camera in which the astronaut moves, and an image that is none."""
     folder = tmp_path_factory.mktemp("files")
     photo = Image.fromarray(data.astronaut())
     photo.save(folder / "face.png")
     moved = [np.array(photo.crop((x, 0, x + 320, 240))) for x in (*range(40, 80, 4), *range(80, 40, -4))]
     write_clip(folder / "clip.mp4", moved[:FRAMES])
     write_clip(folder / "camera.y4m", moved, codec="wrapped_avframe", muxer="yuv4mpegpipe")
-    (folder / "broken.png").write_text("no picture")
+    (folder / "broken.png").write_text("no image")
     return folder
 
 
@@ -94,7 +94,7 @@ def test_a_portrait_is_uploaded_animated_played_and_taken_home(visitor: Visitor,
 def test_a_bad_file_shows_the_one_line_of_the_command_line(visitor: Visitor, files: Path) -> None:
     visitor.visit("Animate")
     visitor.upload("#portrait", files / "broken.png")
-    line = "broken.png: is not a picture of a known kind; convert it to PNG or JPEG"
+    line = "broken.png: is not an image of a known kind; convert it to PNG or JPEG"
     visitor.until(lambda: line in visitor.text("body"))
     assert "Traceback" not in visitor.text("body") and str(files) not in visitor.text("body")
 
@@ -105,19 +105,19 @@ def test_the_camera_drives_the_portrait_and_what_changes_is_seen(visitor: Visito
     visitor.until(lambda: "Ready" in visitor.text("#screen p"))
     visitor.click("#webcam button", "Access Webcam")
     visitor.click("#webcam button", "Record")
-    pictures: set[str] = set()
+    images: set[str] = set()
 
     def seen() -> bool:
         if PACE.match(visitor.text("#screen p")):
-            pictures.add(visitor.script("return document.querySelector('#screen img').src"))
-        return len(pictures) >= 4
+            images.add(visitor.script("return document.querySelector('#screen img').src"))
+        return len(images) >= 4
 
     visitor.until(seen)
-    before = len(pictures)
+    before = len(images)
     visitor.click("#anew")
-    visitor.until(lambda: seen() and len(pictures) > before)
+    visitor.until(lambda: seen() and len(images) > before)
     visitor.click("#webcam button", "Stop")
-    assert len(pictures) > before >= 4  # the camera's pictures differ, and so do those of the portrait
+    assert len(images) > before >= 4  # the camera's images differ, and so do those of the portrait
 
 
 def test_a_batch_is_rendered_and_its_results_are_there(visitor: Visitor, files: Path) -> None:

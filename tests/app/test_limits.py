@@ -13,11 +13,11 @@ from cbtalk.render import DrivingOptions, RenderOptions
 from tests.app.conftest import LIMITS
 
 
-def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+def test_an_image_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     Image.fromarray(np.zeros((1000, 1001, 3), np.uint8)).save(path)
     with pytest.raises(InputError, match=r"large\.png: 1001 x 1000 pixels are more than 1 million"):
-        LIMITS.read_picture(path)
+        LIMITS.read_portrait(path)
 
 
 def test_a_clip_within_the_limit_is_bounded_by_it(make_clip: Callable[..., Path]) -> None:

@@ -85,7 +85,7 @@ def test_what_is_not_chosen_yet_is_asked_for(studio: Studio, portrait: Path) -> 
 
 def test_a_preview_shows_the_face_that_is_chosen(studio: Studio, face: Path) -> None:
     look = studio.look(str(face), {})
-    assert look.faces == 1 and look.picture.size == (512, 512)
+    assert look.faces == 1 and look.image.size == (512, 512)
     with pytest.raises(InputError, match="face 2: there are 1"):
         studio.look(str(face), {"face": "2"})
 
@@ -95,7 +95,7 @@ def test_a_preview_of_a_crop_needs_no_face(studio: Studio, portrait: Path) -> No
     assert (look.faces, look.square.side) == (0, 30)
     with pytest.raises(InputError, match=r"no face is found; .*--crop"):
         studio.look(str(portrait), {})
-    with pytest.raises(InputError, match="does not fit the picture"):
+    with pytest.raises(InputError, match="does not fit the image"):
         studio.look(str(portrait), {"crop": "100,20,30"})
 
 

@@ -24,8 +24,8 @@ JOBS = 4
 def files(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     for number in range(JOBS):
-        picture = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        image = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
     write_clip(tmp_path / "clip.mp4", [generator.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(3)])
     rows = [f"{number}.png,clip.mp4,{number}.mp4,centre,centre" for number in range(JOBS)]
     (tmp_path / "jobs.csv").write_text("\n".join(["source,driving,output,crop,driving_crop", *rows]))

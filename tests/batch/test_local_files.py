@@ -66,8 +66,8 @@ def test_a_job_that_fails_puts_nothing_and_names_the_url(tmp_path: Path, memory:
     files = LocalFiles(tmp_path / "copies", 1000)
     with pytest.raises(InputError) as caught, files.of(remote_job(tmp_path, "a")) as local:
         local.output.touch()
-        raise InputError(f"{local.source}: is no picture")
-    assert files.named(str(caught.value)) == "memory://in/a.png: is no picture"
+        raise InputError(f"{local.source}: is no image")
+    assert files.named(str(caught.value)) == "memory://in/a.png: is no image"
     assert not memory.find("/new")
     assert [path.suffix for path in (tmp_path / "copies").iterdir()] == [".png"]
 

@@ -21,7 +21,7 @@ from cbtalk.render.motion_file import Motion, save_motion
 from tests.helpers.videos import numbered, write_clip
 
 
-def write_picture(path: Path) -> None:
+def write_image(path: Path) -> None:
     Image.fromarray(np.full((40, 40, 3), 80, np.uint8)).save(path)
 
 
@@ -33,8 +33,8 @@ def still_motion() -> Motion:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    write_picture(tmp_path / "a.png")
-    write_picture(tmp_path / "b.png")
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png")
     write_clip(tmp_path / "clip.mp4", [numbered(n) for n in range(3)])
     return tmp_path
 
@@ -87,7 +87,7 @@ CSV_LINES: list[tuple[str, str | None]] = [
     ("nobody.png,clip.mp4,3.mp4,,,,", "nobody.png: no such file"),
     ("a.png,nothing.mp4,4.mp4,,,,", "nothing.mp4: no such file"),
     ("empty.png,clip.mp4,5.mp4,,,,", "empty.png: is empty"),
-    ("text.png,text.mp4,6.mp4,,,,", "text.png: is not a picture"),
+    ("text.png,text.mp4,6.mp4,,,,", "text.png: is not an image"),
     ("a.png,clip.mp4,7.gif,,,,", "must end in .mp4"),
     ("a.png,clip.mp4,8.mp4,here,,,", "crop"),
     ("a.png,clip.mp4,9.mp4,,sideways,,", "relative"),
@@ -99,7 +99,7 @@ CSV_LINES: list[tuple[str, str | None]] = [
     ("a.png,clip.mp4,15.mp4,,,,,,,,,,,,,", "16 cells in 13 columns"),
     ("a.png,clip.mp4,16.mp4,,,,perhaps", "true or false"),
     ("cut.png,clip.mp4,17.mp4", "cut.png: is damaged"),
-    ('a.png,clip.mp4,18.mp4,"40,0,20"', "crop 40,0,20: does not fit the picture of 40 x 40"),
+    ('a.png,clip.mp4,18.mp4,"40,0,20"', "crop 40,0,20: does not fit the image of 40 x 40"),
     ('a.png,clip.mp4,19.mp4,,,,,"0,0,2000"', "crop 0,0,2000: does not fit"),
     ("a.png,clip.mp4,20.mp4,,,,,,60", "cannot start at 60.00 s"),
     ("a.png,clip.mp4,21.mp4,,,,,,-1", "start -1.0: must be 0"),
@@ -107,7 +107,7 @@ CSV_LINES: list[tuple[str, str | None]] = [
     ("a.png,text.safetensors,23.mp4", "text.safetensors: not a readable motion file"),
     ("a.png,other.safetensors,24.mp4", "other.safetensors: this motion is of another model"),
     ("a.png,own.safetensors,25.mp4,,,,,,60", "own.safetensors: cannot start at 60.00 s"),
-    ("a.png,own.safetensors,26.mp4,,,,,,,,true", "a motion file has no pictures"),
+    ("a.png,own.safetensors,26.mp4,,,,,,,,true", "a motion file has no images"),
     ("a.png,clip.mp4,27.mp4,,,,,,,,,9", "strength 9.0: must be 0 to 2"),
     ("a.png,clip.mp4,28.mp4,,,,,,,,,,centre", "krop: no such option"),
     ("a.png,clip.mp4,folder.mp4", "the output is a folder"),
@@ -124,7 +124,7 @@ CSV_LINES: list[tuple[str, str | None]] = [
 def faulty(files: Path) -> Path:
     """The folder of `files` with those of CSV_LINES."""
     (files / "empty.png").touch()
-    (files / "text.png").write_text("no picture")
+    (files / "text.png").write_text("no image")
     (files / "text.mp4").write_text("no video")
     (files / "cut.png").write_bytes((files / "a.png").read_bytes()[:60])
     (files / "text.safetensors").write_text("no motion")
@@ -184,7 +184,7 @@ def test_every_fault_of_json_lines(files: Path) -> None:
     [
         ("jobs.txt", "source,driving\n", "ends in .csv or .jsonl"),
         ("jobs.csv", "source,driving\n", "no job"),
-        ("jobs.csv", "picture,clip\na,b\n", "must name the columns"),
+        ("jobs.csv", "image,clip\na,b\n", "must name the columns"),
         ("jobs.csv", "source,driving,source\na,b,c\n", "twice"),
         ("jobs.csv", 'source,driving\na,"b', "not a CSV file"),
         ("jobs.jsonl", "\n\n", "no job"),
@@ -223,9 +223,9 @@ def test_pairs(files: Path) -> None:
     zipped = pairs(sources, drivings, files / "out", "zip", {})
     assert [job.output.name for job in zipped] == ["a__x.mp4", "b__y.mp4"]
     (drivings / "z.mp4").touch()
-    with pytest.raises(InputError, match="2 pictures for the 3 clips"):
+    with pytest.raises(InputError, match="2 images for the 3 clips"):
         pairs(sources, drivings, files / "out", "zip", {})
-    with pytest.raises(InputError, match="no pictures in it"):
+    with pytest.raises(InputError, match="no images in it"):
         pairs(drivings, sources, files / "out", "all", {})
 
 

@@ -51,9 +51,9 @@ def test_every_job_is_done_once(tmp_path: Path) -> None:
     assert calls(tmp_path) == sorted(job.output.name for job in jobs)
     warned = next(entry for entry in read_ledger(tmp_path / "out") if entry.output == "warned0.mp4")
     assert warned.warnings == '["cut off"]'
-    (tmp_path / "b.png").write_text("another picture")
+    (tmp_path / "b.png").write_text("another image")
     assert run(tmp_path, jobs).done == 1
-    assert (tmp_path / "out" / "b0.mp4").read_text().startswith("another picture")
+    assert (tmp_path / "out" / "b0.mp4").read_text().startswith("another image")
 
 
 def test_another_precision_is_rendered_anew(tmp_path: Path) -> None:

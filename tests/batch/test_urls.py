@@ -78,7 +78,7 @@ def test_a_transfer_that_fails_is_tried_again_by_the_same_worker(
 
 
 def test_every_fault_of_urls_by_its_line(tmp_path: Path, http: str) -> None:
-    (tmp_path / "a.png").write_text("a picture, for all that is looked at")
+    (tmp_path / "a.png").write_text("an image, for all that is looked at")
     (tmp_path / "empty.mp4").touch()
     lines: list[tuple[str, str | None]] = [
         (f"{http}/a.png,{http}/a.png,s3://bucket/2.mp4,", None),

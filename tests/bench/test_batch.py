@@ -32,15 +32,15 @@ def test_videos_are_the_same_only_in_every_frame_and_time(tmp_path: Path) -> Non
 
 
 def test_jobs_of_real_files(tmp_path: Path) -> None:
-    pictures, clips, scratch = tmp_path / "pictures", tmp_path / "clips", tmp_path / "scratch"
-    for folder in (pictures, clips, scratch):
+    images, clips, scratch = tmp_path / "images", tmp_path / "clips", tmp_path / "scratch"
+    for folder in (images, clips, scratch):
         folder.mkdir()
     for name in ("a_256.png", "a_512.png", "b_256.png"):
-        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(pictures / name)
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(images / name)
     for number in range(3):
         write_clip(clips / f"{number}.mp4", [numbered(n) for n in range(12)])
     drivings = short_clips(clips, scratch, 2, (3, 5), 2, seed=0)
-    sources = portraits(pictures, drivings, scratch, 3)
+    sources = portraits(images, drivings, scratch, 3)
     assert [path.name for path in sources[:2]] == ["a_256.png", "b_256.png"] and len(sources) == 3
     manifest, lines = write_jobs(scratch / "jobs.csv", sources, drivings, 5)
     jobs, faults = read_manifest(manifest, scratch / "out", {})

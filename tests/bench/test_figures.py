@@ -45,7 +45,7 @@ def a_run() -> Results:
         "calls": {"nearest_code": 2e-5, "conv3x3, raw op": 6e-6},
         "model": {
             "preset": "paper",
-            "largest difference of the pictures": 1e-6,
+            "largest difference of the images": 1e-6,
             "times": whole,
             "stages": [stage],
             "once a source": {"encode_source": 0.2},

@@ -67,6 +67,6 @@ def test_a_wait_is_noticed_and_the_setting_given_back(monkeypatch: pytest.Monkey
 
 def test_the_batches_are_those_of_the_goals_and_bytes_come_out() -> None:
     assert BATCHES == (1, 4, 16)
-    pictures: Any = batch_of("mini", MODES[2], 2, "cpu")()
-    assert pictures.dtype == torch.uint8 and pictures.shape[0] == 2
-    assert launches(lambda: pictures.float())["launches"] == 0  # none on a GPU
+    images: Any = batch_of("mini", MODES[2], 2, "cpu")()
+    assert images.dtype == torch.uint8 and images.shape[0] == 2
+    assert launches(lambda: images.float())["launches"] == 0  # none on a GPU

@@ -21,4 +21,4 @@ def test_a_line_for_every_model_and_precision(
     assert [line for line in lines if line.startswith("AMX: ") and "auto takes torch." in line]
     measured = [line.split(" ms")[0].split(":")[0] for line in lines[-4:]]
     assert measured == ["conv3x3 4 x 16 x 16 x 16, GFLOP/s", "mini, fp32", "mini, bf16", "mini, bf16"]
-    assert "of float32's" in lines[-2] and "3 pictures differ by" in lines[-1]
+    assert "of float32's" in lines[-2] and "3 images differ by" in lines[-1]

@@ -19,7 +19,7 @@ def expected(path: Path, size: int = SIZE) -> np.ndarray:
 
 @pytest.fixture
 def make_clips(tmp_path: Path) -> MakeClips:
-    """Writes short videos of the given names, each of other pictures."""
+    """Writes short videos of the given names, each of other images."""
 
     def make(*names: str, frames: int = 6, folder: str = "clips") -> Path:
         root = tmp_path / folder

@@ -94,7 +94,7 @@ def test_the_command(make_clips: MakeClips, tmp_path: Path, capsys: pytest.Captu
     assert "0 clips written, 1 there before, 1 left out" in capsys.readouterr().out
 
 
-def test_shards_of_others_damaged_ones_and_what_is_no_picture(
+def test_shards_of_others_damaged_ones_and_what_is_no_image(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, make_clips: MakeClips
 ) -> None:
     """Frames of two clips in turn, files beside them, a damaged frame, a file that is cut off, one that is none."""

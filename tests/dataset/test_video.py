@@ -63,16 +63,16 @@ def test_a_clock_that_starts_late(tmp_path: Path, suffix: str) -> None:
 def test_a_rate_that_varies(tmp_path: Path, steps: list[int], suffix: str, late: int, open_gop: bool) -> None:
     options = {**B_FRAMES, **({"x264-params": "open-gop=1"} if open_gop else {})}
     pts = [late + int(time) for time in np.cumsum([0, *steps])]
-    pictures = [numbered(number) for number in range(len(pts))]
-    assert_the_same(write_clip(tmp_path / f"a{suffix}", pictures, pts=pts, time_base=Fraction(1, 100), options=options))
+    images = [numbered(number) for number in range(len(pts))]
+    assert_the_same(write_clip(tmp_path / f"a{suffix}", images, pts=pts, time_base=Fraction(1, 100), options=options))
 
 
-def test_turned_pictures(tmp_path: Path) -> None:
-    pictures = [numbered(number) for number in range(30)]
-    assert_the_same(write_clip(tmp_path / "a.mp4", pictures, rotation=90, mirrored=True, options=B_FRAMES))
+def test_turned_images(tmp_path: Path) -> None:
+    images = [numbered(number) for number in range(30)]
+    assert_the_same(write_clip(tmp_path / "a.mp4", images, rotation=90, mirrored=True, options=B_FRAMES))
 
 
-def test_pictures_that_refresh_bit_by_bit(tmp_path: Path) -> None:
+def test_images_that_refresh_bit_by_bit(tmp_path: Path) -> None:
     options = {"g": "8", "x264-params": "intra-refresh=1", "bf": "0"}
     assert_the_same(write_clip(tmp_path / "a.mp4", [numbered(n) for n in range(40)], options=options))
 

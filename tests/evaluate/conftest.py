@@ -12,7 +12,7 @@ MakeClip = Callable[[str, list[int]], Path]
 
 
 class Brightness:
-    """Extractor of pictures of one brightness: a face is there where they are not black, the level moves two points.
+    """Extractor of images of one brightness: a face is there where they are not black, the level moves two points.
 
     One moves by the difference of levels, one by twice that, and one stays: their mean is the difference.
     """

@@ -7,12 +7,12 @@ from cbtalk.evaluate.faces import FaceStream
 
 
 def course(extractors: Extractors, levels: list[int], real: list[int]) -> Expression:
-    """The expression of pictures of these brightnesses; `Brightness` says a mouth is open by the level."""
+    """The expression of images of these brightnesses; `Brightness` says a mouth is open by the level."""
     expression = Expression(extractors)
     streams = FaceStream(extractors), FaceStream(extractors)
     for number, pair in enumerate(zip(levels, real, strict=True)):
-        pictures = (np.full((256, 256, 3), level, dtype=np.uint8) for level in pair)
-        expression.add(*(stream.read(number, picture) for stream, picture in zip(streams, pictures, strict=True)))
+        images = (np.full((256, 256, 3), level, dtype=np.uint8) for level in pair)
+        expression.add(*(stream.read(number, image) for stream, image in zip(streams, images, strict=True)))
     return expression
 
 
@@ -36,7 +36,7 @@ def test_what_hardly_moves_in_the_real_clip_has_no_correlation(extractors: Extra
     assert list(course(extractors, [10, 50, 90], [40, 40, 41]).of_result()) == ["opening_mouth_brightness"]
 
 
-def test_pictures_without_a_face_are_left_out(extractors: Extractors) -> None:
+def test_images_without_a_face_are_left_out(extractors: Extractors) -> None:
     assert course(extractors, [10, 0, 30, 50], [10, 90, 30, 0]).of_real() == {
         "opening_mouth_brightness": pytest.approx(0.1)
     }

@@ -36,9 +36,9 @@ def portrait(shared: Path) -> NDArray[np.uint8]:
     return read_image(shared / "data" / "portraits_val" / "astronaut_256.png")
 
 
-def moved(picture: NDArray[np.uint8], x: int, y: int) -> NDArray[np.uint8]:
-    """The picture moved to the right and down, its edge repeated."""
-    return np.pad(picture, ((y, 0), (x, 0), (0, 0)), mode="edge")[: picture.shape[0], : picture.shape[1]]
+def moved(image: NDArray[np.uint8], x: int, y: int) -> NDArray[np.uint8]:
+    """The image moved to the right and down, its edge repeated."""
+    return np.pad(image, ((y, 0), (x, 0), (0, 0)), mode="edge")[: image.shape[0], : image.shape[1]]
 
 
 def test_each_absent_extractor_has_its_reason(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_damaged_predictor(tmp_path: Path) -> None:
 
 
 def test_mesh_finds_what_mediapipe_finds(shared: Path, portrait: NDArray[np.uint8]) -> None:
-    """Expected: mediapipe 0.10.21 (FaceMesh, refine_landmarks) on the same picture, in pixels."""
+    """Expected: mediapipe 0.10.21 (FaceMesh, refine_landmarks) on the same image, in pixels."""
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     mesh = FaceMesh(shared / "data" / "models" / "face_landmark_with_attention.tflite")
     points = mesh.landmarks(portrait)
@@ -102,12 +102,12 @@ def test_mesh_finds_what_mediapipe_finds(shared: Path, portrait: NDArray[np.uint
     assert mesh.landmarks(BLACK) is None
 
 
-def test_the_heads_angles_turn_with_the_picture_and_mirror_with_it(shared: Path) -> None:
+def test_the_heads_angles_turn_with_the_image_and_mirror_with_it(shared: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     pose = MeshPose(FaceMesh(shared / "data" / "models" / "face_landmark_with_attention.tflite"))
-    picture = read_image(shared / "data" / "portraits_val" / "uf_woman1_256.png")
-    turned = np.array(Image.fromarray(picture).rotate(-10, Image.Resampling.BILINEAR))  # clockwise
-    seen, mirrored, rolled = (pose.vector(each) for each in (picture, np.ascontiguousarray(picture[:, ::-1]), turned))
+    image = read_image(shared / "data" / "portraits_val" / "uf_woman1_256.png")
+    turned = np.array(Image.fromarray(image).rotate(-10, Image.Resampling.BILINEAR))  # clockwise
+    seen, mirrored, rolled = (pose.vector(each) for each in (image, np.ascontiguousarray(image[:, ::-1]), turned))
     assert seen is not None and mirrored is not None and rolled is not None
     assert np.abs(mirrored - seen * (1, -1, -1)).max() < 1.5  # yaw and roll change sides, pitch stays
     assert rolled[2] - seen[2] == pytest.approx(10, abs=1.5)

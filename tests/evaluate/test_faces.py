@@ -9,21 +9,21 @@ from cbtalk.evaluate.faces import FaceStream, compare
 from cbtalk.faces.similarity import laid_over
 
 
-def picture(level: int, size: int = 256) -> NDArray[np.uint8]:
+def image(level: int, size: int = 256) -> NDArray[np.uint8]:
     return np.full((size, size, 3), level, dtype=np.uint8)
 
 
 def test_jitter_is_the_second_difference(extractors: Extractors) -> None:
     stream = FaceStream(extractors)
     for index, level in enumerate([10, 20, 40]):  # second difference 10
-        stream.read(index, picture(level))
+        stream.read(index, image(level))
     assert stream.jitter.values() == {"jitter_brightness": pytest.approx(10)}
 
 
 def test_steady_motion_does_not_shake(extractors: Extractors) -> None:
     stream = FaceStream(extractors)
     for index in range(5):
-        stream.read(index, picture(10 + 7 * index))
+        stream.read(index, image(10 + 7 * index))
     assert stream.jitter.values() == {"jitter_brightness": pytest.approx(0)}
 
 
@@ -33,20 +33,20 @@ def test_steady_motion_does_not_shake(extractors: Extractors) -> None:
 def test_jitter_needs_three_frames_in_a_row(extractors: Extractors, numbers: list[int], levels: list[int]) -> None:
     stream = FaceStream(extractors)
     for index, level in zip(numbers, levels, strict=True):
-        stream.read(index, picture(level))
+        stream.read(index, image(level))
     assert stream.jitter.values() == {}
 
 
-def test_pictures_without_a_face_are_counted(extractors: Extractors) -> None:
+def test_images_without_a_face_are_counted(extractors: Extractors) -> None:
     stream = FaceStream(extractors)
-    readings = [stream.read(index, picture(level)) for index, level in enumerate([0, 30, 0])]
+    readings = [stream.read(index, image(level)) for index, level in enumerate([0, 30, 0])]
     assert stream.no_face == {"brightness": 2}  # once each, whatever else the extractor looks for
     assert compare(readings[0], readings[1], extractors) == {}
 
 
 def test_comparison_worked_by_hand(extractors: Extractors) -> None:
     stream = FaceStream(extractors)
-    figures = compare(stream.read(0, picture(75)), stream.read(1, picture(100)), extractors)
+    figures = compare(stream.read(0, image(75)), stream.read(1, image(100)), extractors)
     points, target = (np.array([[level, 0], [0, 2 * level], [30, 30]]) for level in (75.0, 100.0))
     cosine = (75 * 100 + 100 * 100) / (np.hypot(75, 100) * np.hypot(100, 100))
     assert figures == pytest.approx(
@@ -90,5 +90,5 @@ def test_extractors_see_one_size() -> None:
             shapes.append(frame.shape)
 
     for size in (64, 256, 300):
-        FaceStream(Extractors(identity=[Recorder()])).read(0, picture(9, size))
+        FaceStream(Extractors(identity=[Recorder()])).read(0, image(9, size))
     assert shapes == [(256, 256, 3)] * 3

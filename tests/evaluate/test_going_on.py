@@ -34,7 +34,7 @@ def data(make_clip: MakeClip) -> Path:
 
 
 class Trouble:
-    """Does something when it sees a picture of a brightness; finds no face."""
+    """Does something when it sees an image of a brightness; finds no face."""
 
     name = "trouble"
     same_person = 0.0
@@ -65,7 +65,7 @@ def test_bad_clips_are_named_and_the_others_measured(
     write_clip(data / "truncated.mp4", [numbered(n) for n in range(30)])
     whole = (data / "truncated.mp4").read_bytes()
     (data / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
-    (data / "clip1" / "2.png").write_bytes(b"no picture")
+    (data / "clip1" / "2.png").write_bytes(b"no image")
     words = ["evaluate", "--data", str(data), "--weights", weights, "-o", str(tmp_path / "f.json")]
     assert main(words) == 1
     report = json.loads((tmp_path / "f.json").read_text())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.metrics_of_pictures import alexnet_like, vgg_like
+from bench.metrics_of_images import alexnet_like, vgg_like
 from cbtalk.errors import WeightsError
 from cbtalk.pretrained.lpips import Lpips, find_lpips
 
@@ -17,7 +17,7 @@ NETWORKS = {"alex": alexnet_like, "vgg": vgg_like}
 def test_the_published_formula(network: str) -> None:
     layers, taps = NETWORKS[network]()
     heads = [torch.rand(width) for width in (4, 5, 6, 7, 8)]
-    pictures = torch.rand(2, 2, 3, 65, 80) * 2.4 - 1.2  # beyond the range as well
+    images = torch.rand(2, 2, 3, 65, 80) * 2.4 - 1.2  # beyond the range as well
 
     def features(x: Tensor) -> list[Tensor]:
         shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
@@ -32,11 +32,11 @@ def test_the_published_formula(network: str) -> None:
     with torch.no_grad():
         distances = [
             ((a - b).square() * head[:, None, None]).sum(1).mean((1, 2))
-            for a, b, head in zip(features(pictures[0]), features(pictures[1]), heads, strict=True)
+            for a, b, head in zip(features(images[0]), features(images[1]), heads, strict=True)
         ]
         lpips = Lpips(network, dict(layers.state_dict()), heads)
-        assert torch.allclose(lpips(pictures[0], pictures[1]), sum(distances, torch.zeros(2)), rtol=1e-5)
-        assert lpips(pictures[0], pictures[0]).abs().max() == 0
+        assert torch.allclose(lpips(images[0], images[1]), sum(distances, torch.zeros(2)), rtol=1e-5)
+        assert lpips(images[0], images[0]).abs().max() == 0
 
 
 @pytest.mark.parametrize(("network", "expected"), [("alex", 0.91945481), ("vgg", 0.67371953)])
@@ -57,13 +57,13 @@ def write_models(folder: Path) -> None:
 
 def test_torchvisions_own_file_is_read(tmp_path: Path) -> None:
     write_models(tmp_path)
-    pictures = torch.rand(2, 1, 3, 40, 40)
-    expected = find_lpips(tmp_path, "alex")(*pictures)
+    images = torch.rand(2, 1, 3, 40, 40)
+    expected = find_lpips(tmp_path, "alex")(*images)
     with np.load(tmp_path / "alexnet.npz") as archive:
         whole = {f"features.{name}": torch.from_numpy(archive[name]).float() for name in archive.files}
     (tmp_path / "alexnet.npz").unlink()
     torch.save({**whole, "classifier.1.weight": torch.zeros(3, 3)}, tmp_path / "alexnet-owt.pth")
-    assert torch.equal(find_lpips(tmp_path, "alex")(*pictures), expected)
+    assert torch.equal(find_lpips(tmp_path, "alex")(*images), expected)
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

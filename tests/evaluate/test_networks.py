@@ -35,12 +35,12 @@ FACE = Face(torch.tensor([80.0, 70.0, 180.0, 190.0]), 1.0, POINTS)
 class MeanColour(nn.Module):
     """(B, 3): the mean of each channel, as the network is given it."""
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return picture.mean(dim=(2, 3))
+    def forward(self, image: Tensor) -> Tensor:
+        return image.mean(dim=(2, 3))
 
 
 class Gap(nn.Module):
-    """(B, 1, 1, 1): the mean difference of two pictures."""
+    """(B, 1, 1, 1): the mean difference of two images."""
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         return (one - other).abs().mean(dim=(1, 2, 3), keepdim=True)
@@ -49,8 +49,8 @@ class Gap(nn.Module):
 class Heat(nn.Module):
     """(B, 2, h, w): a heat map of the first channel, and one of the last."""
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return nn.functional.avg_pool2d(picture, 4)[:, ::2]
+    def forward(self, image: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(image, 4)[:, ::2]
 
 
 class Given(nn.Module):
@@ -60,8 +60,8 @@ class Given(nn.Module):
         super().__init__()
         self.values = nn.Buffer(values)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.values.unsqueeze(0).repeat_interleave(picture.shape[0], dim=0)
+    def forward(self, image: Tensor) -> Tensor:
+        return self.values.unsqueeze(0).repeat_interleave(image.shape[0], dim=0)
 
 
 def write_torchscript(path: Path, network: nn.Module) -> None:
@@ -73,10 +73,10 @@ def write_onnx(path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     nodes = [
-        helper.make_node("GlobalAveragePool", ["picture"], ["pooled"]),
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["means"]),
     ]
-    taken = helper.make_tensor_value_info("picture", kind, ["B", 3, "H", "W"])
+    taken = helper.make_tensor_value_info("image", kind, ["B", 3, "H", "W"])
     given = helper.make_tensor_value_info("means", kind, ["B", 3])
     graph = helper.make_graph(nodes, "mean_colour", [taken], [given])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9), path)
@@ -91,15 +91,15 @@ def write(path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt", ".ts", ".torchscript"])
-def test_a_picture_as_the_network_takes_it(tmp_path: Path, suffix: str) -> None:
+def test_an_image_as_the_network_takes_it(tmp_path: Path, suffix: str) -> None:
     """Red 1, green 0.5, blue 0 at any size: mean and deviation first, in the order of channels that is said."""
     write(tmp_path / f"openface{suffix}")
     (tmp_path / "models.toml").write_text("[openface]\nmean = [0.0, 0.25, 0.5]\nstd = 0.5\n")
     network = find_network(tmp_path, "openface", "cpu")
-    picture = torch.tensor([1.0, 0.5, 0.0])[None, :, None, None].expand(2, 3, 40, 40)
-    assert network(picture) == pytest.approx(np.array([[0.0, 0.5, 1.0]] * 2))  # BGR
+    image = torch.tensor([1.0, 0.5, 0.0])[None, :, None, None].expand(2, 3, 40, 40)
+    assert network(image) == pytest.approx(np.array([[0.0, 0.5, 1.0]] * 2))  # BGR
     (tmp_path / "models.toml").write_text('[openface]\nchannels = "RGB"\n')
-    assert find_network(tmp_path, "openface", "cpu")(picture) == pytest.approx(np.array([[1.0, 0.5, 0.0]] * 2))
+    assert find_network(tmp_path, "openface", "cpu")(image) == pytest.approx(np.array([[1.0, 0.5, 0.0]] * 2))
 
 
 def test_a_file_of_another_name(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_file_of_another_name(tmp_path: Path) -> None:
         ("[arcface]\nmean = [1, 2]", "mean cannot be"),
         ("[arcface]\nstd = 0", "std cannot be"),
         ('[arcface]\nchannels = "GBR"', "channels cannot be"),
-        ('[inception]\ncrop = "face"', "sees whole pictures"),
+        ('[inception]\ncrop = "face"', "sees whole images"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, text: str, why: str) -> None:
@@ -142,7 +142,7 @@ def test_files_that_are_no_network(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("role", "network", "why"),
     [
-        ("inception", Gap(), r"inception\.pt: cannot be used on pictures"),
+        ("inception", Gap(), r"inception\.pt: cannot be used on images"),
         ("landmarks", MeanColour(), "not points"),
         ("head_pose", Given(torch.zeros(4)), "not angles"),
     ],
@@ -171,7 +171,7 @@ def network(folder: Path, role: str, module: nn.Module, **settings: Any) -> Any:
     return find_network(folder, role, "cpu")
 
 
-def test_points_of_heat_maps_lie_where_the_picture_has_them(tmp_path: Path) -> None:
+def test_points_of_heat_maps_lie_where_the_image_has_them(tmp_path: Path) -> None:
     frame = np.zeros((256, 256, 3), dtype=np.uint8)
     frame[110:115, 100:105, 0], frame[160:165, 150:155, 2] = 255, 255
     found = NetworkLandmarks(network(tmp_path, "landmarks", Heat()), find_face).landmarks(frame)  # type: ignore[arg-type]
@@ -192,15 +192,15 @@ def test_peaks_are_found_between_cells() -> None:
 
 
 def test_a_face_is_laid_on_arcfaces_points() -> None:
-    """A dot on each of the five points of a face is near its place in the aligned picture."""
+    """A dot on each of the five points of a face is near its place in the aligned image."""
     for place, (x, y) in enumerate(POINTS.round().int().tolist()):
         frame = np.zeros((256, 256, 3), dtype=np.uint8)
         frame[y - 1 : y + 2, x - 1 : x + 2] = 255
         rows, columns = np.nonzero(aligned(frame, FACE, 112)[..., 0] > 60)
         assert abs(columns.mean() - ARCFACE_POINTS[place][0]) < 7 and abs(rows.mean() - ARCFACE_POINTS[place][1]) < 7
     exact = FACE._replace(points=torch.from_numpy(ARCFACE_POINTS + 0.5))
-    picture = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    assert np.abs(aligned(picture, exact, 112).astype(int) - picture).max() <= 1
+    image = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    assert np.abs(aligned(image, exact, 112).astype(int) - image).max() <= 1
 
 
 def test_embeddings_and_angles(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_embeddings_and_angles(tmp_path: Path) -> None:
         assert pose.vector(frame) == pytest.approx(np.array(expected))
 
 
-def test_lpips_by_one_network_of_two_pictures(tmp_path: Path) -> None:
+def test_lpips_by_one_network_of_two_images(tmp_path: Path) -> None:
     write_torchscript(tmp_path / "lpips_vgg.pt", Gap())
     lpips = find_lpips_metric(tmp_path, "vgg", "cpu")
     one, others = torch.zeros(1, 3, 40, 40), torch.tensor([0.5, 2.0])[:, None, None, None].expand(2, 3, 40, 40)
@@ -221,7 +221,7 @@ def test_lpips_by_one_network_of_two_pictures(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_networks_gives_all_figures(tmp_path: Path, make_clip: MakeClip, weights: str) -> None:
-    """On pictures without a face: what needs one finds none, and the others have their figures."""
+    """On images without a face: what needs one finds none, and the others have their figures."""
     models = tmp_path / "models"
     models.mkdir()
     modules: dict[str, nn.Module] = dict.fromkeys(ROLES, MeanColour())
@@ -237,5 +237,5 @@ def test_a_folder_of_networks_gives_all_figures(tmp_path: Path, make_clip: MakeC
     assert report["clips"]["clip"]["no_face"]["real"] == {
         "landmarks": 3, "arcface": 3, "openface": 0, "head_pose": 3, "expression": 3,
     }  # fmt: skip
-    assert report["fid"] == {"clips": {"pictures": 3, "numbers": 3}}
+    assert report["fid"] == {"clips": {"images": 3, "numbers": 3}}
     assert set(report["absent"]) == {"mediapipe_mesh", "dlib_5", "dlib_68", "dlib_resnet"}

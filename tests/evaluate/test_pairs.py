@@ -101,7 +101,7 @@ def test_every_fault_is_told_with_its_line(vox: Path, capsys: pytest.CaptureFixt
         read(vox, FAULTS)
     told = capsys.readouterr().err.splitlines()
     wanted = {
-        3: "source nobody.mp4: no such clip, frame or picture",
+        3: "source nobody.mp4: no such clip, frame or image",
         4: "driving nobody.mp4: no such clip",
         5: "id10270/video/00001.mp4 and id10271/video/00001.mp4 end so",
         6: "anchor_idx -1: must be a whole number",

@@ -24,9 +24,9 @@ def clips(tmp_path: Path) -> Path:
     for name, count, changes in (("still", 5, 0), ("moving", 3, 40)):
         folder = tmp_path / "clips" / name
         folder.mkdir(parents=True)
-        picture = rng.integers(40, 120, (64, 64, 3), dtype=np.uint8)
+        image = rng.integers(40, 120, (64, 64, 3), dtype=np.uint8)
         for index in range(count):
-            Image.fromarray(picture + np.uint8(changes * (index > 0))).save(folder / f"{index}.png")
+            Image.fromarray(image + np.uint8(changes * (index > 0))).save(folder / f"{index}.png")
     return tmp_path / "clips"
 
 
@@ -167,7 +167,7 @@ def test_relative_motion_starts_from_the_first_frame(
 
 @pytest.fixture
 def shows_its_motion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A talker whose keypoints are where a picture's brightness puts them, and whose pictures are as bright again."""
+    """A talker whose keypoints are where an image's brightness puts them, and whose images are as bright again."""
 
     def keypoints(self: Talker, image: Tensor) -> Keypoints:
         brightness = image.mean(dim=(1, 2, 3))
@@ -275,7 +275,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path: Path, nam
         protocol.evaluate_weights("absent weights", tmp_path, tmp_path / name)
 
 
-def test_pictures_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
+def test_images_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="sheet"):
         protocol.evaluate_weights("absent weights", tmp_path, sheet=tmp_path / "sheet.jpg")
     (tmp_path / "file").touch()
@@ -299,7 +299,7 @@ def test_options_out_of_range(make_clip: MakeClip, weights: str, options: dict[s
 def test_portraits_are_files_and_folders(tmp_path: Path, portrait: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(InputError, match="no picture in it"):
+    with pytest.raises(InputError, match="no image in it"):
         find_portraits([folder])
     Image.new("RGB", (100, 64)).save(folder / "other.jpg")
     (folder / "notes.txt").touch()

@@ -16,13 +16,13 @@ def test_sheet_shows_source_driving_and_result(tmp_path: Path) -> None:
         band(f"band {number} \udcff", np.full((8, 8, 3), 30, np.uint8), moments).save(file)
     save_sheet(tmp_path / "sheet.png", files)
     with Image.open(tmp_path / "sheet.png") as image:
-        picture = np.array(image)
-    height = picture.shape[0] // 2
-    assert picture.shape[1] == (1 + MOMENTS) * CELL
+        sheet = np.array(image)
+    height = sheet.shape[0] // 2
+    assert sheet.shape[1] == (1 + MOMENTS) * CELL
     for number in range(2):
         top = height * (number + 1) - 2 * CELL  # below the caption
-        assert picture[top + 5, 5, 0] == 30
-        assert picture[top + 5, CELL + 5, 0] == 60 + number and picture[top + CELL + 5, 2 * CELL + 5, 0] == 90
+        assert sheet[top + 5, 5, 0] == 30
+        assert sheet[top + 5, CELL + 5, 0] == 60 + number and sheet[top + CELL + 5, 2 * CELL + 5, 0] == 90
 
 
 def test_comparison_videos_are_as_fast_as_the_clip(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def errors_in(output: str) -> list[float]:
 
 def test_every_example_has_a_test() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"__init__.py"}
-    here = {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py", "demo_picture.py", "model_drawings.py"}
-    of_the_page = {"app_picture.py", "browser.py", "made_motions.py"}  # tests/app
+    here = {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py", "demo_image.py", "model_drawings.py"}
+    of_the_page = {"app_image.py", "browser.py", "made_motions.py"}  # tests/app
     assert names == here | of_the_page
 
 
@@ -41,13 +41,13 @@ def test_the_drawings_in_docs_are_those_of_the_script(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_the_demo_picture_moves(tmp_path: Path) -> None:
-    output_of("demo_picture.py", str(tmp_path / "demo.gif"), "--frames", "2")
-    with Image.open(tmp_path / "demo.gif") as picture:
-        assert picture.format == "GIF" and getattr(picture, "n_frames", 1) == 2
-        first = np.asarray(picture.convert("RGB"), dtype=int)
-        picture.seek(1)
-        change = np.abs(np.asarray(picture.convert("RGB"), dtype=int) - first).max(axis=(0, 2))
+def test_the_demo_image_moves(tmp_path: Path) -> None:
+    output_of("demo_image.py", str(tmp_path / "demo.gif"), "--frames", "2")
+    with Image.open(tmp_path / "demo.gif") as image:
+        assert image.format == "GIF" and getattr(image, "n_frames", 1) == 2
+        first = np.asarray(image.convert("RGB"), dtype=int)
+        image.seek(1)
+        change = np.abs(np.asarray(image.convert("RGB"), dtype=int) - first).max(axis=(0, 2))
     side = len(change) // 3
     assert not change[:side].any() and change[side : 2 * side].any() and change[2 * side :].any()
 
@@ -61,7 +61,7 @@ def test_the_vqvae_learns_the_digits() -> None:
     assert re.search(r"[\d.]+ of 64 codes in use", output) and re.search(r"\d+ codes chosen", output), output
 
 
-def test_a_flow_and_a_codebook_reproduce_a_picture() -> None:
+def test_a_flow_and_a_codebook_reproduce_an_image() -> None:
     errors = errors_in(output_of("warp_and_attend.py", "--steps", "150"))
     assert errors[-1] < errors[0] / 100
 

@@ -1,4 +1,4 @@
-"""Exported talkers: the same pictures as cbtalk makes, in programs that know nothing of cbtalk."""
+"""Exported talkers: the same images as cbtalk makes, in programs that know nothing of cbtalk."""
 
 import subprocess
 import sys
@@ -107,11 +107,11 @@ def test_the_command_writes_two_files_each(exported: Path, capsys: pytest.Captur
     assert "--onnx" in capsys.readouterr().err
 
 
-def test_onnxruntime_makes_the_same_pictures(exported: Path) -> None:
+def test_onnxruntime_makes_the_same_images(exported: Path) -> None:
     assert largest_difference(Onnx(exported), make_tiny()) < 1e-3
 
 
-def test_torch_makes_the_same_pictures(exported: Path) -> None:
+def test_torch_makes_the_same_images(exported: Path) -> None:
     assert largest_difference(Torch(exported), make_tiny()) < 1e-3
 
 

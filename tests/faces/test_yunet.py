@@ -61,7 +61,7 @@ def test_the_box_follows_the_face_at_any_size_and_place(size: int) -> None:
     assert (face.box - expected).abs().max() < 0.08 * size
 
 
-def test_two_faces_are_two_and_a_picture_without_one_has_none() -> None:
+def test_two_faces_are_two_and_an_image_without_one_has_none() -> None:
     both = pasted(200, left=50, top=100)
     both[:, 100:300, 600:800] = both[:, 100:300, 50:250]
     assert len(find_faces(both)) == 2

@@ -1,4 +1,4 @@
-"""Test weights and pictures that follow from names alone, so that the golden figures can be recomputed anywhere."""
+"""Test weights and images that follow from names alone, so that the golden figures can be recomputed anywhere."""
 
 import zlib
 from collections.abc import Callable

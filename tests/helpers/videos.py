@@ -11,28 +11,28 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from cbtalk.media.images import Image8
+
 AUDIO_RATE = 48000
 
 
-def flat(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Image:
+def flat(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Image8:
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def numbered(index: int, width: int = 64, height: int = 48) -> Image:
-    """A picture whose brightness tells its number (below 60), with something to encode in it."""
+def numbered(index: int, width: int = 64, height: int = 48) -> Image8:
+    """An image whose brightness tells its number (below 60), with something to encode in it."""
     image = flat((4 * index, 4 * index, 4 * index), width, height)
     image[8:24, 8 + index % 30 : 24 + index % 30] += 12
     return image
 
 
-def number_of(image: Image) -> int:
+def number_of(image: Image8) -> int:
     return round(float(np.median(image)) / 4)
 
 
-def quadrants(width: int = 64, height: int = 48) -> Image:
+def quadrants(width: int = 64, height: int = 48) -> Image8:
     """Red top left, green top right, blue bottom left, white bottom right."""
     image = flat((255, 0, 0), width, height)
     image[: height // 2, width // 2 :] = (0, 255, 0)
@@ -43,7 +43,7 @@ def quadrants(width: int = 64, height: int = 48) -> Image:
 
 def write_clip(
     path: Path,
-    images: Sequence[Image],
+    images: Sequence[Image8],
     *,
     pts: Sequence[int] | None = None,
     rate: Fraction | int = 25,
@@ -62,7 +62,7 @@ def write_clip(
     muxer: str | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write pictures (H, W, 3), all of one size, and a 440 Hz tone with the audio codec `sound`.
+    """Write images (H, W, 3), all of one size, and a 440 Hz tone with the audio codec `sound`.
 
     muxer: FFmpeg's name of the container, where the suffix does not tell it.
     """
@@ -126,7 +126,7 @@ def write_sound_only(path: Path) -> Path:
 
 
 def write_yuv(path: Path, planes: tuple[int, int, int], *, matrix: int, limited: bool, size: tuple[int, int]) -> Path:
-    """One flat picture given by its (Y, U, V) bytes, stored without loss and tagged with an H.273 matrix number."""
+    """One flat image given by its (Y, U, V) bytes, stored without loss and tagged with an H.273 matrix number."""
     with av.open(path, "w") as container:
         stream = container.add_stream("ffv1", rate=25, width=size[0], height=size[1], pix_fmt="yuv420p")
         context = stream.codec_context

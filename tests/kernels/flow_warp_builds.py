@@ -18,7 +18,7 @@ _POINTERS = {
     "starts": "*i64",
     "weights": "*fp32",
 }
-_SCALARS = [*kernels._SIZES, "nowhere", "pictures", "h", "w", "sources", "out_plane"]
+_SCALARS = [*kernels._SIZES, "nowhere", "images", "h", "w", "sources", "out_plane"]
 _MAPS = {"ALIGN_CORNERS": True, "PADDING": 0, "SAME_FLOW": False, "SAME_OCCLUSION": False, "HAS_OCCLUSION": True}
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -26,12 +26,12 @@ _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 def _build(
     kernel: str, dtype: str, constexprs: dict[str, object], warps: int, instructions: tuple[str, ...] = ()
 ) -> Build:
-    pictures = dict.fromkeys(("feature", "output", "grad_output"), f"*{dtype}")
-    signature = _POINTERS | pictures | dict.fromkeys(_SCALARS, "i32")
+    images = dict.fromkeys(("feature", "output", "grad_output"), f"*{dtype}")
+    signature = _POINTERS | images | dict.fromkeys(_SCALARS, "i32")
     return Build(kernel, signature, constexprs, {"num_warps": warps}, instructions)
 
 
-def _picture(channels: int, dtype: str, channels_last: bool, backward: bool) -> dict[str, object]:
+def _image(channels: int, dtype: str, channels_last: bool, backward: bool) -> dict[str, object]:
     tile = kernels.tile_of(channels, _BYTES[dtype], channels_last, backward)
     vector = channels_last and channels % (16 // _BYTES[dtype]) == 0
     return {"C": channels, "CHANNELS_LAST": channels_last, "VECTOR": vector, **tile._asdict()}
@@ -44,17 +44,17 @@ def builds(capability: int) -> list[Build]:
     # Vectors are added atomically from sm_90 on.
     add = (r"(red|atom)\.[\w.]*v4\.f32",) if capability >= 90 else ()
     for channels, dtype in itertools.product((64, 256), ("fp32", "bf16")):
-        forward, backward = (_MAPS | _picture(channels, dtype, True, is_backward) for is_backward in (False, True))
+        forward, backward = (_MAPS | _image(channels, dtype, True, is_backward) for is_backward in (False, True))
         move = (r"ld\.global[\w.]*\.v4\.b32", r"st\.global[\w.]*\.v4\.b32")
         found.append(_build("flow_warp_fwd_kernel", dtype, forward, 4, move))
         found.append(_build("flow_warp_bwd_kernel", dtype, backward | wanted, 4, move[:1] + add))
     for padding in (1, 2):
         padded = _MAPS | {"PADDING": padding}
-        found.append(_build("flow_warp_fwd_kernel", "fp32", padded | _picture(64, "fp32", True, False), 4))
-        found.append(_build("flow_warp_bwd_kernel", "fp32", padded | _picture(64, "fp32", True, True) | wanted, 4))
-    small = _picture(3, "fp32", False, False)
+        found.append(_build("flow_warp_fwd_kernel", "fp32", padded | _image(64, "fp32", True, False), 4))
+        found.append(_build("flow_warp_bwd_kernel", "fp32", padded | _image(64, "fp32", True, True) | wanted, 4))
+    small = _image(3, "fp32", False, False)
     found.append(_build("flow_warp_fwd_kernel", "fp32", _MAPS | small | {"SAME_FLOW": True}, 4))
-    found.append(_build("flow_warp_bwd_kernel", "fp32", _MAPS | _picture(64, "fp32", False, True) | wanted, 4))
+    found.append(_build("flow_warp_bwd_kernel", "fp32", _MAPS | _image(64, "fp32", False, True) | wanted, 4))
     found.append(_build("flow_warp_bwd_map_kernel", "fp32", {"PARTS": 2, **kernels.MAP_TILE}, 1))
     keys = {"TILE_P": kernels.KEYS_TILE.TILE_P, "TILE_W": kernels.KEYS_TILE.TILE_W}
     found.append(_build("flow_warp_bwd_keys_kernel", "fp32", _MAPS | keys, 4))

@@ -16,12 +16,12 @@ _ARGUMENTS = {
 
 
 def builds(capability: int) -> list[Build]:
-    """Every kernel at the largest picture, and what stays on the chip at the smallest, for 4 and 2 bytes an element."""
+    """Every kernel at the largest image, and what stays on the chip at the smallest, for 4 and 2 bytes an element."""
     return [*_cut("fp32", 64, 65536), *_cut("bf16", 64, 65536), *_whole("fp32", 4), *_whole("fp16", 2)]
 
 
 def _cut(dtype: str, channels: int, pixels: int) -> Iterator[Build]:
-    arguments = _pictures(dtype)
+    arguments = _images(dtype)
     tile = tiling(pixels, channels)
     kinds = {"SILU": True, "WIDTH": channels // _GROUPS, **tile, "ALIGNED": True}
     yield Build("group_norm_moments_fwd_kernel", arguments, {**tile, "ALIGNED": True}, {}, _LOADS)
@@ -43,8 +43,8 @@ def _whole(dtype: str, element_size: int) -> Iterator[Build]:
             continue
         kernel = "group_norm_bwd_kernel" if backward else "group_norm_fwd_kernel"
         options = {"num_warps": warps_on_chip(slab)}
-        yield Build(kernel, _pictures(dtype), {"SILU": True, **slab, "ALIGNED": True}, options, _LOADS)
+        yield Build(kernel, _images(dtype), {"SILU": True, **slab, "ALIGNED": True}, options, _LOADS)
 
 
-def _pictures(dtype: str) -> Mapping[str, str]:
+def _images(dtype: str) -> Mapping[str, str]:
     return {**_ARGUMENTS, **dict.fromkeys(("x", "y", "grad_x", "grad_y"), f"*{dtype}")}

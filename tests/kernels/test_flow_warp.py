@@ -184,7 +184,7 @@ def test_only_the_gradients_asked_for(place: Place) -> None:
 @everywhere
 @layouts
 @pytest.mark.parametrize(("B", "C"), [(0, 4), (2, 0)])
-def test_no_pictures_or_no_channels(place: Place, layout: str, B: int, C: int) -> None:
+def test_no_images_or_no_channels(place: Place, layout: str, B: int, C: int) -> None:
     inputs = place.put(*make_inputs((B, 2, C), (5, 6), (3, 3), (2, 2), layout))
     out, *grads = with_gradients(flow_warp, inputs, backend=place.backend)
     assert out.shape == (B, 2, C, 5, 6)

@@ -1,4 +1,4 @@
-"""flow_warp beyond the borders of a picture: padding, and coordinates that are far out or not finite."""
+"""flow_warp beyond the borders of an image: padding, and coordinates that are far out or not finite."""
 
 import pytest
 import torch

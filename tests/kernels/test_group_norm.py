@@ -76,7 +76,7 @@ def test_a_large_mean_does_not_drown_the_variance(place: Place, shape: tuple[int
 
 @everywhere
 @pytest.mark.parametrize("shape", [WHOLE[1], CUT[0]])
-def test_the_same_bits_again_and_beside_other_pictures(place: Place, shape: tuple[int, ...]) -> None:
+def test_the_same_bits_again_and_beside_other_images(place: Place, shape: tuple[int, ...]) -> None:
     x, weight, bias, grad = place.put(*make((2, *shape[1:4])))
     options: dict[str, Any] = {"groups": shape[4], "eps": 1e-6, "silu": True, "backend": place.backend}
     both, again = (grads(group_norm, x, weight, bias, grad, **options) for _ in range(2))
@@ -87,7 +87,7 @@ def test_the_same_bits_again_and_beside_other_pictures(place: Place, shape: tupl
 
 @everywhere
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_picture_that_begins_between_two_vectors(place: Place, dtype: torch.dtype) -> None:
+def test_an_image_that_begins_between_two_vectors(place: Place, dtype: torch.dtype) -> None:
     """Whose address is no multiple of 16 bytes, though its channels fill whole vectors."""
     x, weight, bias, grad = place.put(*make((1, 16, 9, 9), dtype))
     shifted = torch.empty(x.numel() + 1, dtype=dtype, device=place.device)[1:]
@@ -113,7 +113,7 @@ def test_a_nan_stays_in_its_group(place: Place, shape: tuple[int, ...]) -> None:
 
 
 @everywhere
-def test_an_empty_batch_and_an_empty_picture(place: Place) -> None:
+def test_an_empty_batch_and_an_empty_image(place: Place) -> None:
     for shape in ((0, 8, 4, 4), (2, 8, 0, 4)):
         x, weight, bias, grad = place.put(*make(shape))
         y, grad_x, grad_weight, grad_bias = grads(

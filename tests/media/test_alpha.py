@@ -21,8 +21,8 @@ def test_alpha_of_webm_is_laid_over_white(tmp_path: Path, codec: str, suffix: st
         stream.options = {"auto-alt-ref": "0"}
         stream.metadata["alpha_mode"] = "1"
         for _ in range(5):
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva420p")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva420p")
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     with open_video(path) as reader:
         frames = list(reader)

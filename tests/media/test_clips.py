@@ -114,9 +114,9 @@ def test_people_of_voxceleb_are_known_by_their_folder(tmp_path: Path) -> None:
     assert [clip.identity for clip in find_clips(tmp_path)] == ["00001.mp4", "id00012", "id00015", "id00015"]
 
 
-def test_a_damaged_picture_costs_its_frame_and_not_the_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_image_costs_its_frame_and_not_the_clip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_frames(tmp_path / "a", ["1.png", "2.png", "3.png"])
-    (tmp_path / "a" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "a" / "2.png").write_bytes(b"no image")
     (clip,) = find_clips(tmp_path)
     with caplog.at_level(logging.WARNING):
         frames = decode_clip(clip, 48, tmp_path / "cache")

@@ -70,14 +70,14 @@ def test_highlights_are_rolled_off_in_order(transfer: int) -> None:
 
 
 def write_video(path: Path, values: Array, signal: Signal, pix_fmt: str, codec: str) -> None:
-    """One picture of vertical stripes of R'G'B' values (N, 3), tagged; matrix BT.2020 or BT.709, limited range."""
+    """One image of vertical stripes of R'G'B' values (N, 3), tagged; matrix BT.2020 or BT.709, limited range."""
     kr, kb = (0.2627, 0.0593) if signal.primaries == 9 else (0.2126, 0.0722)
     red, green, blue = values.T
     luma = kr * red + (1 - kr - kb) * green + kb * blue
     planes = [16 + 219 * luma, 128 + 224 * (blue - luma) / (2 - 2 * kb), 128 + 224 * (red - luma) / (2 - 2 * kr)]
     bits = 12 if "12" in pix_fmt else 10 if "10" in pix_fmt else 8
     width, height = 32 * len(values), 32
-    # With B-frames, x265 takes the decoding time of a single picture from memory that nobody has written.
+    # With B-frames, x265 takes the decoding time of a single image from memory that nobody has written.
     options = {"x265-params": "bframes=0"} if codec == "libx265" else {}
     with av.open(path, "w") as container:
         stream = cast(

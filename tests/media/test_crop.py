@@ -58,7 +58,7 @@ def test_a_box_reaching_out_repeats_the_edge(width: int, height: int, data: st.D
 @pytest.mark.parametrize(
     "box", [CropBox(64, 0, 8), CropBox(-8, 0, 8), CropBox(0, 48, 8), CropBox(0, 0, 129), CropBox(0, 0, 0)]
 )
-def test_a_box_that_misses_the_picture_is_an_error(box: CropBox) -> None:
+def test_a_box_that_misses_the_image_is_an_error(box: CropBox) -> None:
     with pytest.raises(InputError, match="64 x 48"):
         crop_resize(quadrants(), box, 32)
 

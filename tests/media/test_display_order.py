@@ -22,7 +22,7 @@ REORDERED = [
 
 
 def in_avi(path: Path, options: dict[str, str], codec: str = "libx264") -> Path:
-    """40 numbered pictures at 25 a second."""
+    """40 numbered images at 25 a second."""
     return write_clip(path, [numbered(i) for i in range(40)], codec=codec, options={**options, "g": "20"})
 
 
@@ -33,7 +33,7 @@ def check_all_shown_evenly(path: Path) -> None:
     good = [frame for frame in frames if isinstance(frame, Frame)]
     assert [number_of(frame.image) for frame in good] == list(range(40))
     times = np.array([float(frame.pts * frame.time_base) for frame in good])
-    # The muxer of AVI leaves a slot empty where the encoder's first picture is decoded before its time.
+    # The muxer of AVI leaves a slot empty where the encoder's first image is decoded before its time.
     np.testing.assert_allclose(np.diff(times[1:]), 0.04, atol=0.001)
     assert times[0] == 0 and times[-1] <= 41 * 0.04
 
@@ -104,7 +104,7 @@ def test_a_hole_beside_damage_is_filled_and_counted() -> None:
     decoded = [*frames(0, 10), *frames(20, is_corrupt=True), *frames(80, 90, 130)]
     expected: list[tuple[str, int | None]] = [("shown", 0), ("shown", 10), ("shown", 20)]
     expected += [("lost", time) for time in range(30, 80, 10)]
-    expected += [("shown", 80), ("shown", 90), ("shown", 130)]  # a picture that stays is none
+    expected += [("shown", 80), ("shown", 90), ("shown", 130)]  # an image that stays is none
     assert arranged([0, 10, 20, 80, 90, 130], decoded) == expected
 
 

@@ -126,13 +126,13 @@ def check_refused(path: Path) -> str:
     return message
 
 
-def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_bad_images_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "no such file" in check_refused(tmp_path / "none.png")
     assert "folder" in check_refused(tmp_path)
     (tmp_path / "empty.png").touch()
     assert "empty" in check_refused(tmp_path / "empty.png")
-    (tmp_path / "text.png").write_text("not a picture")
-    assert "not a picture" in check_refused(tmp_path / "text.png")
+    (tmp_path / "text.png").write_text("not an image")
+    assert "not an image" in check_refused(tmp_path / "text.png")
     Image.new("RGB", (1, 1)).save(tmp_path / "tiny.png")
     assert "1 x 1" in check_refused(tmp_path / "tiny.png")
     Image.new("RGB", (500, 15)).save(tmp_path / "flat.png")
@@ -142,7 +142,7 @@ def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tif"])
-def test_cut_off_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_cut_off_images_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -155,7 +155,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) ->
     assert "million pixels" in check_refused(tmp_path / "bomb.png")
 
 
-def test_damaged_pictures_never_raise_anything_else(tmp_path: Path) -> None:
+def test_damaged_images_never_raise_anything_else(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     Image.fromarray(quadrants()).save(tmp_path / "good.png")
     good = (tmp_path / "good.png").read_bytes()

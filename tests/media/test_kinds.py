@@ -66,7 +66,7 @@ def test_videos(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
-def test_pictures(tmp_path: Path, suffix: str) -> None:
+def test_images(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / "clip"
     folder.mkdir()
     for index in range(3):

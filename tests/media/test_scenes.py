@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cbtalk.media.images import Image8
 from cbtalk.media.scenes import SceneCuts
 
-Image = NDArray[np.uint8]
 
-
-def cuts(frames: Iterator[Image]) -> list[int]:
+def cuts(frames: Iterator[Image8]) -> list[int]:
     detector = SceneCuts()
     return [number for number, frame in enumerate(frames) if detector(frame)]
 
 
-def shot(seed: int, frames: int = 20, *, pan: int = 0, noise: int = 0) -> Iterator[Image]:
+def shot(seed: int, frames: int = 20, *, pan: int = 0, noise: int = 0) -> Iterator[Image8]:
     """Views of a landscape of blurred blocks of random colours."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (12, 40, 3))
@@ -25,7 +23,7 @@ def shot(seed: int, frames: int = 20, *, pan: int = 0, noise: int = 0) -> Iterat
         yield (view + random.integers(-noise, noise + 1, view.shape)).clip(0, 255).astype(np.uint8)
 
 
-def joined(*shots: Iterator[Image]) -> Iterator[Image]:
+def joined(*shots: Iterator[Image8]) -> Iterator[Image8]:
     for one in shots:
         yield from one
 
@@ -43,7 +41,7 @@ def test_a_pan_and_noise_are_none() -> None:
 
 
 def test_something_large_before_the_camera_is_none() -> None:
-    def covered() -> Iterator[Image]:
+    def covered() -> Iterator[Image8]:
         for number, frame in enumerate(shot(1)):
             if 8 <= number < 12:
                 frame[:, :140] = 30
@@ -53,7 +51,7 @@ def test_something_large_before_the_camera_is_none() -> None:
 
 
 def test_a_fade_is_none() -> None:
-    def fading() -> Iterator[Image]:
+    def fading() -> Iterator[Image8]:
         for number, frame in enumerate(shot(4, 40)):
             yield (frame * (1 - number / 39)).astype(np.uint8)
 

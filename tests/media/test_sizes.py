@@ -1,4 +1,4 @@
-"""Videos whose pictures change their size, as those of phones that are turned and of calls over bad lines."""
+"""Videos whose images change their size, as those of phones that are turned and of calls over bad lines."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ def disc(width: int, height: int) -> NDArray[np.uint8]:
 
 
 def write_webm(path: Path, sizes: list[tuple[int, int]]) -> None:
-    """Five pictures of each size, each size from an encoder of its own, as a browser writes them."""
+    """Five images of each size, each size from an encoder of its own, as a browser writes them."""
     with av.open(path, "w") as container:
         width, height = sizes[0]
         stream = container.add_stream("libvpx", rate=25, width=width, height=height, pix_fmt="yuv420p")

@@ -1,4 +1,4 @@
-"""The sound of a part of a file stays in step with its pictures."""
+"""The sound of a part of a file stays in step with its images."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_it_starts_where_the_part_starts(
         assert -0.03 <= (first.time or 0) <= 0.1
 
 
-def test_sound_files_without_pictures(tmp_path: Path) -> None:
+def test_sound_files_without_images(tmp_path: Path) -> None:
     for name, codec in (("a.wav", "pcm_s16le"), ("a.mp3", "libmp3lame"), ("a.flac", "flac"), ("a.m4a", "aac")):
         path = tmp_path / name
         with av.open(path, "w", format="mp4" if name == "a.m4a" else None) as container:

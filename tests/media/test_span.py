@@ -83,7 +83,7 @@ def test_it_is_decoded_from_a_key_frame_before_it(tmp_path: Path, name: str) -> 
 
 
 def test_the_frame_that_is_shown_at_the_start_comes_first(tmp_path: Path) -> None:
-    """Pictures that stay: the part begins and ends within them."""
+    """Images that stay: the part begins and ends within them."""
     pts = [0, 10, 50, 60, 100]
     path = write_clip(tmp_path / "a.mkv", [numbered(i) for i in range(5)], pts=pts, time_base=Fraction(1, 100))
     part = frames(path, 0.3, 0.4)

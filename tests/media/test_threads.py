@@ -18,7 +18,7 @@ def threads() -> Iterator[None]:
 
 
 def noisy(count: int) -> list[NDArray[np.uint8]]:
-    """Pictures whose motion and detail give an encoder choices."""
+    """Images whose motion and detail give an encoder choices."""
     grain = np.random.default_rng(0).integers(0, 40, (count, 240, 320, 3), dtype=np.uint8)
     return [grain[i] + numbered(i, 320, 240) for i in range(count)]
 

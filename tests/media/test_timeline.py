@@ -26,7 +26,7 @@ KINDS = {  # suffix: video codec, audio codec
 
 
 def record(path: Path, *, start: float = 0, first: int = 0) -> Path:
-    """Two seconds of pictures numbered from `first` on, and a tone with a hole in it, on a clock from `start`."""
+    """Two seconds of images numbered from `first` on, and a tone with a hole in it, on a clock from `start`."""
     video, audio = KINDS[path.suffix]
     images = [numbered((first + i) % 60) for i in range(FRAMES)]
     pts = [round(start * 25) + i for i in range(FRAMES)]
@@ -156,7 +156,7 @@ def test_browsers_recordings_joined(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".ts"])
-def test_a_picture_that_stays_while_the_sound_goes_on_is_no_leap(tmp_path: Path, suffix: str) -> None:
+def test_an_image_that_stays_while_the_sound_goes_on_is_no_leap(tmp_path: Path, suffix: str) -> None:
     path = write_clip(
         tmp_path / f"a{suffix}",
         [numbered(i) for i in range(6)],
@@ -170,7 +170,7 @@ def test_a_picture_that_stays_while_the_sound_goes_on_is_no_leap(tmp_path: Path,
 
 
 def test_sound_of_one_recording_only(tmp_path: Path) -> None:
-    """The second of two joined recordings has no sound: its pictures follow all the same."""
+    """The second of two joined recordings has no sound: its images follow all the same."""
     first = record(tmp_path / "a.ts")
     second = write_clip(tmp_path / "b.ts", [numbered(i) for i in range(FRAMES)], options={"g": "25"})
     path = tmp_path / "c.ts"

@@ -314,13 +314,13 @@ def test_a_video_without_frames_is_refused(tmp_path: Path) -> None:
 def test_a_video_of_nothing_but_damage_is_refused(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", [numbered(i) for i in range(5)])
     overwrite_frames(path, range(5), noise)
-    assert "no picture" in check_refused(path)
+    assert "no image" in check_refused(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tif", "renamed.mp4"])
-def test_a_still_picture_is_refused_with_what_is_needed(tmp_path: Path, name: str) -> None:
+def test_a_still_image_is_refused_with_what_is_needed(tmp_path: Path, name: str) -> None:
     Image.fromarray(quadrants()).save(tmp_path / name, format="PNG" if name == "renamed.mp4" else None)
-    assert "still picture; a video or a motion file is needed" in check_refused(tmp_path / name)
+    assert "still image; a video or a motion file is needed" in check_refused(tmp_path / name)
 
 
 def test_cover_art_is_no_video(tmp_path: Path) -> None:

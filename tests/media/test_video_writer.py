@@ -144,7 +144,7 @@ def test_time_stamps_are_kept_exactly(
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize("duration", [5, 40, *slow(10, 300)])
-def test_the_last_picture_stays_as_long_as_it_should(tmp_path: Path, suffix: str, duration: int) -> None:
+def test_the_last_image_stays_as_long_as_it_should(tmp_path: Path, suffix: str, duration: int) -> None:
     path = tmp_path / f"a{suffix}"
     sound = write_clip(tmp_path / "s.mov", [numbered(0)] * 100, sound="aac")
     with VideoWriter(
@@ -158,7 +158,7 @@ def test_the_last_picture_stays_as_long_as_it_should(tmp_path: Path, suffix: str
     assert sound_span(path)[1] == pytest.approx(0.7 + duration / 100, abs=0.05)
 
 
-def test_one_picture_lasts_one_frame(tmp_path: Path) -> None:
+def test_one_image_lasts_one_frame(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", [quadrants()])
     with av.open(tmp_path / "a.mp4") as container:
         assert container.duration == av.time_base // 25
@@ -202,14 +202,14 @@ def test_sound_is_carried_over(tmp_path: Path, source: str, codec: str, target: 
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
-def test_sound_ends_with_the_pictures(tmp_path: Path, codec: str) -> None:
+def test_sound_ends_with_the_images(tmp_path: Path, codec: str) -> None:
     source = write_clip(tmp_path / "s.mov", [numbered(i) for i in range(50)], sound=codec, sound_seconds=2)
     write(tmp_path / "a.mp4", [numbered(i) for i in range(10)], audio_from=source)
     assert 0.4 <= sound_span(tmp_path / "a.mp4")[1] < 0.45
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
-def test_sound_that_ends_early_does_not_hold_up_the_pictures(tmp_path: Path, codec: str) -> None:
+def test_sound_that_ends_early_does_not_hold_up_the_images(tmp_path: Path, codec: str) -> None:
     images = [numbered(i) for i in range(50)]
     source = write_clip(tmp_path / "s.mov", images, sound=codec, sound_seconds=0.5)
     write(tmp_path / "a.mp4", images, audio_from=source)
@@ -322,14 +322,14 @@ def test_the_callers_metadata_is_kept_beside_the_notice(tmp_path: Path) -> None:
         assert "Synthetic" in container.metadata["comment"]
 
 
-def test_wrong_pictures_and_times_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="picture"):
+def test_wrong_images_and_times_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="image"):
         write(tmp_path / "a.mp4", [numbered(0), numbered(1, 32, 32)])
     for pts in ([0, 2, 2], [0, 2, 1], [-1, 0, 1]):
         with pytest.raises(ValueError, match="pts"):
             write(tmp_path / "a.mp4", [numbered(i) for i in range(3)], pts=pts)
     with (
-        pytest.raises(OutputError, match="no picture"),
+        pytest.raises(OutputError, match="no image"),
         VideoWriter(tmp_path / "a.mp4", width=64, height=48, rate=RATE, time_base=1 / RATE),
     ):
         pass

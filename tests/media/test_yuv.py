@@ -1,4 +1,4 @@
-"""A part of a picture converted in its place is the same, to the bit, as the whole picture converted."""
+"""A part of an image converted in its place is the same, to the bit, as the whole image converted."""
 
 import av
 import numpy as np
@@ -32,9 +32,9 @@ def test_only_the_part_is_converted(size: tuple[int, int], left: int, top: int, 
     image = noise(*size, seed=0)
     in_place = ToYuvInPlace(Surroundings(image, left, top), part[1], part[0])
     for seed in (1, 2, 3):
-        picture = noise(*part, seed=seed)
-        image[top : top + part[0], left : left + part[1]] = picture
-        assert np.array_equal(planes(in_place(picture)), planes(ToYuv()(image)))
+        inserted = noise(*part, seed=seed)
+        image[top : top + part[0], left : left + part[1]] = inserted
+        assert np.array_equal(planes(in_place(inserted)), planes(ToYuv()(image)))
 
 
 def test_a_frame_that_is_still_held_is_not_written_over() -> None:

@@ -15,15 +15,15 @@ from cbtalk.model.checkpoint import FORMAT, load_weights, read_notes, save_weigh
 from tests.helpers.talkers import TINY, MakeTalker
 
 
-def test_round_trip_gives_the_same_picture(tmp_path: Path, tiny: MakeTalker) -> None:
-    talker, picture = tiny(), torch.rand(1, 3, 64, 64)
+def test_round_trip_gives_the_same_image(tmp_path: Path, tiny: MakeTalker) -> None:
+    talker, image = tiny(), torch.rand(1, 3, 64, 64)
     save_weights(tmp_path / "w.safetensors", talker, notes={"steps": "12"})
     loaded = cbtalk.load(tmp_path / "w.safetensors")
     assert not loaded.training
     assert loaded.config == talker.config
     with torch.no_grad():
-        expected = talker.animate(talker.encode_source(picture), picture)
-        assert torch.equal(loaded.animate(loaded.encode_source(picture), picture), expected)
+        expected = talker.animate(talker.encode_source(image), image)
+        assert torch.equal(loaded.animate(loaded.encode_source(image), image), expected)
     assert read_notes(tmp_path / "w.safetensors")["steps"] == "12"
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 

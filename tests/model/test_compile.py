@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cbtalk.model.talker import Talker
 from tests.helpers.talkers import MakeTalker
-from tests.model.test_talker import assert_same, pictures
+from tests.model.test_talker import assert_same, images
 
 MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 
@@ -28,7 +28,7 @@ class Whole(nn.Module):
 @pytest.fixture
 def made(tiny: MakeTalker) -> tuple[Whole, Tensor, Tensor]:
     talker = tiny()
-    return Whole(talker), pictures(1, talker.image_size), pictures(2, talker.image_size)
+    return Whole(talker), images(1, talker.image_size), images(2, talker.image_size)
 
 
 @MODES
@@ -51,12 +51,12 @@ def test_an_exported_talker_gives_the_same_bits(
     whole, source, driving = made
     with mode():
         module = torch.export.export(whole, (source, driving)).module()
-        for picture in (source, 0.5 * source):
-            assert torch.equal(module(picture, driving), whole(picture, driving))
+        for image in (source, 0.5 * source):
+            assert torch.equal(module(image, driving), whole(image, driving))
 
 
 @pytest.mark.slow
-def test_the_inductor_makes_the_same_picture(made: tuple[Whole, Tensor, Tensor]) -> None:
+def test_the_inductor_makes_the_same_image(made: tuple[Whole, Tensor, Tensor]) -> None:
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 

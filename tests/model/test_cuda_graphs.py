@@ -145,7 +145,7 @@ def test_a_capture_that_fails_is_told_and_not_tried_again() -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_talker_on_a_gpu_gives_the_same_pictures_by_its_graphs(batch_size: int) -> None:
+def test_a_talker_on_a_gpu_gives_the_same_images_by_its_graphs(batch_size: int) -> None:
     talker = Talker(TINY).eval()
     weights.fill(talker.net_g)
     weights.fill(talker.motion_estimator)

@@ -16,7 +16,7 @@ from cbtalk.model.half import cast
 from cbtalk.model.talker import Talker
 from cbtalk.model.transformer import CrossAttention, SelfAttention
 from tests.helpers.talkers import MakeTalker
-from tests.model.test_talker import pictures
+from tests.model.test_talker import images
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -33,9 +33,9 @@ HALVES = [torch.bfloat16, torch.float16]
     ],
     ids=str,
 )
-def test_coordinates_and_pictures_are_float32(tiny: MakeTalker, changes: dict[str, Any], dtype: torch.dtype) -> None:
+def test_coordinates_and_images_are_float32(tiny: MakeTalker, changes: dict[str, Any], dtype: torch.dtype) -> None:
     exact, talker = tiny(**changes), cast(tiny(**changes), dtype)
-    source, driving = pictures(1, talker.image_size), pictures(2, talker.image_size)
+    source, driving = images(1, talker.image_size), images(2, talker.image_size)
     with torch.no_grad():
         state, keypoints = talker.encode_source(source), talker.keypoints(driving)
         motion = talker.motion_estimator.dense_motion_network(state.small, state.keypoints, keypoints)
@@ -46,7 +46,7 @@ def test_coordinates_and_pictures_are_float32(tiny: MakeTalker, changes: dict[st
     float32 += [tensor for step in found.motion for tensor in (step.deformation, step.occlusion, step.pixel_flow)]
     assert {tensor.dtype for tensor in float32} == {torch.float32}
     assert all(map(torch.equal, keypoints, same))
-    # Random weights amplify what is rounded: here it must only be the same picture. Trained ones have bounds below.
+    # Random weights amplify what is rounded: here it must only be the same image. Trained ones have bounds below.
     assert (found.image - expected).norm() < 0.2 * (expected - expected.mean()).norm()
 
 
@@ -60,7 +60,7 @@ COORDINATES = (
 )
 
 
-def test_only_coordinates_norms_and_the_picture_keep_their_weights(tiny: MakeTalker) -> None:
+def test_only_coordinates_norms_and_the_image_keep_their_weights(tiny: MakeTalker) -> None:
     talker = cast(tiny(), torch.bfloat16)
     last = f"net_g.generator.blocks.{len(talker.net_g.generator.blocks) - 1}"
     norms = {name for name, module in talker.named_modules() if isinstance(module, GroupNorm | nn.BatchNorm2d)}
@@ -101,7 +101,7 @@ class Conversions(TorchDispatchMode):
 def test_features_are_not_cast_back_and_forth(tiny: MakeTalker) -> None:
     talker = cast(tiny(), torch.bfloat16)
     with torch.no_grad():
-        state = talker.encode_source(pictures(1))
+        state = talker.encode_source(images(1))
         talker.animate_keypoints(state, state.keypoints)
         with Conversions() as seen:
             talker.animate_keypoints(state, state.keypoints)

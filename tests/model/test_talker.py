@@ -13,7 +13,7 @@ from cbtalk.model.talker import Talker, TalkerOutput
 from tests.helpers.talkers import TINY, MakeTalker
 
 
-def pictures(count: int, size: int = TINY.image_size, dtype: torch.dtype = torch.float32) -> Tensor:
+def images(count: int, size: int = TINY.image_size, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count), dtype=dtype) * 2 - 1
 
 
@@ -54,7 +54,7 @@ ODD_SIZES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", ODD_SIZES, ids=str)
 def test_any_configuration_renders_and_trains(changes: dict[str, Any], tiny: MakeTalker) -> None:
     talker = tiny(**changes)
-    source, driving = pictures(2, talker.image_size), pictures(2, talker.image_size).flip(-1)
+    source, driving = images(2, talker.image_size), images(2, talker.image_size).flip(-1)
     with torch.no_grad():
         rendered = talker.animate(talker.encode_source(source), driving)
         assert_same(rendered, talker(source, driving).prediction)
@@ -77,12 +77,12 @@ def total_loss(output: TalkerOutput) -> Tensor:
 def test_the_mini_preset_renders() -> None:
     talker = Talker(PRESETS["mini"]).eval()
     with torch.no_grad():
-        picture = pictures(1, talker.image_size)
-        assert talker.animate(talker.encode_source(picture), picture).shape == picture.shape
+        image = images(1, talker.image_size)
+        assert talker.animate(talker.encode_source(image), image).shape == image.shape
 
 
 def test_one_source_serves_a_batch_of_driving_frames(tiny: MakeTalker) -> None:
-    talker, source, driving = tiny().double(), pictures(1, dtype=torch.float64), pictures(3, dtype=torch.float64)
+    talker, source, driving = tiny().double(), images(1, dtype=torch.float64), images(3, dtype=torch.float64)
     with torch.no_grad():
         together = talker.animate(talker.encode_source(source), driving)
         repeated = talker.animate(talker.encode_source(source.repeat(3, 1, 1, 1)), driving)
@@ -96,16 +96,16 @@ def test_the_source_is_encoded_once(tiny: MakeTalker) -> None:
     talker.net_g.encoder.register_forward_hook(lambda *_: calls.append("encoder"))
     talker.motion_estimator.kp_detector.register_forward_hook(lambda *_: calls.append("keypoints"))
     with torch.no_grad():
-        state = talker.encode_source(pictures(1))
+        state = talker.encode_source(images(1))
         for _ in range(3):
             talker.animate_keypoints(state, state.keypoints)
     assert calls == ["keypoints", "encoder"]
 
 
 def test_relative_motion_starts_from_the_source(tiny: MakeTalker) -> None:
-    talker, driving = tiny().double(), pictures(1, dtype=torch.float64)
+    talker, driving = tiny().double(), images(1, dtype=torch.float64)
     with torch.no_grad():
-        state = talker.encode_source(pictures(2, dtype=torch.float64)[:1])
+        state = talker.encode_source(images(2, dtype=torch.float64)[:1])
         first = talker.keypoints(driving)
         still = talker.animate_keypoints(state, state.keypoints)
         assert_same(talker.animate(state, driving, reference=first), still)
@@ -113,7 +113,7 @@ def test_relative_motion_starts_from_the_source(tiny: MakeTalker) -> None:
 
 
 def test_weights_without_heatmaps_render_the_same_with_them_until_trained(tiny: MakeTalker) -> None:
-    without, source, driving = tiny(), pictures(1), pictures(2)
+    without, source, driving = tiny(), images(1), images(2)
     given = Talker(dataclasses.replace(TINY, driving_heatmaps=True)).eval()
     missing = given.load_state_dict(without.state_dict(), strict=False).missing_keys
     assert missing and all(name.startswith("net_g.heatmap_enc.") for name in missing)
@@ -145,29 +145,29 @@ def load_other(talker: Talker) -> None:
 
 @pytest.mark.parametrize("change", [change_codebook, change_projection, load_other, Talker.double])
 def test_remembered_projections_follow_the_parameters(change: Any, tiny: MakeTalker) -> None:
-    talker, picture = tiny(), pictures(1)
+    talker, image = tiny(), images(1)
     with torch.no_grad():
-        before = talker.animate(talker.encode_source(picture), picture)
+        before = talker.animate(talker.encode_source(image), image)
         change(talker)
         fresh = tiny().to(next(talker.parameters()).dtype)
         fresh.load_state_dict(talker.state_dict())
-        picture = picture.to(before.dtype if change is not Talker.double else torch.float64)
-        after = talker.animate(talker.encode_source(picture), picture)
-        assert torch.equal(after, fresh.animate(fresh.encode_source(picture), picture))
+        image = image.to(before.dtype if change is not Talker.double else torch.float64)
+        after = talker.animate(talker.encode_source(image), image)
+        assert torch.equal(after, fresh.animate(fresh.encode_source(image), image))
         assert change is Talker.double or not torch.equal(after, before)
 
 
-def test_inference_mode_gives_the_same_picture(tiny: MakeTalker) -> None:
-    talker, picture = tiny(), pictures(1)
+def test_inference_mode_gives_the_same_image(tiny: MakeTalker) -> None:
+    talker, image = tiny(), images(1)
     with torch.inference_mode():
-        inferred = talker.animate(talker.encode_source(picture), picture).clone()
+        inferred = talker.animate(talker.encode_source(image), image).clone()
     with torch.no_grad():
-        assert torch.equal(inferred, tiny().animate(talker.encode_source(picture), picture))
-    total_loss(talker(picture, picture)).backward()  # nothing remembered under inference mode may enter the graph
+        assert torch.equal(inferred, tiny().animate(talker.encode_source(image), image))
+    total_loss(talker(image, image)).backward()  # nothing remembered under inference mode may enter the graph
 
 
 def test_batch_norms_see_the_driving_frame_first(tiny: MakeTalker) -> None:
-    talker, source, driving = tiny().train(), pictures(2), pictures(2).flip(-1)
+    talker, source, driving = tiny().train(), images(2), images(2).flip(-1)
     expected = copy.deepcopy(talker.motion_estimator.kp_detector)
     talker(source, driving, low_resolution=False)
     expected(driving), expected(source)
@@ -177,7 +177,7 @@ def test_batch_norms_see_the_driving_frame_first(tiny: MakeTalker) -> None:
 
 
 def test_bfloat16_autocast_keeps_coordinates_in_float32(tiny: MakeTalker) -> None:
-    talker, source, driving = tiny(), pictures(2), pictures(2).flip(-1)
+    talker, source, driving = tiny(), images(2), images(2).flip(-1)
     exact = talker(source, driving)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = talker(source, driving)
@@ -212,9 +212,9 @@ def test_tokens_from_outside_the_source_are_not_attended_to(tiny: MakeTalker) ->
     assert everything.isfinite().all()
 
 
-def test_a_picture_of_another_size_is_refused(tiny: MakeTalker) -> None:
+def test_an_image_of_another_size_is_refused(tiny: MakeTalker) -> None:
     with pytest.raises(InputError, match="64"):
-        tiny().keypoints(pictures(1, 32))
+        tiny().keypoints(images(1, 32))
 
 
 def test_motion_fingerprint_tells_keypoint_detectors_apart(tiny: MakeTalker) -> None:
@@ -227,8 +227,8 @@ def test_motion_fingerprint_tells_keypoint_detectors_apart(tiny: MakeTalker) -> 
     assert talker.motion_fingerprint() != fingerprint
 
 
-def test_keypoints_are_expectations_inside_the_picture(tiny: MakeTalker) -> None:
-    keypoints = tiny().keypoints(pictures(2))
+def test_keypoints_are_expectations_inside_the_image(tiny: MakeTalker) -> None:
+    keypoints = tiny().keypoints(images(2))
     assert isinstance(keypoints, Keypoints)
     assert keypoints.value.shape == (2, TINY.keypoints, 2)
     assert keypoints.jacobian.shape == (2, TINY.keypoints, 2, 2)
@@ -236,5 +236,5 @@ def test_keypoints_are_expectations_inside_the_picture(tiny: MakeTalker) -> None
 
 
 def test_untrained_jacobians_are_the_identity() -> None:
-    jacobian = Talker(TalkerConfig.from_dict(TINY.to_dict())).eval().keypoints(pictures(1)).jacobian
+    jacobian = Talker(TalkerConfig.from_dict(TINY.to_dict())).eval().keypoints(images(1)).jacobian
     torch.testing.assert_close(jacobian, torch.eye(2).expand_as(jacobian))

@@ -204,7 +204,7 @@ def test_no_result_depends_on_the_number_of_threads(layout: str) -> None:
 @needs_cpp
 @layouts
 @pytest.mark.parametrize(("B", "C"), [(0, 4), (2, 0)])
-def test_no_pictures_or_no_channels(layout: str, B: int, C: int) -> None:
+def test_no_images_or_no_channels(layout: str, B: int, C: int) -> None:
     inputs = make_inputs((B, 2, C), (5, 6), (3, 3), (2, 2), layout)
     out, *grads = with_gradients(flow_warp, inputs, backend="cpp")
     assert out.shape == (B, 2, C, 5, 6)

@@ -29,10 +29,10 @@ corners = pytest.mark.parametrize("align_corners", [True, False])
 
 
 def wide_inputs(case: Any, layout: str) -> list[Tensor]:
-    """A flow that reaches up to four pictures away; so many pictures that the reference's largest error is no luck."""
+    """A flow that reaches up to four images away; so many images that the reference's largest error is no luck."""
     (B, N, C), size, flow_size, occlusion_size, out_size = case
-    pictures = B * max(1, 2000 // (out_size[0] * out_size[1]))
-    feature, flow, *occlusion = make_inputs((pictures, N, C), size, flow_size, occlusion_size, layout)
+    images = B * max(1, 2000 // (out_size[0] * out_size[1]))
+    feature, flow, *occlusion = make_inputs((images, N, C), size, flow_size, occlusion_size, layout)
     return [feature, flow * 3, *occlusion]
 
 

@@ -51,7 +51,7 @@ def test_the_gradient_of_flow_warp(name: str) -> None:
         torch.ops.cbtalk.flow_warp_backward(grad, feature, flow, None, True, 0, True, True, False, False)
 
 
-def test_flow_warp_of_a_picture_that_32_bits_do_not_address() -> None:
+def test_flow_warp_of_an_image_that_32_bits_do_not_address() -> None:
     memory = torch.empty(2**31 + 2, dtype=torch.bfloat16)  # none of it is touched
     feature = memory.as_strided((1, 1, 2, 2), (0, 0, 2**31, 1))
     flow = torch.zeros(1, 1, 2, 2, 2)

@@ -47,7 +47,7 @@ def test_the_older_table_names_the_person_with_the_video(tmp_path: Path) -> None
     assert (only(path).video, only(path).identity, only(path).partition) == ("abc", "id9", None)
 
 
-def test_an_area_out_of_the_picture_is_moved_into_it(tmp_path: Path) -> None:
+def test_an_area_out_of_the_image_is_moved_into_it(tmp_path: Path) -> None:
     path = tmp_path / "vox.csv"
     path.write_text(TABLE.replace("400-100-700-500", "331-0-981-819"))
     (stretch,) = plan_annotation(only(path), SIZE, PrepareOptions())

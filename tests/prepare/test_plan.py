@@ -80,7 +80,7 @@ def test_one_find_alone_is_no_person() -> None:
     assert reasons([s for s in planned(sits(400), once, seconds=6) if s.seconds > 1]) == [None]
 
 
-def test_who_walks_through_the_picture_is_followed_by_several_squares() -> None:
+def test_who_walks_through_the_image_is_followed_by_several_squares() -> None:
     def walks(time: float) -> Place:
         return 200 + 25 * time, 360, 150
 

@@ -53,7 +53,7 @@ def test_clips_end_at_cuts_and_have_one_person_each(tmp_path: Path) -> None:
         assert len(set(np.round(brightness(tmp_path / "out" / row.stretch.name), -2))) == 1, "frames of one scene only"
         person = LEFT if row.stretch.square.x < 320 else RIGHT
         assert abs(row.stretch.square.x - person.x) < 0.12 * person.side
-        assert 0.5 * person.side < row.stretch.square.side < 0.75 * person.side  # the head's picture is a wide one
+        assert 0.5 * person.side < row.stretch.square.side < 0.75 * person.side  # the head's image is a wide one
     assert [row.stretch.square.x > 320 for row in clips if row.stretch.square].count(True) == 1
 
 

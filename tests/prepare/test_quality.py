@@ -35,7 +35,7 @@ def test_blur_is_seen_however_much_there_is() -> None:
     assert sharp > soft > max(blurred) and max(blurred) < DEFAULTS.min_sharpness
 
 
-def test_a_picture_enlarged_four_times_is_blurred() -> None:
+def test_an_image_enlarged_four_times_is_blurred() -> None:
     enlarged = portrait(64).resize((256, 256), Image.Resampling.BICUBIC)
     assert sharpness(enlarged) < DEFAULTS.min_sharpness
 
@@ -48,9 +48,9 @@ def test_noise_and_a_moving_background_are_no_motion() -> None:
     random = np.random.default_rng(0)
     quality = Quality()
     for number in range(10):
-        picture = np.array(portrait())
-        picture[:, :20] = 25 * number
-        quality.add((picture + random.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8))
+        image = np.array(portrait())
+        image[:, :20] = 25 * number
+        quality.add((image + random.normal(0, 6, image.shape)).clip(0, 255).astype(np.uint8))
     assert quality.motion < DEFAULTS.min_motion
 
 

@@ -19,7 +19,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTalker:
     return talker
 
 
-MARGIN = 48  # px at both sides of a driving picture, in which nothing happens but a cut
+MARGIN = 48  # px at both sides of a driving image, in which nothing happens but a cut
 
 
 @pytest.fixture

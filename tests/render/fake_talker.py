@@ -1,4 +1,4 @@
-"""A stand-in for the model that makes motion readable: a picture's brightness is where its keypoints are, and back."""
+"""A stand-in for the model that makes motion readable: an image's brightness is where its keypoints are, and back."""
 
 from typing import NamedTuple
 
@@ -17,10 +17,10 @@ class FakeState(NamedTuple):
 
 
 class FakeTalker(nn.Module):
-    """Keypoints are a square whose centre is at x = REACH * brightness and which is wider the brighter the picture.
+    """Keypoints are a square whose centre is at x = REACH * brightness and which is wider the brighter the image.
 
-    The picture of keypoints is flat, as bright as their centre says. `blind_to` and `dumb_at` are brightnesses in
-    [-1, 1] whose keypoints, or whose pictures, come out as NaN.
+    The image of keypoints is flat, as bright as their centre says. `blind_to` and `dumb_at` are brightnesses in
+    [-1, 1] whose keypoints, or whose images, come out as NaN.
     """
 
     def __init__(self, blind_to: float | None = None, dumb_at: float | None = None) -> None:

@@ -16,7 +16,7 @@ def bad(pts: int | None = None, reason: str = "broken") -> BadFrame:
 
 
 def shown(frames: list[DrivingFrame | BadFrame], step: int = 10) -> list[tuple[int, int]]:
-    """(time stamp, time stamp of the picture shown)."""
+    """(time stamp, time stamp of the image shown)."""
     return [(frame.pts, int(frame.image[0, 0, 0])) for frame in fill_gaps(frames, step)]
 
 
@@ -30,7 +30,7 @@ def shown(frames: list[DrivingFrame | BadFrame], step: int = 10) -> list[tuple[i
         ([good(0), bad(4), bad(), good(30)], [(0, 0), (10, 0), (20, 0), (30, 30)]),
         # at the end, one step apart
         ([good(5), bad(), bad()], [(5, 5), (15, 5), (25, 5)]),
-        # at the start the first good picture stands in, and no time is negative
+        # at the start the first good image stands in, and no time is negative
         ([bad(), bad(), good(15), good(25)], [(5, 15), (15, 15), (25, 25)]),
         # no room between the neighbours
         ([good(0), bad(), bad(), good(2)], [(0, 0), (1, 0), (2, 2)]),

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from cbtalk.errors import ConfigError, InputError
 from cbtalk.faces import Face
 from cbtalk.media.crop import CropBox
+from cbtalk.media.images import Image8
 from cbtalk.render import DrivingOptions
 from cbtalk.render.driving import video_info
 from cbtalk.render.driving_view import driving_view
 from cbtalk.render.report import Report
 from tests.helpers.photos import scene
 
-Image = NDArray[np.uint8]
 Values = NDArray[np.float64]
 RATE = 5  # so that every frame is looked at
 
 
-def write_video(path: Path, frames: Sequence[Image]) -> Path:
+def write_video(path: Path, frames: Sequence[Image8]) -> Path:
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options={"crf": "15"})
         stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
@@ -62,7 +62,7 @@ def test_the_square_rests_where_the_face_mostly_is(tmp_path: Path) -> None:
     assert near(view(0, 0.0), (308, 100, 260))
 
 
-def test_a_face_is_followed_through_the_picture(tmp_path: Path) -> None:
+def test_a_face_is_followed_through_the_image(tmp_path: Path) -> None:
     heads = [(60 + 60 * i, 100 + 8 * i, 260) for i in range(10)]
     frames = [scene(head) for head in heads]
     frames[6] = scene()
@@ -119,9 +119,9 @@ def test_a_crop_that_is_given_is_seen_in_every_scene(tmp_path: Path) -> None:
 
 
 def test_a_long_scene_is_looked_at_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    looked: list[Image] = []
+    looked: list[Image8] = []
 
-    def nobody(image: Image) -> list[Face]:
+    def nobody(image: Image8) -> list[Face]:
         looked.append(image[:1, :1])
         return []
 

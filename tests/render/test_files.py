@@ -23,9 +23,9 @@ DELAYS = [200, 200, 200, 100, 3000]  # milliseconds
 
 
 def animation(path: Path) -> Path:
-    pictures = [Image.fromarray(numbered(10 * i)) for i in range(5)]
+    images = [Image.fromarray(numbered(10 * i)) for i in range(5)]
     kind = "GIF" if path.suffix == ".gif" else "PNG"
-    pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=DELAYS)
+    images[0].save(path, kind, save_all=True, append_images=images[1:], duration=DELAYS)
     return path
 
 
@@ -36,9 +36,7 @@ def end_of(path: Path) -> Fraction:
 
 @pytest.mark.parametrize("best_frame", [False, True])
 @pytest.mark.parametrize("suffix", [".gif", ".apng", ".mp4", ".mkv"])
-def test_the_last_picture_stays(
-    fake: FakeTalker, portrait: Path, tmp_path: Path, suffix: str, best_frame: bool
-) -> None:
+def test_the_last_image_stays(fake: FakeTalker, portrait: Path, tmp_path: Path, suffix: str, best_frame: bool) -> None:
     driving = tmp_path / f"a{suffix}"
     if suffix in (".mp4", ".mkv"):
         render_video(portrait, animation(tmp_path / "a.gif"), driving, CENTRE)
@@ -58,7 +56,7 @@ def test_the_last_picture_stays(
     assert end_of(tmp_path / "few.mp4") < 2
 
 
-def test_a_picture_that_stays_to_the_end_of_the_sound(fake: FakeTalker, portrait: Path, tmp_path: Path) -> None:
+def test_an_image_that_stays_to_the_end_of_the_sound(fake: FakeTalker, portrait: Path, tmp_path: Path) -> None:
     render_video(portrait, staying_with_sound(tmp_path), tmp_path / "out.mp4", CENTRE)
     assert end_of(tmp_path / "out.mp4") == pytest.approx(3.7, abs=0.002)
     with open_video(tmp_path / "out.mp4") as reader:
@@ -66,7 +64,7 @@ def test_a_picture_that_stays_to_the_end_of_the_sound(fake: FakeTalker, portrait
 
 
 def staying_with_sound(folder: Path) -> Path:
-    """A video whose last picture stays, with sound beside it."""
+    """A video whose last image stays, with sound beside it."""
     sound = write_clip(folder / "sound.mp4", [numbered(0)] * 100, sound="aac")
     path = folder / "staying.mp4"
     with VideoWriter(

@@ -10,7 +10,7 @@ from PIL import Image
 from cbtalk.errors import InputError
 from cbtalk.render import RenderOptions
 from cbtalk.render.crop_preview import crop_preview
-from cbtalk.render.framing import picture_of, source_place
+from cbtalk.render.framing import image_of, source_place
 from cbtalk.render.report import Report
 from tests.helpers.photos import scene
 
@@ -18,7 +18,7 @@ from tests.helpers.photos import scene
 def the_source(image: NDArray[np.uint8], **options: object) -> tuple[NDArray[np.uint8], Report]:
     report = Report(Path("out.mp4"))
     place = source_place(Path("p.png"), image, RenderOptions(**options), report)  # type: ignore[arg-type]
-    return picture_of(image, place, 128), report
+    return image_of(image, place, 128), report
 
 
 def alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -65,7 +65,7 @@ def test_the_preview_shows_faces_numbers_and_the_square(tmp_path: Path) -> None:
     assert (drawn == faces).all(-1)[:, 500:800].any() and (drawn == faces).all(-1)[:, 50:250].any()
 
 
-def test_the_preview_of_a_picture_without_faces_says_so_and_writes_nothing(tmp_path: Path) -> None:
+def test_the_preview_of_an_image_without_faces_says_so_and_writes_nothing(tmp_path: Path) -> None:
     Image.fromarray(scene()).save(tmp_path / "p.png")
     with pytest.raises(InputError, match="no face is found"):
         crop_preview(tmp_path / "p.png", tmp_path / "crop.png")

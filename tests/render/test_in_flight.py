@@ -19,7 +19,7 @@ from cbtalk.render.engine import Engine
 from tests.helpers.talkers import TINY
 from tests.render.conftest import numbers_of
 from tests.render.fake_talker import FakeTalker
-from tests.render.test_engine import pictures
+from tests.render.test_engine import images
 
 MakeClip = Callable[..., Path]
 
@@ -36,11 +36,11 @@ def test_a_batch_is_queued_without_reading_anything_back(
     talker = Talker(TINY).eval().to("meta")
     with monkeypatch.context() as patch:
         patch.setattr(engine, "is_finite", lambda keypoints: torch.ones(1, dtype=torch.bool))  # read once, of a source
-        on_meta = Engine(talker, pictures(1)[0], relative=relative)
+        on_meta = Engine(talker, images(1)[0], relative=relative)
     for scenes in ([0, 0, 1], [1, 2, 1], None):
         if own_sources:
-            on_meta.take_sources(pictures(3))
-        submitted = on_meta.submit(on_meta.detect(pictures(3)), scenes)
+            on_meta.take_sources(images(3))
+        submitted = on_meta.submit(on_meta.detect(images(3)), scenes)
         frames, finite, held = submitted.download.wait()
         assert frames.is_meta and frames.shape == (3, 64, 64, 3) and frames.dtype == torch.uint8
         assert finite.shape == held.shape == (3,)

@@ -99,10 +99,10 @@ def sounding(folder: Path) -> Path:
 
 
 def test_a_part_of_the_driving_video(fake: FakeTalker, portrait: Path, tmp_path: Path) -> None:
-    """Exact to the frame, and the pause is where the pictures have it."""
+    """Exact to the frame, and the pause is where the images have it."""
     absolute = replace(RELATIVE, motion="absolute")
     driving = sounding(tmp_path)
-    early = float(frames_of(driving)[0].pts * Fraction(1, 90000))  # the sound begins so much before the pictures
+    early = float(frames_of(driving)[0].pts * Fraction(1, 90000))  # the sound begins so much before the images
     part: dict[str, Any] = {"start": 0.56 + early, "duration": 1.2}
     pause = pytest.approx((1.2 - 0.56, 1.6 - 0.56), abs=0.04)
     output = render(driving, portrait, absolute, **part)

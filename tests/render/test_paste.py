@@ -13,7 +13,7 @@ SQUARES = [
     Square(160, 120, 100),
     Square(161.3, 119.6, 100.7),
     Square(150.2, 118.9, 97.3, 31.0),
-    Square(170, 110, 60, -40.0),  # smaller than the model's picture: shrunk
+    Square(170, 110, 60, -40.0),  # smaller than the model's image: shrunk
     Square(160, 120, 61.5),
     Square(40.5, 30.5, 110),  # reaches out on two sides
     Square(300, 215, 90, 20.0),
@@ -38,9 +38,9 @@ def outside(square: Square) -> NDArray[np.bool_]:
     return np.maximum(abs(across), abs(down)) >= square.side / 2
 
 
-def with_paste(paste: Paste, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def with_paste(paste: Paste, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     result = photo()
-    paste.box.of(result)[:] = paste(photo(), picture)
+    paste.box.of(result)[:] = paste(photo(), image)
     return result
 
 
@@ -58,8 +58,8 @@ def test_outside_the_square_every_bit_is_the_photos(square: Square) -> None:
     paste = Paste(H, W, square, UNCHANGED)
     image = photo()
     for seed in range(2):
-        picture = np.random.default_rng(seed).integers(0, 256, (S, S, 3), dtype=np.uint8)
-        result = with_paste(paste, picture)
+        animated = np.random.default_rng(seed).integers(0, 256, (S, S, 3), dtype=np.uint8)
+        result = with_paste(paste, animated)
         assert np.array_equal(result[outside(square)], image[outside(square)])
         assert square.side < 10 or not np.array_equal(result, image)
     assert np.array_equal(image, photo())  # the photo itself is not written to

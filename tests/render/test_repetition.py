@@ -36,7 +36,7 @@ class Loads:
 
 
 def render(portrait: Path, driving: Path, output: Path, half_dumb: int, float32_dumb: int | None = None):  # type: ignore[no-untyped-def]
-    """A render by a talker in half precision that has no picture for one number; another may have none in float32."""
+    """A render by a talker in half precision that has no image for one number; another may have none in float32."""
     in_half = FakeTalker(dumb_at=level(half_dumb))
     loads = Loads(FakeTalker(dumb_at=None if float32_dumb is None else level(float32_dumb)))
     shared = RenderCache(lambda: cast(Talker, in_half), make_float32=loads)
@@ -73,24 +73,24 @@ def overflowing() -> Talker:
     return talker
 
 
-def pictures(count: int) -> NDArray[np.uint8]:
+def images(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("own_sources", [False, True])
-def test_a_float16_overflow_gives_the_pictures_of_float32(own_sources: bool) -> None:
+def test_a_float16_overflow_gives_the_images_of_float32(own_sources: bool) -> None:
     exact, in_half = overflowing(), half.cast(overflowing(), torch.float16)
     loads = Loads(exact)
     sources, batches = [], []
     for engine in (
-        Engine(exact, pictures(1)[0]),
-        Engine(in_half, pictures(1)[0], in_float32=Repetition(loads)),
-        Engine(in_half, pictures(1)[0]),
+        Engine(exact, images(1)[0]),
+        Engine(in_half, images(1)[0], in_float32=Repetition(loads)),
+        Engine(in_half, images(1)[0]),
     ):
         if own_sources:
-            engine.take_sources(pictures(2))
+            engine.take_sources(images(2))
         sources.append(engine.unmoved())
-        batches.append([engine.render(engine.detect(pictures(2))) for _ in range(2)])
+        batches.append([engine.render(engine.detect(images(2))) for _ in range(2)])
     np.testing.assert_array_equal(sources[1], sources[0])
     for one, other, without in zip(*batches, strict=True):
         np.testing.assert_array_equal(one.images, other.images)

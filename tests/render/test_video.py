@@ -17,7 +17,7 @@ from tests.render.conftest import MARGIN, frames_of, left_in, numbers_of
 from tests.render.fake_talker import SIZE, FakeTalker, level
 
 MakeClip = Callable[..., Path]
-# The pictures of these tests have no faces.
+# The images of these tests have no faces.
 CENTRED = DrivingOptions(crop="centre")
 RELATIVE = RenderOptions(crop="centre", driving=CENTRED)
 ABSOLUTE = replace(RELATIVE, motion="absolute")
@@ -68,7 +68,7 @@ def test_adapt_scale_multiplies_the_change(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
     render_video(portrait, make_clip([5, 15]), tmp_path / "out.mp4", replace(RELATIVE, adapt_scale=True))
-    # the fake's hull is as much wider as the picture is brighter, and no higher
+    # the fake's hull is as much wider as the image is brighter, and no higher
     scale = np.sqrt((1.5 + level(PORTRAIT)) / (1.5 + level(5)))
     assert numbers_of(tmp_path / "out.mp4") == [PORTRAIT, pytest.approx(PORTRAIT + 10 * scale, abs=1)]
 
@@ -146,7 +146,7 @@ def test_max_frames_ends_early(
 def test_crops_choose_what_the_model_sees(
     fake: FakeTalker, portrait: Path, make_clip: MakeClip, tmp_path: Path
 ) -> None:
-    """The moving patch of the driving pictures is 12 levels, that is 3 numbers, brighter than the rest."""
+    """The moving patch of the driving images is 12 levels, that is 3 numbers, brighter than the rest."""
     options = replace(ABSOLUTE, driving=DrivingOptions(crop=CropBox(MARGIN + 8, 8, 16)))
     render_video(portrait, make_clip([30, 0], options={"crf": "8"}), tmp_path / "out.mp4", options)
     assert numbers_of(tmp_path / "out.mp4") == [33, 3]
@@ -238,5 +238,5 @@ def test_options_that_contradict_each_other_are_refused(
     with pytest.raises(ConfigError):
         DrivingOptions(batch_size=0)
     write_motion(make_clip([1, 2]), tmp_path / "motion.safetensors", CENTRED)
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         render_video(portrait, tmp_path / "motion.safetensors", tmp_path / "o.mp4", replace(RELATIVE, compare=True))

@@ -28,8 +28,8 @@ OF_BOTH = [name for name in STRONG if name not in ("blur", "jpeg")]
 def smooth(batch: int, size: int = 32) -> Tensor:
     """Pairs (2, batch, 3, size, size) with both frames alike."""
     coarse = torch.rand(batch, 3, 5, 5, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
-    picture = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
-    return torch.stack([picture, picture])
+    image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    return torch.stack([image, image])
 
 
 def draws(size: int, seed: int = 0) -> Tensor:
@@ -84,7 +84,7 @@ def test_gains_keep_black_and_saturation_keeps_grey() -> None:
     torch.testing.assert_close(changed(middle, contrast=0.9), middle)
 
 
-def test_shift_moves_the_picture_by_its_share() -> None:
+def test_shift_moves_the_image_by_its_share() -> None:
     pair = torch.full((2, 64, 3, 40, 40), -1.0)
     pair[..., 18:22, 18:22] = 1.0
     columns = ((changed(pair, shift=0.25)[0, :, 0] + 1).sum(1) * torch.arange(40)).sum(1)
@@ -93,7 +93,7 @@ def test_shift_moves_the_picture_by_its_share() -> None:
     assert distance.max() < 10.5 and distance.max() > 8
 
 
-def test_points_follow_the_picture() -> None:
+def test_points_follow_the_image() -> None:
     """A bright dot stays under the point that marks it, whatever the shift, turn and size."""
     strengths = AugmentConfig(scale=0.3, shift=0.1, rotation=25.0)
     pair = torch.full((2, 16, 3, 64, 64), -1.0)

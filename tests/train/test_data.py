@@ -51,7 +51,7 @@ def loader(frames: list[np.ndarray], changes: AugmentConfig | None = None, *, fl
     return PairLoader(ResidentFrames(Arrays(frames), CPU), sampler, SIZE, changes or AugmentConfig())
 
 
-def pictures(loader: PairLoader, number: int) -> Tensor:
+def images(loader: PairLoader, number: int) -> Tensor:
     return torch.stack(loader.batch(number)[:2])
 
 
@@ -61,22 +61,22 @@ def test_a_batch_holds_the_sampled_frames() -> None:
     source, driving, _ = ours.batch(7)
     assert source.shape == (SIZE, 3, 8, 8) and source.is_contiguous(memory_format=torch.channels_last)
     for row, pair in enumerate(ours.sampler.batch(7, SIZE)):
-        for picture, frame in ((source[row], pair.source), (driving[row], pair.driving)):
+        for image, frame in ((source[row], pair.source), (driving[row], pair.driving)):
             pixels = clips[pair.clip][frame][:, ::-1] if pair.mirrored else clips[pair.clip][frame]
-            assert np.array_equal(picture.permute(1, 2, 0).add(1).mul(127.5).round().byte().numpy(), pixels)
+            assert np.array_equal(image.permute(1, 2, 0).add(1).mul(127.5).round().byte().numpy(), pixels)
 
 
 def test_both_frames_of_a_pair_are_mirrored_together() -> None:
     clips = frames_of(5)
-    for plain, mirrored in zip(pictures(loader(clips, flip=0.0), 1), pictures(loader(clips, flip=1.0), 1), strict=True):
+    for plain, mirrored in zip(images(loader(clips, flip=0.0), 1), images(loader(clips, flip=1.0), 1), strict=True):
         assert torch.equal(plain.flip(-1), mirrored)
 
 
 def test_a_batch_follows_from_its_number_augmentation_included() -> None:
     changes = AugmentConfig(brightness=0.3, rotation=10.0, blur=1.0, jpeg=1.0)
     one, other = loader(frames_of(5, 3), changes), loader(frames_of(5, 3), changes)
-    batches = [pictures(one, number) for number in range(3)]
-    assert torch.equal(pictures(other, 2), batches[2]) and torch.equal(pictures(other, 0), batches[0])
+    batches = [images(one, number) for number in range(3)]
+    assert torch.equal(images(other, 2), batches[2]) and torch.equal(images(other, 0), batches[0])
     assert not torch.equal(batches[0], batches[1])
 
 
@@ -88,7 +88,7 @@ def test_workers_stream_the_same_batches_from_any_number_on() -> None:
     )
 
     def both(number: int) -> tuple[Tensor, Tensor]:
-        return pictures(resident, number), pictures(streamed, number)
+        return images(resident, number), images(streamed, number)
 
     for number in (3, 4, 5, 11, 12, 0):
         assert torch.equal(*both(number)), number
@@ -104,8 +104,8 @@ def test_shares_are_parts_of_the_whole_batch(stream: bool) -> None:
         part.sampler.share = Share(number, 2)
         if stream:
             part.frames = StreamedFrames(Arrays(clips), part.sampler, SIZE, CPU, workers=1)
-        parts.append(pictures(part, 5))
-    torch.testing.assert_close(torch.cat(parts, dim=1), pictures(whole, 5))
+        parts.append(images(part, 5))
+    torch.testing.assert_close(torch.cat(parts, dim=1), images(whole, 5))
 
 
 def test_the_configuration_chooses_streaming(make_config: MakeConfig) -> None:
@@ -116,10 +116,10 @@ def test_the_configuration_chooses_streaming(make_config: MakeConfig) -> None:
     clips = read_clips(config.data.root, config)
     mapped = pair_loader(clips, config, CPU)
     assert isinstance(mapped.frames, MappedFrames)
-    mapped_pictures = pictures(mapped, 2)
-    assert torch.equal(pictures(streamed, 2), mapped_pictures)
+    mapped_images = images(mapped, 2)
+    assert torch.equal(images(streamed, 2), mapped_images)
     mapped.frames = ResidentFrames(clips, CPU)
-    assert torch.equal(pictures(mapped, 2), mapped_pictures)
+    assert torch.equal(images(mapped, 2), mapped_images)
 
 
 def test_short_and_static_clips_are_held_back(

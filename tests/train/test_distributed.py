@@ -128,7 +128,7 @@ def test_two_processes_train_as_one_does(make_config: MakeConfig, tmp_path: Path
 
 
 def normalised(x: Tensor, weights: Tensor, *, synchronised: bool) -> tuple[Tensor, ...]:
-    """Output, gradients and running statistics of a batch norm in training, the loss a mean over pictures."""
+    """Output, gradients and running statistics of a batch norm in training, the loss a mean over images."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.BatchNorm2d(5))
     nn.init.normal_(network.get_parameter("0.weight"))
@@ -143,11 +143,11 @@ def normalised(x: Tensor, weights: Tensor, *, synchronised: bool) -> tuple[Tenso
 
 def batch_norms(dtype: torch.dtype, file: Path) -> None:
     with joined() as processes:
-        x, weights = (tensor[processes.share.rows(6)] for tensor in pictures_for_batch_norm(dtype))
+        x, weights = (tensor[processes.share.rows(6)] for tensor in images_for_batch_norm(dtype))
         torch.save(normalised(x, weights, synchronised=True), file.with_suffix(f".{processes.rank}"))
 
 
-def pictures_for_batch_norm(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def images_for_batch_norm(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = 3 + torch.randn(6, 5, 4, 4, generator=generator) * torch.arange(1, 7).view(6, 1, 1, 1)  # unlike in each process
     return x.to(dtype).contiguous(memory_format=torch.channels_last), torch.randn(6, 5, 4, 4, generator=generator)
@@ -158,7 +158,7 @@ def test_a_synchronised_batch_norm_is_that_of_the_whole_batch(
     tmp_path: Path, dtype: torch.dtype, tolerance: float
 ) -> None:
     assert Group(3, batch_norms, dtype, tmp_path / "norm").codes() == [0] * 3
-    expected = normalised(*pictures_for_batch_norm(dtype), synchronised=False)
+    expected = normalised(*images_for_batch_norm(dtype), synchronised=False)
     found = [torch.load(tmp_path / f"norm.{rank}") for rank in range(3)]
     y, of_x, of_weight, of_bias, mean, variance = zip(*found, strict=True)
     joined_up = (torch.cat(y), torch.cat(of_x) / 3, sum(of_weight) / 3, sum(of_bias) / 3, mean[0], variance[0])

@@ -35,7 +35,7 @@ def test_keypoints_that_follow_the_transform_cost_nothing() -> None:
     assert abs(equivariance_losses(moved, seen, plate)[0].item() - 0.1) < 1e-12
 
 
-def test_identity_transform_leaves_a_smooth_picture_alone() -> None:
+def test_identity_transform_leaves_a_smooth_image_alone() -> None:
     identity = ThinPlate(torch.eye(2, 3).expand(1, 2, 3), torch.zeros(1, 25))
     ramp = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
     torch.testing.assert_close(identity.warp(ramp), ramp, rtol=0, atol=0.04)

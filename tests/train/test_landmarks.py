@@ -71,15 +71,15 @@ def test_the_mesh_of_a_mirrored_portrait_is_the_mirrored_mesh(shared: Path) -> N
     """The table of the points: each pair is left and right of one face, found by the network itself."""
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     model = shared / "data" / "models" / "face_landmark_with_attention.tflite"
-    picture = read_image(shared / "data" / "portraits_val" / "astronaut_256.png")
+    image = read_image(shared / "data" / "portraits_val" / "astronaut_256.png")
     plain, mirrored = (
-        module._points(FaceMesh(model), np.ascontiguousarray(frame)) for frame in (picture, picture[:, ::-1])
+        module._points(FaceMesh(model), np.ascontiguousarray(frame)) for frame in (image, image[:, ::-1])
     )
     assert np.abs(mirrored[list(MIRRORED)] * (-1, 1) - plain).max() < 0.05
     assert np.abs(plain).max() < 1 and plain[0, 0] < plain[1, 0]  # left of the mouth, and right of it
 
 
-def test_the_loss_counts_points_that_are_in_the_picture() -> None:
+def test_the_loss_counts_points_that_are_in_the_image() -> None:
     keypoints = torch.zeros(2, 20, 2, requires_grad=True)
     points = torch.full((2, len(POINTS), 2), torch.nan)
     points[0, 3] = torch.tensor([0.5, -0.25])
@@ -118,8 +118,8 @@ def test_openings_are_those_of_lips_and_lids_in_distances_of_the_pupils() -> Non
 def test_the_middle_of_mouth_and_eyes(shared: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
     model = shared / "data" / "models" / "face_landmark_with_attention.tflite"
-    picture = read_image(shared / "data" / "portraits_val" / "astronaut_256.png")
-    points = torch.from_numpy(module._points(FaceMesh(model), picture))[None]
+    image = read_image(shared / "data" / "portraits_val" / "astronaut_256.png")
+    points = torch.from_numpy(module._points(FaceMesh(model), image))[None]
     mouth, *eyes = (place[0] for place in expressive_places(points))
     for eye, pupil in zip(eyes, PUPILS, strict=True):
         assert (eye - points[0, POINTS.index(pupil)]).abs().max() < 0.02
@@ -143,7 +143,7 @@ def test_batches_have_the_points_of_their_frames(make_config: MakeConfig, tmp_pa
     batch = pair_loader(read_clips(root, config), config, CPU).batch(0)
     assert batch.points is not None
     for frames, points in zip(batch[:2], batch.points, strict=True):
-        place = (frames[:, 0, 0, 0] + 1) * 127.5  # where FakeMesh sees it, in pixels from the picture's edge
+        place = (frames[:, 0, 0, 0] + 1) * 127.5  # where FakeMesh sees it, in pixels from the image's edge
         torch.testing.assert_close(points[:, 0, 0], (place - 0.5) * 2 / 63 - 1, atol=1e-4, rtol=1e-4)
 
 

@@ -40,12 +40,12 @@ def test_npz_and_state_dict_give_the_same_loss(tmp_path: Path) -> None:
     entries = narrow_vgg16()
     save(tmp_path / "vgg.npz", entries)
     torch.save({f"features.{name}": value for name, value in entries.items()}, tmp_path / "vgg.pth")
-    picture, target = torch.rand(2, 1, 3, 32, 32)
+    image, target = torch.rand(2, 1, 3, 32, 32)
     losses = []
     for name in ("vgg.npz", "vgg.pth"):
         loss = load_perceptual(tmp_path / name, (1, 2))
         assert loss is not None
-        losses.append(loss(picture, loss.features(target)))
+        losses.append(loss(image, loss.features(target)))
     assert losses[0] > 0 and torch.equal(losses[0], losses[1])
 
 
@@ -62,13 +62,13 @@ def test_stages_are_the_first_layer_behind_each_pooling(tmp_path: Path) -> None:
         assert torch.equal(convolution.get_parameter("weight"), entries[f"{index}.weight"])
 
 
-def test_gradient_reaches_the_picture_and_not_the_network(tmp_path: Path) -> None:
+def test_gradient_reaches_the_image_and_not_the_network(tmp_path: Path) -> None:
     save(tmp_path / "vgg.npz", narrow_vgg16())
     loss = load_perceptual(tmp_path / "vgg.npz", (1, 2))
     assert loss is not None
-    picture = torch.rand(1, 3, 32, 32, requires_grad=True)
-    loss(picture, loss.features(torch.rand(1, 3, 32, 32))).backward()
-    assert picture.grad is not None and picture.grad.abs().sum() > 0
+    image = torch.rand(1, 3, 32, 32, requires_grad=True)
+    loss(image, loss.features(torch.rand(1, 3, 32, 32))).backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in loss.parameters())
 
 
@@ -76,24 +76,24 @@ def test_windows_show_parts_of_large_levels_and_all_of_small_ones(tmp_path: Path
     save(tmp_path / "vgg.npz", narrow_vgg16())
     whole, windowed = (load_perceptual(tmp_path / "vgg.npz", (1, 2), window) for window in (None, 32))
     assert whole is not None and windowed is not None
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     windows = Windows(torch.tensor([[0.99, 0.5]]), torch.empty(0, 1, 2))
-    seen = windowed.features(picture, windows)
-    torch.testing.assert_close(seen[0], whole.features(picture[:, :, 16:48, 32:])[0])
-    torch.testing.assert_close(seen[1], whole.features(picture)[1])
-    changed = picture.clone()
+    seen = windowed.features(image, windows)
+    torch.testing.assert_close(seen[0], whole.features(image[:, :, 16:48, 32:])[0])
+    torch.testing.assert_close(seen[1], whole.features(image)[1])
+    changed = image.clone()
     changed[:, :, :16] = 0
     assert torch.equal(windowed.features(changed, windows)[0][0], seen[0][0])
 
 
-def test_windows_lie_around_their_points_and_within_the_picture() -> None:
-    pictures = torch.rand(2, 3, 64, 64)
+def test_windows_lie_around_their_points_and_within_the_image() -> None:
+    images = torch.rand(2, 3, 64, 64)
     centres = torch.tensor([[[0.0, 0.25], [0.98, -0.98]], [[torch.nan, torch.nan], [0.5, 0.0]]])
     windows = Windows(torch.tensor([[0.0, 0.5], [0.5, 0.99]]), centres)
-    cut = windows.cut(pictures, 16)
+    cut = windows.cut(images, 16)
     corners = [(0, 24), (24, 48), (24, 32), (48, 0), (0, 24), (40, 24)]  # left and top; without a point, anywhere
     for row, (left, top) in enumerate(corners):
-        assert torch.equal(cut[row], pictures[row % 2, :, top : top + 16, left : left + 16]), row
+        assert torch.equal(cut[row], images[row % 2, :, top : top + 16, left : left + 16]), row
 
 
 def test_files_that_are_no_vgg(tmp_path: Path) -> None:

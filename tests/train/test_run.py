@@ -83,8 +83,8 @@ def test_output_of_a_run(make_config: MakeConfig, tmp_path: Path) -> None:
     assert talker.image_size == 64
     names = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
     assert names == ["step_00000003.pt", "step_00000004.pt"]
-    with Image.open(tmp_path / "run" / "samples" / "00000004.png") as picture:
-        assert picture.size == (3 * 64, 3 * 64)  # source, driving, result of each of three clips
+    with Image.open(tmp_path / "run" / "samples" / "00000004.png") as image:
+        assert image.size == (3 * 64, 3 * 64)  # source, driving, result of each of three clips
     with (tmp_path / "run" / "validation.csv").open(newline="") as file:
         figures = list(csv.DictReader(file))
     assert [row["step"] for row in figures] == ["2", "4"] and float(figures[0]["psnr_repeat"]) > 0

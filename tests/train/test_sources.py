@@ -27,8 +27,8 @@ def videos(tmp_path: Path, clips: Path) -> Path:
     root.mkdir()
     (root / "ann__00").symlink_to(clips / "ann__00")
     for name in ("ann__01.mp4", "bob__00.mp4"):
-        pictures = [numbered(number) for number in range(len(name), 50)]
-        write_clip(root / name, pictures, options={"g": "8", "bf": "2"})
+        images = [numbered(number) for number in range(len(name), 50)]
+        write_clip(root / name, images, options={"g": "8", "bf": "2"})
     return root
 
 
@@ -48,7 +48,7 @@ def batches(make_config: MakeConfig, root: Path, **data: object) -> list[Batch]:
 def test_every_source_gives_the_same_batches(
     make_config: MakeConfig, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures, bit by bit, and the points of faces, by which expressive pairs are drawn."""
+    """Images, bit by bit, and the points of faces, by which expressive pairs are drawn."""
     monkeypatch.setattr(landmarks, "FaceMesh", FakeMesh)
     (tmp_path / "mesh.tflite").touch()
     write_shards(videos, tmp_path / "shards", FrameOptions(SIZE, "png"))

@@ -1,13 +1,13 @@
 #pragma once
 
-// 3 x 3 convolution of channels_last pictures at inference, by Winograd's minimal filtering.
+// 3 x 3 convolution of channels_last images at inference, by Winograd's minimal filtering.
 //
 // The products of a tile of results are taken at points, each a matrix product over many tiles:
 // F(4 x 4, 3 x 3): 36 points for 16 results instead of 144 products a pair of channels. The interpolation points 0,
 // +-11/16, +-3/2 and infinity keep the error below twice that of the direct sum; the usual 0, +-1, +-2 lose seven times as much.
-// F(2 x 2, 3 x 3): 16 points for 4 results instead of 36 products, for small pictures.
-// The same on a picture first enlarged by two (nearest neighbour): the middle lines of a tile are equal and their difference
-// vanishes, 9 points are left, and the enlarged picture never exists.
+// F(2 x 2, 3 x 3): 16 points for 4 results instead of 36 products, for small images.
+// The same on an image first enlarged by two (nearest neighbour): the middle lines of a tile are equal and their difference
+// vanishes, 9 points are left, and the enlarged image never exists.
 
 #include <cstdint>
 

@@ -10,7 +10,7 @@
 
 namespace cbtalk {
 
-// Sizes: B pictures, N flows each, C channels; feature H x W, output Ho x Wo. Strides are in elements.
+// Sizes: B images, N flows each, C channels; feature H x W, output Ho x Wo. Strides are in elements.
 struct FlowWarpParams {
   int64_t batch, flows, channels;          // B, N, C
   int64_t height, width;                   // H, W

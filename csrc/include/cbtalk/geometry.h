@@ -1,6 +1,6 @@
 #pragma once
 
-// Where a picture is read: coordinates, resizing, padding and bilinear taps. The one place of each formula, for every
+// Where an image is read: coordinates, resizing, padding and bilinear taps. The one place of each formula, for every
 // backend.
 // Everything is static: the CPU kernels are compiled once an instruction level, and the copies must not be merged.
 
@@ -22,7 +22,7 @@ CBTALK_HOST_DEVICE static inline AxisMapping axis_mapping(int64_t size, bool ali
   return {0.5f * (align_corners ? last : static_cast<float>(size)), 0.5f * last};
 }
 
-// What a picture is taken to have outside: zeros, the nearest pixel of its border, or its mirror images. As in aten.
+// What an image is taken to have outside: zeros, the nearest pixel of its border, or its mirror images. As in aten.
 enum class Padding : int32_t { zeros = 0, border = 1, reflection = 2 };
 
 // A position in pixels; slope is d position / d coordinate, in units of the mapping's scale.
@@ -93,7 +93,7 @@ CBTALK_HOST_DEVICE static inline ResizeTaps<float, int32_t> resize_taps(int32_t 
 }
 
 // Bilinear sampling with zero padding along one axis, as two taps that can always be read: pixels `base` and
-// `base + 1` (`base` again where size is 1). A pixel outside the picture has no tap: its weight is left out.
+// `base + 1` (`base` again where size is 1). A pixel outside the image has no tap: its weight is left out.
 //   low in [0, size - 2]:  both taps        low = -1: the first one alone        low = size - 1: the second one alone
 template <class Real, class Int>
 struct SampleTaps {

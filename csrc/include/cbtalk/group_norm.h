@@ -1,8 +1,8 @@
 #pragma once
 
-// Group normalisation, optionally with a SiLU behind it, over channels_last pictures.
+// Group normalisation, optionally with a SiLU behind it, over channels_last images.
 //
-// The pixels of a picture are cut into chunks of a fixed size; each pass works on any range of (picture, chunk) items, so
+// The pixels of an image are cut into chunks of a fixed size; each pass works on any range of (image, chunk) items, so
 // the order of every sum, and with it the result, does not depend on the number of threads.
 
 #include <cstdint>
@@ -49,13 +49,13 @@ CBTALK_CPU_KERNEL(group_norm_gradient_sums, (const GroupNormParams& params, int6
 // grad_x from x, grad_y and the coefficients.
 CBTALK_CPU_KERNEL(group_norm_input_gradient, (const GroupNormParams& params, int64_t begin, int64_t end))
 
-// The moments of all chunks joined: mean, rstd and the coefficients of the pictures [begin, end).
+// The moments of all chunks joined: mean, rstd and the coefficients of the images [begin, end).
 void group_norm_join_moments(const GroupNormParams& params, int64_t begin, int64_t end);
 
-// Coefficients of the pictures [begin, end) from mean and rstd, for the backward pass.
+// Coefficients of the images [begin, end) from mean and rstd, for the backward pass.
 void group_norm_restore(const GroupNormParams& params, int64_t begin, int64_t end);
 
-// The gradient sums of all chunks joined: grad_weight, grad_bias, and the coefficients of every picture.
+// The gradient sums of all chunks joined: grad_weight, grad_bias, and the coefficients of every image.
 void group_norm_join_gradients(const GroupNormParams& params);
 
 }  // namespace cbtalk

@@ -65,10 +65,10 @@ struct PixelTaps {
   }
 };
 
-// Where output pixel (y, x) of a picture b * N + n reads.
-CBTALK_HOST_DEVICE static inline PixelTaps pixel_taps(const FlowWarpParams& params, int64_t picture, int32_t y,
+// Where output pixel (y, x) of an image b * N + n reads.
+CBTALK_HOST_DEVICE static inline PixelTaps pixel_taps(const FlowWarpParams& params, int64_t image, int32_t y,
                                                       int32_t x) {
-  const int64_t b = picture / params.flows, n = picture - b * params.flows;
+  const int64_t b = image / params.flows, n = image - b * params.flows;
   PixelMap map = {params.flow + b * params.flow_stride[0] + n * params.flow_stride[1], params.flow_stride[2],
                   params.flow_stride[3], params.flow_height, params.flow_width};
   PixelTaps taps;

@@ -1,10 +1,10 @@
 #pragma once
 
-// Group normalisation on a GPU, optionally with a SiLU behind it, over channels_last pictures.
+// Group normalisation on a GPU, optionally with a SiLU behind it, over channels_last images.
 //
-// Where a slab (whole groups of one picture) fits in the registers of a block, one kernel reads and writes it once.
-// Otherwise the pixels of a picture are cut into chunks; what they found is joined in a fixed order, without atomics.
-// The chunks depend on the picture alone, so a picture gives the same bits in every batch.
+// Where a slab (whole groups of one image) fits in the registers of a block, one kernel reads and writes it once.
+// Otherwise the pixels of an image are cut into chunks; what they found is joined in a fixed order, without atomics.
+// The chunks depend on the image alone, so an image gives the same bits in every batch.
 
 #include <cstdint>
 #include <initializer_list>
@@ -51,7 +51,7 @@ inline int64_t group_norm_backward_workspace(const GroupNormCudaParams& params) 
   return group_norm_forward_workspace(params) + params.batch * 2 * (params.channels + params.groups);
 }
 
-// Whether every pixel of these pictures begins at a multiple of 16 bytes.
+// Whether every pixel of these images begins at a multiple of 16 bytes.
 inline bool group_norm_aligned(const GroupNormCudaParams& params, const void* first, const void* second,
                                const void* third) {
   const uintptr_t addresses = reinterpret_cast<uintptr_t>(first) | reinterpret_cast<uintptr_t>(second) |
@@ -59,11 +59,11 @@ inline bool group_norm_aligned(const GroupNormCudaParams& params, const void* fi
   return addresses % 16 == 0 && params.channels % params.vector_size() == 0;
 }
 
-// A thread of the slab kernels keeps this many vectors of each picture that it reads.
+// A thread of the slab kernels keeps this many vectors of each image that it reads.
 constexpr int64_t kSlabVectors = 8;
 
 // Vectors side by side in a slab: 4 (64 bytes of a pixel) where that fits in `threads` threads, else 2 (32 bytes, the
-// unit of memory traffic), else 0: there is no slab. The pictures are aligned.
+// unit of memory traffic), else 0: there is no slab. The images are aligned.
 inline int group_norm_slab_lanes(const GroupNormCudaParams& params, int64_t threads) {
   for (int lanes : {4, 2}) {
     const int64_t slab = lanes * params.vector_size();

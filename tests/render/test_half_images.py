@@ -1,4 +1,4 @@
-"""The pictures of the bundled weights in half precision, beside those in float32."""
+"""The images of the bundled weights in half precision, beside those in float32."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def demo(dtype: torch.dtype) -> NDArray[np.int16]:
 @pytest.mark.parametrize(
     ("dtype", "mean", "largest"), [(torch.bfloat16, 1, 3), (torch.float16, 0.1, 1)], ids=["bfloat16", "float16"]
 )
-def test_pictures_are_those_of_float32(
+def test_images_are_those_of_float32(
     in_float32: NDArray[np.int16], dtype: torch.dtype, mean: float, largest: int
 ) -> None:
     difference = np.abs(demo(dtype) - in_float32)

@@ -1,4 +1,4 @@
-"""Metrics of pictures beside independent implementations."""
+"""Metrics of images beside independent implementations."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -24,7 +24,7 @@ PADDING = 5  # of SSIM's window
 
 
 @cache
-def pictures() -> list[tuple[Tensor, Tensor]]:
+def images() -> list[tuple[Tensor, Tensor]]:
     """Pairs (1, 3, 96, 80) in [-1, 1]: smooth ones, and the same with noise."""
     draw = torch.Generator().manual_seed(0)
     found = []
@@ -37,8 +37,8 @@ def pictures() -> list[tuple[Tensor, Tensor]]:
 
 
 def by_torchmetrics(ours: Callable[[Tensor, Tensor], Tensor], make: Callable[[], torchmetrics.Metric]) -> Draw:
-    """Pictures in [0, 1] for the other, in float64."""
-    for one, other in pictures():
+    """Images in [0, 1] for the other, in float64."""
+    for one, other in images():
         metric = make().set_dtype(torch.float64)
         theirs = metric(*((part.double() / 2 + 0.5).contiguous() for part in (one, other)))
         yield ours(one, other).item(), float(theirs)
@@ -52,7 +52,7 @@ def by_scikit_image(one: Tensor, other: Tensor) -> tuple[Array, Array]:
 
 def ssim_of_torchmetrics() -> Draw:
     """Mean over the places where the window lies inside; torchmetrics' own mean takes reflected edges, too."""
-    for one, other in pictures():
+    for one, other in images():
         first, second = ((part.double() / 2 + 0.5) for part in (one, other))
         _, full = structural_similarity_index_measure(first, second, sigma=1.5, data_range=1.0, return_full_image=True)
         yield ssim(one, other).item(), full[..., PADDING:-PADDING, PADDING:-PADDING].mean().item()
@@ -61,7 +61,7 @@ def ssim_of_torchmetrics() -> Draw:
 def ssim_of_scikit_image() -> Draw:
     """Mean over the places where the window lies inside."""
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    for one, other in pictures():
+    for one, other in images():
         arrays = by_scikit_image(one, other)
         _, full = skimage.metrics.structural_similarity(*arrays, channel_axis=2, full=True, **options)
         yield ssim(one, other).item(), float(full[PADDING:-PADDING, PADDING:-PADDING].mean())
@@ -69,7 +69,7 @@ def ssim_of_scikit_image() -> Draw:
 
 def colours(ours: Callable[[Tensor, Tensor], Tensor], statistic: Callable[[Array], Array]) -> Draw:
     """Distances of statistics of the Lab colours."""
-    for one, other in pictures():
+    for one, other in images():
         first, second = (statistic(skimage.color.rgb2lab(part).reshape(-1, 3)) for part in by_scikit_image(one, other))
         yield ours(one, other).item(), float(np.linalg.norm(first - second))
 
@@ -108,21 +108,21 @@ def lpips(network: str, make: Callable[[], tuple[nn.Sequential, tuple[int, ...]]
     exact = layers.double()
     shift, scale = (torch.tensor(c).double()[:, None, None] for c in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
 
-    def features(picture: Tensor) -> Iterator[Tensor]:
-        x = (picture.double() - shift) / scale
+    def features(image: Tensor) -> Iterator[Tensor]:
+        x = (image.double() - shift) / scale
         for place, layer in enumerate(exact):
             x = layer(x)
             if place in taps:
                 yield x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10)
 
-    for one, other in pictures():
+    for one, other in images():
         pairs = zip(features(one), features(other), heads, strict=True)
         theirs = sum(((a - b).square() * head.double()[:, None, None]).sum(1).mean().item() for a, b, head in pairs)
         yield ours(one, other).item(), theirs
 
 
 class AsIs(nn.Module):
-    """In place of an Inception network: the picture is the vector."""
+    """In place of an Inception network: the image is the vector."""
 
     num_features = 24
 
@@ -167,7 +167,7 @@ def fid_of_scipy(times: int) -> Draw:
         yield frechet_distance(gaussian(one, times), gaussian(other)), float(theirs)
 
 
-PICTURES = [
+IMAGES = [
     Comparison("L1", "torchmetrics", lambda: by_torchmetrics(l1, torchmetrics.MeanAbsoluteError), FLOAT32),
     Comparison("PSNR", "torchmetrics", lambda: by_torchmetrics(psnr, lambda: PeakSignalNoiseRatio(1.0)), FLOAT32),
     Comparison("SSIM", "torchmetrics", ssim_of_torchmetrics, FLOAT32),

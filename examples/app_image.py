@@ -1,8 +1,8 @@
-"""The picture of the page in docs/guides/app.md: its first tab after a render.
+"""The image of the page in docs/guides/app.md: its first tab after a render.
 
-    python -m examples.app_picture docs/images/app.webp
+    python -m examples.app_image docs/images/app.webp
 
-The portrait is the public-domain picture of an astronaut that scikit-image carries. Needs the extras app and dev, and
+The portrait is the public-domain image of an astronaut that scikit-image carries. Needs the extras app and dev, and
 Debian's packages chromium and chromium-driver.
 """
 
@@ -39,7 +39,7 @@ def screenshot(page: Visitor, portrait: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Writes the image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     output = parser.parse_args().output
@@ -48,9 +48,9 @@ def main() -> None:
         portrait = Path(folder) / "astronaut.png"
         Image.fromarray(skimage.data.astronaut()).save(portrait)
         with served(options) as address, visitor(address, Path(folder), size=SIZE) as page:
-            picture = screenshot(page, portrait)
+            image = screenshot(page, portrait)
     with atomic_path(output) as temporary:
-        picture.save(temporary, format="WEBP", quality=85)
+        image.save(temporary, format="WEBP", quality=85)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from cbtalk.media.clips import Clip, frame_files, read_frame, square
 from cbtalk.media.images import read_image
 
 
-class Pictures:
+class Images:
     """As `Kind`; the places are the names of the files, with zeros between them."""
 
     def survey(self, path: Path, size: int, cache: Path) -> list[Record]:
