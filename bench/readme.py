@@ -55,8 +55,7 @@ def _lines(results: Results) -> Iterator[str]:
     facts = results["machine"]
     machine = f"{facts['cpu']} with {facts['cbtalk cpu level']}, {facts['threads']} threads, torch {facts['torch']}"
     yield f"{machine}, float32, {facts['month']}; medians of interleaved rounds in one run of `python bench/run.py`"
-    figures = f"[figures](../{FIGURES.relative_to(ROOT)})"
-    yield f"({figures}). A result is checked against float64 before it is timed. The limit is"
+    yield f"(`{FIGURES.relative_to(ROOT)}`). A result is checked against float64 before it is timed. The limit is"
     yield "what this machine's memory, arithmetic or exponentials allow at best, measured in the same run."
     yield ""
     yield "| op | cbtalk | of the limit | peer | ratio |"
