@@ -73,7 +73,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_moving(folder / "raw" / "one.mp4", photo, 60)
     (folder / "models").mkdir()
     (folder / "jobs.csv").write_text("source,driving,output\nportrait.jpg,driving.mp4,one.mp4\n")
-    (folder / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "cbtalk"):
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 

@@ -30,8 +30,9 @@ def errors_in(output: str) -> list[float]:
 def test_every_example_has_a_test() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")} - {"__init__.py"}
     here = {"train_vqvae.py", "swap_vector_quantize.py", "warp_and_attend.py", "demo_image.py", "model_drawings.py"}
+    of_the_guides = {"paste_image.py"}
     of_the_page = {"app_image.py", "browser.py", "made_motions.py"}  # tests/app
-    assert names == here | of_the_page
+    assert names == here | of_the_guides | of_the_page
 
 
 def test_the_drawings_in_docs_are_those_of_the_script(tmp_path: Path) -> None:
@@ -50,6 +51,17 @@ def test_the_demo_image_moves(tmp_path: Path) -> None:
         change = np.abs(np.asarray(image.convert("RGB"), dtype=int) - first).max(axis=(0, 2))
     side = len(change) // 3
     assert not change[:side].any() and change[side : 2 * side].any() and change[2 * side :].any()
+
+
+@pytest.mark.slow
+def test_the_photo_of_the_guide_comes_back_with_another_face(tmp_path: Path) -> None:
+    output_of("paste_image.py", str(tmp_path / "paste.webp"))
+    with Image.open(tmp_path / "paste.webp") as image:
+        found, square, pasted = np.split(np.asarray(image.convert("RGB"), dtype=int), 3, axis=1)
+    change = np.abs(pasted - found).max(axis=2)
+    head = change[40:120, 110:210]
+    assert np.median(change[150:]) < 10 < np.percentile(head, 90)
+    assert np.abs(square - found).mean() > 20
 
 
 @pytest.mark.slow
