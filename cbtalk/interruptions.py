@@ -51,6 +51,10 @@ class Interruptions:
                 self._before.setdefault(number, handler)
                 signal.signal(number, self._note)
 
+    def ask(self) -> None:
+        """Count one more, as if a SIGINT had come, without its effect outside of the block."""
+        self.count, self.number = self.count + 1, signal.SIGINT
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if now - self._last < _SAME_SECONDS:

@@ -35,7 +35,7 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, kept: str, to
             manifest = gr.File(
                 label="Manifest in place of the table (CSV or JSON Lines)",
                 file_types=list(SUFFIXES),
-                height=140,
+                height=170,
                 elem_id="manifest",
             )
         with gr.Column(scale=6):
@@ -48,7 +48,10 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, kept: str, to
                 label="Renders: every image by every clip, to be changed as you like",
                 elem_id="jobs",
             )
-            button = gr.Button("Render all", variant="primary", size="lg", elem_id="render-all")
+            with gr.Row():
+                button = gr.Button("Render all", variant="primary", size="lg", scale=4, elem_id="render-all")
+                stop = gr.Button("Stop", size="lg", scale=1, elem_id="stop-batch")
+            running: gr.State = gr.State(None)
             state = gr.Markdown(elem_id="batch-state")
             report = gr.Dataframe(
                 headers=list(SHOWN), interactive=False, label="Report", visible=False, elem_id="batch-report"
@@ -65,17 +68,33 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, kept: str, to
         try:
             batch = PageBatch(names or [], listed, rows, limits, folder)
             batch.start(batch.check(options.weights), options)
+            yield gr.skip(), gr.skip(), gr.skip(), batch
             ended = False
             while not ended:
                 ended = batch.finished(TICK)
                 entries = batch.entries()
-                yield in_words(entries), gr.update(value=cells(entries), visible=True), gr.skip()
+                yield in_words(entries), gr.update(value=cells(entries), visible=True), gr.skip(), gr.skip()
             files = [str(path) for path in batch.results()]
-            yield f"{batch.summary}. {kept.format(batch.folder)}", gr.skip(), gr.update(value=files, visible=True)
+            words = f"{batch.summary}. {kept.format(batch.folder)}"
+            yield words, gr.skip(), gr.update(value=files, visible=True), None
         except Exception as failure:
             raise told.error(failure) from None
 
-    button.click(work, [files, manifest, table], [state, report, results], concurrency_limit=1, show_progress="minimal")
+    button.click(
+        work,
+        [files, manifest, table],
+        [state, report, results, running],
+        concurrency_limit=1,
+        show_progress="minimal",
+    )
+    stop.click(ask_to_stop, running, show_progress="hidden")
+
+
+def ask_to_stop(batch: PageBatch | None) -> None:
+    """Stops the batch that is running, if one is."""
+    if batch is not None:
+        batch.stop()
+        gr.Info("The running renders are finished. Stop once more ends them, too.")
 
 
 def in_words(entries: Sequence[Entry]) -> str:

@@ -18,6 +18,7 @@ from cbtalk.batch.report import write_report
 from cbtalk.csv_rows import Fault
 from cbtalk.errors import CbtalkError, InputError
 from cbtalk.file_names import real_path
+from cbtalk.interruptions import Interruptions
 from cbtalk.media.kinds import IMAGE_SUFFIXES
 
 COLUMNS = ("source", "driving", "strength", "smooth", "paste")
@@ -70,6 +71,7 @@ class PageBatch:
         self.summary: Summary | None = None
         self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
+        self._interruptions = Interruptions((), quiet=True)  # the thread's own: signals are for the page's process
 
     def check(self, weights: str) -> list[Job]:
         """The jobs, of which nothing reaches out of the batch's folder."""
@@ -97,12 +99,16 @@ class PageBatch:
 
         def work() -> None:
             try:
-                self.summary = run_batch(jobs, self.folder, options)
+                self.summary = run_batch(jobs, self.folder, options, interruptions=self._interruptions)
             except Exception as failure:  # told by `finished`
                 self._failure = failure
 
         self._thread = threading.Thread(target=work, name="cbtalk-batch", daemon=True)
         self._thread.start()
+
+    def stop(self) -> None:
+        """Let the running jobs finish and begin no others; asked once more, end those too."""
+        self._interruptions.ask()
 
     def finished(self, seconds: float) -> bool:
         """Whether the batch has ended, after at most so many seconds; what ended it for no job's fault is raised."""

@@ -84,10 +84,18 @@ class Summary:
         return f"{', '.join(parts)}; {self.frames} frames in {self.seconds:.1f} seconds, {rate:.1f} a second"
 
 
-def run_batch(jobs: Sequence[Job], folder: Path, options: BatchOptions, *, progress: bool = False) -> Summary:
+def run_batch(
+    jobs: Sequence[Job],
+    folder: Path,
+    options: BatchOptions,
+    *,
+    progress: bool = False,
+    interruptions: Interruptions | None = None,
+) -> Summary:
     """Renders every job that is not done yet; stopped at any moment, the same call goes on where it was.
 
-    The first interruption (SIGINT, SIGTERM, SIGHUP) lets the running jobs finish, the second ends them.
+    The first interruption (SIGINT, SIGTERM, SIGHUP, or one asked of `interruptions`) lets the running jobs finish, the
+    second ends them.
 
     Raises OutputError where another batch is at work in the folder, SystemFailure where no ledger can be made,
     WeightsError for weights that cannot be used, and TransferError where a URL cannot be looked at.
@@ -98,8 +106,8 @@ def run_batch(jobs: Sequence[Job], folder: Path, options: BatchOptions, *, progr
         waiting = _plan(jobs, ledger, folder, options, progress)
         summary.already_done = len(jobs) - len(waiting)
         if waiting:
-            with Interruptions(_INTERRUPTED) as interruptions:
-                _Run(ledger, folder, options, summary, interruptions, waiting).run(progress)
+            with interruptions or Interruptions(_INTERRUPTED) as taken:
+                _Run(ledger, folder, options, summary, taken, waiting).run(progress)
             shutil.rmtree(folder / DOWNLOADS, ignore_errors=True)
     return summary
 

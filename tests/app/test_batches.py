@@ -53,6 +53,17 @@ def test_a_batch_runs_to_videos_and_a_report(begun: Callable[..., PageBatch], we
     assert all(path.is_file() for path in batch.results())
 
 
+def test_a_batch_that_is_stopped_begins_no_other_job(begun: Callable[..., PageBatch], weights: Path) -> None:
+    batch = begun(MANIFEST.format("out.mp4"))
+    batch.stop()
+    batch.start(batch.check(str(weights)), BatchOptions(weights=str(weights), workers=1, threads=1))
+    while not batch.finished(0.2):
+        pass
+    assert [entry.state for entry in batch.entries()] == ["waiting"]
+    assert batch.summary is not None and batch.summary.stopped is not None
+    assert [path.name for path in batch.results()] == ["report.csv"]
+
+
 def test_a_job_that_fails_is_told_in_the_report(begun: Callable[..., PageBatch], weights: Path) -> None:
     batch = begun()  # neither the portrait nor the clip shows a face
     batch.start(batch.check(str(weights)), BatchOptions(weights=str(weights), workers=1, threads=1))

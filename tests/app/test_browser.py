@@ -120,14 +120,26 @@ def test_the_camera_drives_the_portrait_and_what_changes_is_seen(visitor: Visito
     assert len(images) > before >= 4  # the camera's images differ, and so do those of the portrait
 
 
-def test_a_batch_is_rendered_and_its_results_are_there(visitor: Visitor, files: Path) -> None:
+def begin_a_batch(visitor: Visitor, files: Path) -> None:
     visitor.visit("Batch")
     visitor.upload("#batch-files", files / "face.png", files / "clip.mp4")
     visitor.until(lambda: "face.png" in visitor.text("#jobs") and "clip.mp4" in visitor.text("#jobs"))
     visitor.click("#render-all")
+
+
+def test_a_batch_is_rendered_and_its_results_are_there(visitor: Visitor, files: Path) -> None:
+    begin_a_batch(visitor, files)
     visitor.until(lambda: "1 done, 0 failed" in visitor.text("#batch-state") and "See " in visitor.text("#batch-state"))
     visitor.until(lambda: "report.csv" in visitor.text("#results").replace("\n", ""))
     assert "face__clip.mp4" in visitor.text("#batch-report")
+
+
+def test_a_batch_is_stopped_by_its_button(visitor: Visitor, files: Path) -> None:
+    begin_a_batch(visitor, files)
+    visitor.until(lambda: "1 running" in visitor.text("#batch-state"))
+    visitor.click("#stop-batch")
+    visitor.click("#stop-batch")
+    visitor.until(lambda: "0 done, 0 failed" in visitor.text("#batch-state"))
 
 
 def test_the_page_asks_nobody_but_this_machine(visitor: Visitor) -> None:
