@@ -1,8 +1,8 @@
 // Attention, backward. With P = exp((q.k - maximum) / sqrt(d)) / total and delta = sum_j grad_out_j out_j of a row:
 //   dS = P * (grad_out V^T - delta),  grad_query = dS K / sqrt(d),
 //   grad_key = dS^T Q / sqrt(d),  grad_value = P^T grad_out.
-// A first kernel owns queries, whose delta it keeps for the second, and walks the keys; the second owns keys and walks a
-// chunk of the rows; a third adds up the chunks in order. The weights are computed twice, which saves the memory for
+// A first kernel owns queries, whose delta it keeps for the second, and walks the keys; the second owns keys and walks
+// a chunk of the rows; a third adds up the chunks in order. The weights are computed twice, which saves the memory for
 // them, and nothing is added from two threads. Here are the kernels for narrow heads.
 
 #include "attention_narrow.cuh"
