@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbtalk.model import upsampling
 from cbtalk.model.remembered import Remembered
 from cbtalk.ops import conv3x3, group_norm, transform_weight
 
@@ -20,26 +21,19 @@ class Conv3x3(nn.Conv2d):
         """(B, C, H, W) -> (B, C', H, W); `leak` is the slope below zero (0 = ReLU), `residual` is added at the end."""
         weight, bias = self.weight, self.bias
         assert bias is not None
-        if self.upsample and leak == 1 and residual is None and _transposed_pays(x, weight):
-            transposed = self._transformed(lambda: transposed_weight(weight), weight)
-            return F.conv_transpose2d(x, transposed, bias, stride=2, padding=1)
+        if self.upsample and leak == 1 and residual is None:
+            way = upsampling.way_of(x, weight)
+            if way == "transposed":
+                taps = self._transformed(lambda: upsampling.transposed_weight(weight), weight, key=way)
+                return upsampling.transposed(x, taps, bias)
+            if way == "phases":
+                taps = self._transformed(lambda: upsampling.phase_weight(weight), weight, key=way)
+                return upsampling.by_phases(x, taps, bias)
 
         def transformed(points: int) -> Tensor:
             return self._transformed(lambda: transform_weight(weight, points), weight, key=points)
 
         return conv3x3(x, weight, bias, residual=residual, leak=leak, upsample=self.upsample, transformed=transformed)
-
-
-def transposed_weight(weight: Tensor) -> Tensor:
-    """(O, C, 3, 3) -> (C, O, 4, 4): of the transposed convolution that upsamples by two and convolves at once."""
-    taps = F.pad(weight.float().flip(2, 3).transpose(0, 1), (1, 1, 1, 1))  # (C, O, 5, 5)
-    return F.avg_pool2d(taps, 2, stride=1, divisor_override=1).to(weight.dtype, memory_format=torch.channels_last)
-
-
-def _transposed_pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether 2.25 times fewer products are worth a convolution of another kind: where no kernel of ours takes both."""
-    both_bfloat16 = x.dtype == weight.dtype == torch.bfloat16
-    return both_bfloat16 and x.is_cpu and not torch.is_grad_enabled()
 
 
 class ToImage(Conv3x3):

@@ -1,9 +1,9 @@
 // Attention, backward. With P = exp((q.k - maximum) / sqrt(d)) / total and delta = sum_j grad_out_j out_j of a row:
 //   dS = P * (grad_out V^T - delta),  grad_query = dS K / sqrt(d),
 //   grad_key = dS^T Q / sqrt(d),  grad_value = P^T grad_out.
-// A first kernel owns queries and walks the keys; a second owns keys and walks a chunk of the rows; a third adds up the
-// chunks in order. The weights and delta are computed twice, which saves the memory for them, and nothing is added from
-// two threads. Here are the kernels for narrow heads.
+// A first kernel owns queries, whose delta it keeps for the second, and walks the keys; the second owns keys and walks
+// a chunk of the rows; a third adds up the chunks in order. The weights are computed twice, which saves the memory for
+// them, and nothing is added from two threads. Here are the kernels for narrow heads.
 
 #include "attention_narrow.cuh"
 
@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_narrow_query_bwd_kernel
     const int64_t local = first_local + r * kThreads;
     if (local >= rows) continue;
     const int64_t row = place.part * rows + local;
+    params.delta()[statistics + row] = queries[r].delta;
     const float factor = inverse_root(D) / params.total[statistics + row];
     store(static_cast<T*>(params.grad_query) + row * params.width() + place.head * D, queries[r].grad_query, factor);
   }
@@ -94,17 +95,15 @@ struct StagedRows {
   template <class T>
   __device__ void fill(const AttentionCudaParams& params, int64_t head, int64_t first, int count) {
     const bool queries_in_fours = in_fours<T>(params.query), gradients_in_fours = in_fours<T>(params.grad_out);
-    const AttentionCudaRows outputs = rows_of_out(params);
     __syncthreads();
     for (int r = threadIdx.x; r < count; r += blockDim.x) {
       const int64_t row = first + r, place = head * params.rows() + row;
-      float values[D], gradients[D];
+      float values[D];
       load(row_of<T>(params, params.query, row, head), true, queries_in_fours, values);
       write_row(query[r], values);
-      load(row_of<T>(params, params.grad_out, row, head), true, gradients_in_fours, gradients);
-      write_row(grad_out[r], gradients);
-      load(row_of<T>(params, outputs, row, head), true, true, values);
-      write_row(statistics[r], {params.maximum[place], 1.0f / params.total[place], dot(gradients, values), 0.0f});
+      load(row_of<T>(params, params.grad_out, row, head), true, gradients_in_fours, values);
+      write_row(grad_out[r], values);
+      write_row(statistics[r], {params.maximum[place], 1.0f / params.total[place], params.delta()[place], 0.0f});
     }
     __syncthreads();
   }

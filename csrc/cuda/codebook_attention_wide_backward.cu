@@ -56,6 +56,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_wide_query_bwd_kernel(c
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (!rows.inside(m, half)) continue;
+      if (lane_member() == 0) params.delta()[statistics + rows.row(m, half)] = delta[m][half];
       const float factor = inverse_root(D) / params.total[statistics + rows.row(m, half)];
       rows.template store<T>(params, params.grad_query, m, half, grad_query[m], factor);
     }
@@ -72,28 +73,21 @@ struct WideStagedRows {
   __device__ void fill(const AttentionCudaParams& params, int64_t head, int64_t first, int count) {
     constexpr int kFours = D / 4;
     const bool queries_in_fours = in_fours<T>(params.query), gradients_in_fours = in_fours<T>(params.grad_out);
-    const AttentionCudaRows outputs = rows_of_out(params);
     __syncthreads();
     for (int i = threadIdx.x; i < kStaged<T> * kFours; i += blockDim.x) {
       const int r = i / kFours, column = i % kFours * 4;
       const bool inside = r < count;
       const int64_t row = inside ? first + r : first;
-      T four[4], out[4];
+      T four[4];
       load_four(row_of<T>(params, params.query, row, head) + column, inside, queries_in_fours, four);
       query.put(r, column, four);
       load_four(row_of<T>(params, params.grad_out, row, head) + column, inside, gradients_in_fours, four);
       grad_out.put(r, column, four);
-      load_four(row_of<T>(params, outputs, row, head) + column, inside, true, out);
-      float sum = 0.0f;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) sum = fmaf(widen(four[j]), widen(out[j]), sum);
-#pragma unroll
-      for (int lane = 1; lane < kFours; lane *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lane);
       if (column > 0) continue;
       const int64_t place = head * params.rows() + row;
       maximum[r] = inside ? params.maximum[place] : 0.0f;
       inverse_total[r] = inside ? 1.0f / params.total[place] : 0.0f;
-      delta[r] = sum;
+      delta[r] = inside ? params.delta()[place] : 0.0f;
     }
     __syncthreads();
   }

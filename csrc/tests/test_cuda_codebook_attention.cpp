@@ -107,7 +107,8 @@ void check_memory_and_blocks_at_the_models_shapes() {
       for (const int64_t keys : {256, 512, 1024}) {
         for (const int64_t d : {4, 32}) {
           const AttentionCudaParams params = sizes(storage, batch, 1024, 1, keys, 8, d);
-          CHECK(10 * 4 * cbtalk::attention_workspace(params) <= passed_bytes(params));
+          const int64_t sums = cbtalk::attention_workspace(params) - params.heads * params.rows();
+          CHECK(10 * 4 * sums <= passed_bytes(params));
           const int64_t tiles = cbtalk::attention_tiles(keys, cbtalk::attention_block_keys(d));
           // At batch 1, the memory allows one chunk only, and few codes make few blocks.
           if (batch > 1) CHECK(tiles * 8 * params.chunks() >= 128);
@@ -141,15 +142,17 @@ void check_workspace() {
   AttentionCudaParams params = sizes(Storage::float32, 5, 409, 1, 77, 3, 8);
   CHECK(params.chunks() == 5 && params.key_elements() == 77 * 24);
   CHECK(params.value_parts() - params.key_parts() == 5 * params.key_elements());
-  CHECK(cbtalk::attention_workspace(params) == 2 * 5 * params.key_elements());
+  const int64_t deltas = 3 * 5 * 409;
+  CHECK(params.key_parts() - params.delta() == deltas);
+  CHECK(cbtalk::attention_workspace(params) == deltas + 2 * 5 * params.key_elements());
   // One chunk: the gradients are written where they belong.
   params.key_sets = 5, params.keys = 1000, params.heads = 16;
-  CHECK(params.chunks() == 1 && cbtalk::attention_workspace(params) == 0);
+  CHECK(params.chunks() == 1 && cbtalk::attention_workspace(params) == 16 * 5 * 409);
   // Sums beyond 32 bits.
   params = sizes(Storage::float16, int64_t{1} << 20, 1024, 1, int64_t{1} << 10, 1, 32);
   CHECK(params.rows() == int64_t{1} << 30 && params.chunks() == 16);
   params.keys = int64_t{1} << 27;
-  CHECK(params.key_elements() == int64_t{1} << 32 && cbtalk::attention_workspace(params) == 0);
+  CHECK(params.key_elements() == int64_t{1} << 32 && cbtalk::attention_workspace(params) == params.rows());
 }
 
 }  // namespace

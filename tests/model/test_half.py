@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cbtalk
-from cbtalk.model.blocks import GroupNorm, transposed_weight
+from cbtalk.model.blocks import GroupNorm
 from cbtalk.model.half import cast
 from cbtalk.model.talker import Talker
 from cbtalk.model.transformer import CrossAttention, SelfAttention
@@ -115,14 +114,6 @@ def test_features_are_not_cast_back_and_forth(tiny: MakeTalker) -> None:
     assert seen.counts[torch.float32, torch.bfloat16] <= attentions + 2 * scales + 2
     weights = {parameter.untyped_storage().data_ptr() for parameter in talker.parameters()}
     assert not seen.converted & weights
-
-
-@pytest.mark.parametrize("channels", [(3, 5), (16, 8)])
-def test_a_transposed_convolution_upsamples_and_convolves(channels: tuple[int, int]) -> None:
-    weight, x = torch.randn(channels[1], channels[0], 3, 3), torch.randn(2, channels[0], 5, 7)
-    expected = F.conv2d(F.interpolate(x.double(), scale_factor=2.0), weight.double(), padding=1)
-    found = F.conv_transpose2d(x, transposed_weight(weight), stride=2, padding=1)
-    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

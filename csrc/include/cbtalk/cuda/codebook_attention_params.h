@@ -64,13 +64,15 @@ struct AttentionCudaParams {
                              attention_block_keys(head_size)});
   }
 
-  // Where there are several chunks, the workspace is their sums, (chunks, key_sets, K, heads * d) each.
-  CBTALK_HOST_DEVICE float* key_parts() const { return workspace; }
-  CBTALK_HOST_DEVICE float* value_parts() const { return workspace + chunks() * key_elements(); }
+  // The workspace: delta, (heads, B, T); where there are several chunks, their sums, (chunks, key_sets, K, heads * d)
+  // each.
+  CBTALK_HOST_DEVICE float* delta() const { return workspace; }
+  CBTALK_HOST_DEVICE float* key_parts() const { return workspace + heads * rows(); }
+  CBTALK_HOST_DEVICE float* value_parts() const { return key_parts() + chunks() * key_elements(); }
 };
 
 inline int64_t attention_workspace(const AttentionCudaParams& params) {
-  return params.chunks() > 1 ? 2 * params.chunks() * params.key_elements() : 0;
+  return params.heads * params.rows() + (params.chunks() > 1 ? 2 * params.chunks() * params.key_elements() : 0);
 }
 
 }  // namespace cbtalk
