@@ -136,13 +136,14 @@ struct Prefetch {
       if (row < p.N && d < p.D) {
         const int64_t stride = p.z.column_stride;
         const int64_t offset = blockIdx.z * p.z.head_stride + row * p.z.row_stride + d * stride;
+        const T* source = static_cast<const T*>(p.z.data) + offset;
         if (vectors) {
-          four = load_four(static_cast<const T*>(p.z.data) + offset);
+          four = load_four(source);
         } else {
-          four.x = load(p.z.data, p.z.storage, offset);
-          if (d + 1 < p.D) four.y = load(p.z.data, p.z.storage, offset + stride);
-          if (d + 2 < p.D) four.z = load(p.z.data, p.z.storage, offset + 2 * stride);
-          if (d + 3 < p.D) four.w = load(p.z.data, p.z.storage, offset + 3 * stride);
+          four.x = widen(source[0]);
+          if (d + 1 < p.D) four.y = widen(source[stride]);
+          if (d + 2 < p.D) four.z = widen(source[2 * stride]);
+          if (d + 3 < p.D) four.w = widen(source[3 * stride]);
         }
       }
       z[half] = four;

@@ -15,7 +15,7 @@ ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 BUDGET = {
     "warp_": 128,
     "attention_": 232,
-    "nearest_code_search_kernel": 255,
+    "nearest_code_search_kernel": 192,
     "nearest_code_": 96,
     "group_norm": 200,
 }

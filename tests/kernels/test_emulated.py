@@ -37,6 +37,12 @@ FAULTS = {
         "return !(second - best > gap);",
         "return false;",
     ),
+    "a bound of doubt that is too narrow": (
+        "nearest_code",
+        "include/cbtalk/cuda/nearest_code_doubt.h",
+        "return 0x1p-23f *",
+        "return 0x1p-26f *",
+    ),
     "the offset of a head left out": (
         "nearest_code",
         "cuda/nearest_code_elements.cuh",

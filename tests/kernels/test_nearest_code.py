@@ -125,6 +125,15 @@ def test_what_float32_cannot_decide(D: int, place: Place) -> None:
 
 
 @everywhere
+@pytest.mark.parametrize("D", DEPTHS)
+def test_a_tie_that_the_products_take_for_decided(D: int, place: Place) -> None:
+    """Of these elements two parts of 11 bits leave out as much as they can: float32 finds the second code nearer."""
+    (z,) = place.put(torch.full((3, D), 1 + 2.0**-10 - 2.0**-23))
+    codebook = torch.cat([4 * z[:1], -2 * z[:1]])
+    assert nearest_code(z, codebook, backend=place.backend).indices.eq(0).all()
+
+
+@everywhere
 @pytest.mark.parametrize("scale", [1e-22, 1.0, 1e25])
 def test_as_in_float64_at_any_scale(scale: float, place: Place) -> None:
     for D in DEPTHS:
