@@ -44,6 +44,7 @@ class Code(NamedTuple):
     stack: int  # bytes a thread
     instructions: int
     loops: list[Loop]  # those that touch global memory or multiply, in order
+    text: Sequence[tuple[int, str]]  # addresses and instructions
 
 
 def find_cuobjdump() -> str | None:
@@ -65,7 +66,7 @@ def read(library: Path, architecture: str) -> Iterator[Code]:
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         found = [(int(at, 16), what) for at, what in _INSTRUCTION.findall(text)]
         used = sum(not what.startswith("NOP") for _, what in found)
-        yield Code(readable(name), *resources[name], used, list(loops(found)))
+        yield Code(readable(name), *resources[name], used, list(loops(found)), found)
 
 
 def loops(code: Sequence[tuple[int, str]]) -> Iterator[Loop]:
