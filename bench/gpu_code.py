@@ -83,7 +83,7 @@ def loops(code: Sequence[tuple[int, str]]) -> Iterator[Loop]:
 
 def readable(mangled: str) -> str:
     """A kernel's file, name and template arguments: "flow_warp: warp_pixels_fwd_kernel<float32, 4>"."""
-    found = re.search(r"_\d+_(\w+?)_cu_[0-9a-f]+.*?\d([a-z]\w*?_kernel)(?:I(.*?)EE)?", mangled)
+    found = re.search(r"_N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]+.*?\d([a-z]\w*?_kernel)(?:I(.*?)EE)?", mangled)
     if found is None:
         return mangled
     file, name, template = found.groups()

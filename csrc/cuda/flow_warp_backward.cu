@@ -215,7 +215,8 @@ __global__ __launch_bounds__(kWarpThreads) void warp_planes_bwd_kernel(
   }
 }
 
-// From the size of the output to that of a map: a warp an element of the map, over the pixels that read it.
+// From the size of the output to that of a map: a warp an element of the map, over the pixels that read it, 8 columns of 4
+// rows at a time.
 // pixels (targets * images, Ho, Wo, parts), grad (targets, h, w, parts).
 __global__ __launch_bounds__(kWarpThreads) void warp_map_bwd_kernel(const float* pixels, float* grad, int64_t targets,
                                                                     int64_t images, int64_t out_height,
@@ -231,16 +232,17 @@ __global__ __launch_bounds__(kWarpThreads) void warp_map_bwd_kernel(const float*
   const float y_scale = resize_scale(height, out_height), x_scale = resize_scale(width, out_width);
   const ResizeReaders ys = resize_readers(row, y_scale, out_height);
   const ResizeReaders xs = resize_readers(column, x_scale, out_width);
-  const int64_t across = xs.last - xs.first + 1, of_image = (ys.last - ys.first + 1) * across;
   float sum = 0.0f;
-  for (int64_t i = lane; i < images * of_image; i += 32) {
-    const int64_t image = i / of_image, within = i - image * of_image;
-    const auto y = static_cast<int32_t>(ys.first + within / across);
-    const auto x = static_cast<int32_t>(xs.first + within % across);
-    const float weight = weight_read(y, row, y_scale, height) * weight_read(x, column, x_scale, width);
-    if (weight == 0.0f) continue;
-    const int64_t pixel = ((target * images + image) * out_height + y) * out_width + x;
-    sum = fmaf(weight, pixels[pixel * parts + part], sum);
+  for (int64_t image = target * images; image < (target + 1) * images; ++image) {
+    const float* plane = pixels + image * out_height * out_width * parts + part;
+    for (int32_t x = xs.first + lane % 8; x <= xs.last; x += 8) {
+      const float x_weight = weight_read(x, column, x_scale, width);
+#pragma unroll 1
+      for (int32_t y = ys.first + lane / 8; y <= ys.last; y += 4) {
+        const float weight = x_weight * weight_read(y, row, y_scale, height);
+        if (weight != 0.0f) sum = fmaf(weight, plane[(y * out_width + x) * parts], sum);
+      }
+    }
   }
   for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
   if (lane == 0) grad[element] = sum;
