@@ -112,14 +112,14 @@ def _planes_backward(feature: Tensor, flow: Tensor, occlusion: Tensor) -> Launch
 
 def _sum_over_readers(feature: Tensor, of_map: Tensor, parts: int) -> Launch:
     """A warp sums one element of a map over the pixels that may read it, 8 columns of 4 rows an iteration."""
-    pixels = feature.numel() // feature.shape[1]
+    pixels, elements = feature.numel() // feature.shape[1], of_map.numel() // parts
     small = of_map.shape[1 if parts == 2 else 2]
     # To the elements beside it and a margin beyond (resize_readers in flow_warp_pixel.h); borders are ignored.
     across = 2 * (feature.shape[-1] - 1) / (small - 1) + 4
     columns, rows = -(-across // 8), -(-across // 4)
     return Launch(
-        "flow_warp_backward: warp_map_bwd_kernel",
+        f"flow_warp_backward: warp_map_bwd_kernel<{parts}>",
         _FLOAT * parts * pixels + bytes_of(of_map),
-        "pixel that may read an element", across**2 * of_map.numel(), of_map.numel(),
+        "pixel that may read an element", across**2 * elements, elements,
         (Loop({"LDG": 1}, columns * rows), Loop({"LDG": 1}, columns, outer=1)),
     )  # fmt: skip
