@@ -44,6 +44,7 @@ class Code(NamedTuple):
     stack: int  # bytes a thread
     instructions: int
     loops: list[Loop]  # those that touch global memory or multiply, in order
+    text: Sequence[tuple[int, str]]  # addresses and instructions
 
 
 def find_cuobjdump() -> str | None:
@@ -65,7 +66,7 @@ def read(library: Path, architecture: str) -> Iterator[Code]:
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         found = [(int(at, 16), what) for at, what in _INSTRUCTION.findall(text)]
         used = sum(not what.startswith("NOP") for _, what in found)
-        yield Code(readable(name), *resources[name], used, list(loops(found)))
+        yield Code(readable(name), *resources[name], used, list(loops(found)), found)
 
 
 def loops(code: Sequence[tuple[int, str]]) -> Iterator[Loop]:
@@ -82,7 +83,7 @@ def loops(code: Sequence[tuple[int, str]]) -> Iterator[Loop]:
 
 def readable(mangled: str) -> str:
     """A kernel's file, name and template arguments: "flow_warp: warp_pixels_fwd_kernel<float32, 4>"."""
-    found = re.search(r"_\d+_(\w+?)_cu_[0-9a-f]+.*?\d([a-z]\w*?_kernel)(?:I(.*?)EE)?", mangled)
+    found = re.search(r"_N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]+.*?\d([a-z]\w*?_kernel)(?:I(.*?)EE)?", mangled)
     if found is None:
         return mangled
     file, name, template = found.groups()

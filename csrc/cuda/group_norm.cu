@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads) apply_kernel(const GroupNormCudaPara
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const float normalised = coefficients.normalised(values[v], v);
-        values[v] = with_silu ? silu(normalised) : normalised;
+        values[v] = with_silu ? silu<kExact<T>>(normalised) : normalised;
       }
       if (rows.valid(u)) store<T, V>(static_cast<T*>(params.y) + rows.offset(u), values);
     }
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kSlabThreads, 1) slab_kernel(const GroupNormCu
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const float normalised = fmaf(values[v] - mean[first + v], scale[first + v], bias[first + v]);
-      values[v] = with_silu ? silu(normalised) : normalised;
+      values[v] = with_silu ? silu<kExact<T>>(normalised) : normalised;
     }
     if (slab.valid(u)) store<T, V>(static_cast<T*>(params.y) + slab.offset(u), values);
   }

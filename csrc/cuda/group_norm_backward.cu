@@ -7,10 +7,10 @@
 namespace cbtalk::group_norm {
 namespace {
 
-// g: the gradient ahead of the SiLU.
-template <bool with_silu>
+// g: the gradient ahead of the SiLU. The sums, of which the gradients of the parameters are made, take it exactly.
+template <bool exact, bool with_silu>
 __device__ float inner_gradient(float grad_y, float normalised) {
-  return with_silu ? grad_y * silu_slope(normalised) : grad_y;
+  return with_silu ? grad_y * silu_slope<exact>(normalised) : grad_y;
 }
 
 // Per chunk and channel: the sums of g, and of g times the normalised input.
@@ -34,12 +34,14 @@ __global__ void __launch_bounds__(kThreads) sums_kernel(const GroupNormCudaParam
       unpack<T, V>(grad_y[u], gradients);
 #pragma unroll
       for (int v = 0; v < V; ++v) {
-        const float g = inner_gradient<with_silu>(gradients[v], coefficients.normalised(values[v], v));
+        const float g = inner_gradient<true, with_silu>(gradients[v], coefficients.normalised(values[v], v));
         sum[v] += g;
-        product[v] = fmaf(g, (values[v] - coefficients.mean[v]) * coefficients.rstd[v], product[v]);
+        product[v] = fmaf(g, values[v] - coefficients.mean[v], product[v]);
       }
     }
   }
+#pragma unroll
+  for (int v = 0; v < V; ++v) product[v] *= coefficients.rstd[v];
   of_sum.add(sum);
   of_product.add(product);
   __syncthreads();
@@ -138,7 +140,7 @@ __global__ void __launch_bounds__(kThreads) input_kernel(const GroupNormCudaPara
       unpack<T, V>(grad_y[u], gradients);
 #pragma unroll
       for (int v = 0; v < V; ++v) {
-        const float g = inner_gradient<with_silu>(gradients[v], coefficients.normalised(values[v], v));
+        const float g = inner_gradient<kExact<T>, with_silu>(gradients[v], coefficients.normalised(values[v], v));
         values[v] = fmaf(g, coefficients.scale[v],
                          fmaf(values[v] - coefficients.mean[v], terms[v].slope, terms[v].offset));
       }
@@ -183,11 +185,13 @@ __global__ void __launch_bounds__(kSlabThreads) slab_kernel(const GroupNormCudaP
     for (int v = 0; v < V; ++v) {
       const int c = first + v;
       const float centred = values[v] - mean[c];
-      const float g = inner_gradient<with_silu>(gradients[v], fmaf(centred, scale[c], bias[c]));
+      const float g = inner_gradient<true, with_silu>(gradients[v], fmaf(centred, scale[c], bias[c]));
       own_sum[v] += g;
-      own_product[v] = fmaf(g, centred * rstd[c], own_product[v]);
+      own_product[v] = fmaf(g, centred, own_product[v]);
     }
   }
+#pragma unroll
+  for (int v = 0; v < V; ++v) own_product[v] *= rstd[first + v];
   keep_packed(x);
   keep_packed(grad_y);
   of_sum.add(own_sum);
@@ -214,13 +218,14 @@ __global__ void __launch_bounds__(kSlabThreads) slab_kernel(const GroupNormCudaP
 
 #pragma unroll
   for (int u = 0; u < kSlabVectors; ++u) {
+    __syncwarp();  // or the compiler takes up several vectors at a time, and spills registers
     unpack<T, V>(x[u], values);
     unpack<T, V>(grad_y[u], gradients);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const int c = first + v;
       const float centred = values[v] - mean[c];
-      const float g = inner_gradient<with_silu>(gradients[v], fmaf(centred, scale[c], bias[c]));
+      const float g = inner_gradient<kExact<T>, with_silu>(gradients[v], fmaf(centred, scale[c], bias[c]));
       values[v] = fmaf(g, scale[c], fmaf(centred, terms[c].slope, terms[c].offset));
     }
     if (slab.valid(u)) store<T, V>(static_cast<T*>(params.grad_x) + slab.offset(u), values);

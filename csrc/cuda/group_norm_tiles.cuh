@@ -11,6 +11,10 @@
 
 namespace cbtalk::group_norm {
 
+// Whether a SiLU takes exact divisions for results of this type.
+template <class T>
+constexpr bool kExact = sizeof(T) == sizeof(float);
+
 // V elements as they lie in memory: 16 bytes, or one element where the channels do not fill whole vectors.
 template <class T, int V>
 struct Vector {

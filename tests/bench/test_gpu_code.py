@@ -29,6 +29,11 @@ def test_a_loop_is_what_lies_between_a_jump_and_its_target() -> None:
             "vNS_22FlowWarpCudaGradParamsENS_8WarpTileE",
             "flow_warp_backward: warp_pixels_bwd_kernel<float32, 4, 1, 0>",
         ),
+        (  # the compiler's number of the file has digits alone
+            "_ZN6cbtalk12nearest_code57_GLOBAL__N__00426158_24_nearest_code_backward_cu_16bedad328nearest_code_bwd_"
+            "rows_kernelENS_29NearestCodeGradRowsCudaParamsE",
+            "nearest_code_backward: nearest_code_bwd_rows_kernel",
+        ),
         ("some_other_name", "some_other_name"),
     ],
 )

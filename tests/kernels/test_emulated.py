@@ -123,6 +123,14 @@ def test_copies_of_codes_need_no_second_search() -> None:
     assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout + result.stderr
 
 
+def test_the_reciprocal_of_a_gpu_is_exact_enough_for_halves() -> None:
+    """It errs by 1.2e-7 of its value, here by twice that; an error of a hundredth is found."""
+    for error, code in (("2.4e-7f", 0), ("0.01f", 1)):
+        plant = ("include/cbtalk/group_norm_math.h", "return a / b;", f"return (exact ? 1 : 1 + {error}) * a / b;")
+        result = run_tests("group_norm", plant)
+        assert result.returncode == code, result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_value_is_found(fault: str) -> None:
     op, *plant = FAULTS[fault]

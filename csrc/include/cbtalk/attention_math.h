@@ -6,20 +6,9 @@
 #include <cstdint>
 
 #include "cbtalk/host_device.h"
+#include "cbtalk/power_of_two.h"
 
 namespace cbtalk {
-
-// 2^x. The GPU's instruction errs by at most 2 units in the last place, as exp2f does; that it flushes results below
-// 2^-126 to zero is lost beside the largest weight, which is 1.
-CBTALK_HOST_DEVICE static inline float power_of_two(float x) {
-#ifdef __CUDA_ARCH__
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-#else
-  return std::exp2(x);
-#endif
-}
 
 // exp((score - maximum) / sqrt(d)) with scale = log2(e) / sqrt(d). The difference is taken first: of logits of 10^4,
 // a product rounds by more than a weight may err.

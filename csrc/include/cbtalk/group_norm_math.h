@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "cbtalk/host_device.h"
+#include "cbtalk/power_of_two.h"
 
 namespace cbtalk {
 
@@ -54,13 +55,31 @@ CBTALK_HOST_DEVICE static inline InputGradientTerms input_gradient_terms(double 
           static_cast<float>(-rstd * weighted_sum / count)};
 }
 
-CBTALK_HOST_DEVICE static inline float exp_of_minus(float x) { return exp2f(x * -1.44269504f); }
+// a / b. A result of 16 bits needs no exact one: the GPU's reciprocal errs by one unit in the last place of float32, and is
+// zero where b is 2^126 or more.
+template <bool exact>
+CBTALK_HOST_DEVICE static inline float quotient(float a, float b) {
+#ifdef __CUDA_ARCH__
+  if constexpr (!exact) {
+    float reciprocal;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(b));
+    return a * reciprocal;
+  }
+#endif
+  return a / b;
+}
 
-CBTALK_HOST_DEVICE static inline float silu(float x) { return x / (1.0f + exp_of_minus(x)); }
+CBTALK_HOST_DEVICE static inline float exp_of_minus(float x) { return power_of_two(x * -1.44269504f); }
+
+template <bool exact>
+CBTALK_HOST_DEVICE static inline float silu(float x) {
+  return quotient<exact>(x, 1.0f + exp_of_minus(x));
+}
 
 // d silu(x) / d x
+template <bool exact>
 CBTALK_HOST_DEVICE static inline float silu_slope(float x) {
-  const float sigmoid = 1.0f / (1.0f + exp_of_minus(x));
+  const float sigmoid = quotient<exact>(1.0f, 1.0f + exp_of_minus(x));
   return sigmoid * fmaf(x, 1.0f - sigmoid, 1.0f);
 }
 

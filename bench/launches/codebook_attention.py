@@ -1,0 +1,130 @@
+"""codebook_attention and self_attention: csrc/cuda/codebook_attention*.cu, cut as codebook_attention_params.h says."""
+
+from torch import Tensor
+
+from bench.launches.launch import WARP, Launch, Loop, bytes_of, dtype_name
+from cbtalk.ops.examples import HEADS
+
+_PAIR = "query and key of a head"
+_FILE = "codebook_attention"
+
+
+def launches(direction: str, inputs: tuple[Tensor, ...]) -> list[Launch]:
+    """With as many queries as share each key that is read: the bench has no fewer."""
+    query, key, _ = inputs
+    narrow = _head(query) < 16
+    found = [(_narrow if narrow else _wide)(*inputs)]
+    if direction == "bwd":
+        found += _narrow_backward(*inputs) if narrow else _wide_backward(*inputs)
+        if _chunks(query, key) > 1:
+            found.append(_add_chunks(query, key))
+    return found
+
+
+def _head(query: Tensor) -> int:
+    return query.shape[-1] // HEADS
+
+
+def _queries(query: Tensor) -> int:
+    """Of all heads."""
+    return query.shape[0] * query.shape[1] * HEADS
+
+
+def _pairs(query: Tensor, key: Tensor) -> float:
+    return float(_queries(query)) * key.shape[-2]
+
+
+def _chunks(query: Tensor, key: Tensor) -> int:
+    """Into which the rows are divided for the gradients of the keys: attention_chunks of attention_math.h."""
+    columns, keys, rows = query.shape[-1], key.shape[-2], query.shape[0] * query.shape[1]
+    block = 32 if _head(query) < 16 else 64
+    memory = (4 * columns * query.element_size() + 8 * HEADS) * rows + 4 * columns * query.element_size() * keys
+    affordable = memory // 10 // (8 * columns * keys)
+    wanted = 256 // (-(-keys // block) * HEADS)
+    return max(min(wanted, rows // 256, affordable), 1)
+
+
+def _narrow(query: Tensor, key: Tensor, value: Tensor) -> Launch:
+    """A lane has 4 queries of 4 columns; an iteration is 8 keys: 32 weights and 4 sums that fade."""
+    keys = key.shape[-2]
+    return Launch(
+        f"{_FILE}: attention_narrow_fwd_kernel<{dtype_name(query)}, {_head(query)}, 4>",
+        bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / (4 * WARP),
+        (Loop({"MUFU.EX2": 36}, keys / 8),),
+        (Loop({"STS": 3}, keys / 128),),
+    )  # fmt: skip
+
+
+def _narrow_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
+    """A lane has 4 queries, and 2 keys an iteration; then a lane has a key, and 4 rows an iteration."""
+    keys, of_type = key.shape[-2], f"<{dtype_name(query)}, {_head(query)}"
+    chunks = _chunks(query, key)
+    rows = query.shape[0] * query.shape[1] / chunks
+    statistics = 8.0 * _queries(query)
+    return [
+        Launch(
+            f"{_FILE}_backward: attention_narrow_query_bwd_kernel{of_type}, 4>",
+            4 * bytes_of(query) + bytes_of(key, value) + statistics,
+            _PAIR, _pairs(query, key), _queries(query) / (4 * WARP),
+            (Loop({"MUFU.EX2": 8}, keys / 2), Loop({"MUFU.EX2": 8}, keys / 8, outer=1)),
+            (Loop({"STS": 3}, keys / 128),),
+        ),
+        Launch(
+            f"{_FILE}_backward: attention_narrow_key_bwd_kernel{of_type}>",
+            3 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
+            _PAIR, _pairs(query, key), keys / 32 * HEADS * chunks * 16,
+            (Loop({"MUFU.EX2": 4}, rows / 16 / 4),),
+            (Loop({"LDG": 13, "STS": 3}, rows / 512),),
+        ),
+    ]  # fmt: skip
+
+
+def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:
+    """A warp has 32 queries; an iteration is 16 keys in float32, of six products each, and 32 in halves."""
+    keys, head, float32 = key.shape[-2], _head(query), query.element_size() == 4
+    group = 16 if float32 else 32
+    steps = 2 * (group // 8) * 2 * (head // 16)  # products of the scores and of the values
+    return Launch(
+        f"{_FILE}_wide: attention_wide_fwd_kernel<{dtype_name(query)}, {head}, 2>",
+        bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / 32,
+        (Loop({"HMMA": steps * (6 if float32 else 1)}, keys / group),),
+        (Loop({"STS": 3}, keys * head / 4 / 128),),
+    )  # fmt: skip
+
+
+def _wide_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
+    """A warp has 16 queries in float32, 32 in halves, and 16 keys an iteration; then the same with both exchanged."""
+    keys, head, float32 = key.shape[-2], _head(query), query.element_size() == 4
+    of_type, tiles, each = f"<{dtype_name(query)}, {head}", 1 if float32 else 2, 6 if float32 else 1
+    chunks = _chunks(query, key)
+    rows = query.shape[0] * query.shape[1] / chunks
+    row_groups = 8 // (64 // (16 * tiles))  # of the 8 warps of a block, which has 64 keys
+    product = tiles * 2 * (head // 16) * each  # of 16 rows by 16 keys
+    statistics = 8.0 * _queries(query)
+    return [
+        Launch(
+            f"{_FILE}_wide_backward: attention_wide_query_bwd_kernel{of_type}, {tiles}>",
+            4 * bytes_of(query) + bytes_of(key, value) + statistics,
+            _PAIR, _pairs(query, key), _queries(query) / (16 * tiles),
+            (Loop({"HMMA": 3 * product}, keys / 16),),
+            (Loop({"STS": 3}, keys * head / 4 / 128),),
+        ),
+        Launch(
+            f"{_FILE}_wide_backward: attention_wide_key_bwd_kernel{of_type}, {tiles}>",
+            3 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
+            _PAIR, _pairs(query, key), keys / 64 * HEADS * chunks * 8,
+            (Loop({"HMMA": 4 * product}, rows / 16 / row_groups),),
+            (Loop({"SHFL": 3, "STS": 2}, rows * head / 4 / 256),),
+        ),
+    ]  # fmt: skip
+
+
+def _add_chunks(query: Tensor, key: Tensor) -> Launch:
+    """A lane adds up an element of both gradients, a chunk an iteration."""
+    chunks = _chunks(query, key)
+    return Launch(
+        f"{_FILE}_backward: attention_chunks_bwd_kernel<{dtype_name(query)}>",
+        8.0 * chunks * key.numel() + 2 * bytes_of(key),
+        "element of a chunk", chunks * key.numel(), key.numel() / WARP,
+        (Loop({"LDG": 2}, chunks),),
+    )  # fmt: skip
