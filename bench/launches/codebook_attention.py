@@ -60,7 +60,7 @@ def _narrow_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
     keys, of_type = key.shape[-2], f"<{dtype_name(query)}, {_head(query)}"
     chunks = _chunks(query, key)
     rows = query.shape[0] * query.shape[1] / chunks
-    statistics = 8.0 * _queries(query)
+    statistics = 12.0 * _queries(query)  # the maximum, the total, and delta
     return [
         Launch(
             f"{_FILE}_backward: attention_narrow_query_bwd_kernel{of_type}, 4>",
@@ -71,7 +71,7 @@ def _narrow_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
         ),
         Launch(
             f"{_FILE}_backward: attention_narrow_key_bwd_kernel{of_type}>",
-            3 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
+            2 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
             _PAIR, _pairs(query, key), keys / 32 * HEADS * chunks * 16,
             (Loop({"MUFU.EX2": 4}, rows / 16 / 4),),
             (Loop({"LDG": 13, "STS": 3}, rows / 512),),
@@ -100,7 +100,7 @@ def _wide_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
     rows = query.shape[0] * query.shape[1] / chunks
     row_groups = 8 // (64 // (16 * tiles))  # of the 8 warps of a block, which has 64 keys
     product = tiles * 2 * (head // 16) * each  # of 16 rows by 16 keys
-    statistics = 8.0 * _queries(query)
+    statistics = 12.0 * _queries(query)  # the maximum, the total, and delta
     return [
         Launch(
             f"{_FILE}_wide_backward: attention_wide_query_bwd_kernel{of_type}, {tiles}>",
@@ -111,10 +111,10 @@ def _wide_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
         ),
         Launch(
             f"{_FILE}_wide_backward: attention_wide_key_bwd_kernel{of_type}, {tiles}>",
-            3 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
+            2 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
             _PAIR, _pairs(query, key), keys / 64 * HEADS * chunks * 8,
             (Loop({"HMMA": 4 * product}, rows / 16 / row_groups),),
-            (Loop({"SHFL": 3, "STS": 2}, rows * head / 4 / 256),),
+            (Loop({"MUFU.RCP": 1, "STS": 5}, rows * head / 4 / 256),),
         ),
     ]  # fmt: skip
 
