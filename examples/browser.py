@@ -86,7 +86,14 @@ def visitor(address: str, downloads: Path, camera: Path | None = None, size: str
     """A browser that downloads to a folder; camera: a .y4m file, which is its webcam, again and again."""
     options: Any = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    arguments = ["headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"]
+    arguments = [
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-background-networking",
+        "no-first-run",
+        "hide-scrollbars",
+    ]
     arguments += [f"window-size={size}", "autoplay-policy=no-user-gesture-required"]
     if camera is not None:
         arguments += ["use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"]
