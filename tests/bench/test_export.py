@@ -7,6 +7,7 @@ from cbtalk.model.checkpoint import save_weights
 from tests.model.conftest import make_tiny
 
 
+@pytest.mark.slow
 def test_the_table_has_every_way(tmp_path: Path) -> None:
     for needed in ("onnxruntime", "onnxscript"):
         pytest.importorskip(needed, reason=f"{needed} is not installed")

@@ -1,10 +1,13 @@
 from pathlib import Path
 
+import pytest
+
 from bench.launch import Group
 from bench.train_kills import Round, _faults, _steps, _train, _unlike_a_whole_run, _write_run
 from cbtalk.train.state import checkpoints
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_must_not_leave_is_found(tmp_path: Path) -> None:
     config, output = _write_run(tmp_path)
     assert Group(1, _train, config, "--max-steps", "5").codes() == [0] and _steps(output) == 5

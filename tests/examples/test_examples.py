@@ -73,11 +73,13 @@ def test_the_vqvae_learns_the_digits() -> None:
     assert re.search(r"[\d.]+ of 64 codes in use", output) and re.search(r"\d+ codes chosen", output), output
 
 
+@pytest.mark.slow
 def test_a_flow_and_a_codebook_reproduce_an_image() -> None:
     errors = errors_in(output_of("warp_and_attend.py", "--steps", "150"))
     assert errors[-1] < errors[0] / 100
 
 
+@pytest.mark.slow
 def test_the_swap_is_timed() -> None:
     pytest.importorskip("vector_quantize_pytorch", reason="vector-quantize-pytorch is not installed")
     output = output_of("swap_vector_quantize.py", "--rows", "100", "--codes", "20", "--rounds", "1")

@@ -100,6 +100,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_writes_two_files_each(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {"tiny.safetensors", "encode.onnx", "animate.onnx", "encode.pt2", "animate.pt2"}
     assert {path.name for path in exported.iterdir()} == names
@@ -107,14 +108,17 @@ def test_the_command_writes_two_files_each(exported: Path, capsys: pytest.Captur
     assert "--onnx" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_onnxruntime_makes_the_same_images(exported: Path) -> None:
     assert largest_difference(Onnx(exported), make_tiny()) < 1e-3
 
 
+@pytest.mark.slow
 def test_torch_makes_the_same_images(exported: Path) -> None:
     assert largest_difference(Torch(exported), make_tiny()) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_other_models_are_exported(changes: dict[str, Any], tmp_path: Path) -> None:
     talker = make_tiny(**changes)
@@ -122,6 +126,7 @@ def test_other_models_are_exported(changes: dict[str, Any], tmp_path: Path) -> N
     assert largest_difference(Torch(tmp_path / "out"), talker) < 1e-3
 
 
+@pytest.mark.slow
 def test_onnx_files_have_standard_operators_and_names(exported: Path) -> None:
     import onnx
 
@@ -134,6 +139,7 @@ def test_onnx_files_have_standard_operators_and_names(exported: Path) -> None:
     assert names[:4] == ["driving", "reference_keypoints", "reference_jacobians", "source_keypoints"]
 
 
+@pytest.mark.slow
 def test_torch_files_need_no_cbtalk(exported: Path, tmp_path: Path) -> None:
     code = """
 import sys, torch

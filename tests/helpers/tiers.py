@@ -1,4 +1,4 @@
-"""Parts of a grid that only `make test-all` runs: @pytest.mark.parametrize("room", [40, *slow(0, 100, 160)])."""
+"""Parts of a grid that only `make test-slow` runs: @pytest.mark.parametrize("room", [40, *slow(0, 100, 160)])."""
 
 from typing import Any
 

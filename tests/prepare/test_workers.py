@@ -77,6 +77,7 @@ def test_a_raw_folder_may_be_moved_but_not_mixed_with_another(tmp_path: Path) ->
     assert "1 of 1 videos were done before" in prepare(tmp_path / "moved", out, OPTIONS, progress=False).notes
 
 
+@pytest.mark.slow
 def test_names_of_any_bytes(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     video = write_raw(tmp_path / "video.mp4", shot([Person(150, 170, 200)], 3))

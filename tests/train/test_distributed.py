@@ -114,6 +114,7 @@ def train_in_float64(config: Path, steps: int) -> None:
         torch.save(found, config.with_suffix(".pt"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(make_config: MakeConfig, tmp_path: Path) -> None:
     groups = [Group(count, train_in_float64, make_config(str(count), **EVERY_PHASE), 20) for count in (1, 2)]
     assert [group.codes() for group in groups] == [[0], [0, 0]]
