@@ -24,7 +24,7 @@ class Way(NamedTuple):
     code: tuple[str, ...]
 
     def count(self, mark: str) -> int:
-        """How many of its instructions begin with `mark`."""
+        """The number of its instructions that begin with `mark`."""
         return sum(has_mark(what, mark) for what in self.code)
 
     def then(self, other: "Way") -> "Way":

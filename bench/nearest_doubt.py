@@ -25,7 +25,7 @@ _BOUND = re.compile(
 
 
 def bound_of_header() -> tuple[float, float]:
-    """What the bound grows by with each column, and its constant."""
+    """The growth of the bound with each column, and its constant."""
     found = _BOUND.search(HEADER.read_text())
     assert found is not None, f"{HEADER} has another bound"
     return float(found[1]), float(found[2])
