@@ -65,10 +65,10 @@ ctest: build
 docs: $(SETUP)
 	$(PYTHON) -m mkdocs build --strict
 
-# The portrait is the public-domain image of an astronaut that scikit-image carries.
 # A first look waits for no CUDA kernels, minutes of compiling, where no GPU is; what was built before stays as it is.
 demo: export CBTALK_CUDA ?= $(or $(shell sed -n s/^CBTALK_CUDA:STRING=//p build/cmake/CMakeCache.txt 2> /dev/null),\
   $(if $(shell command -v nvidia-smi),AUTO,OFF))
+# The portrait is the public-domain image of an astronaut that scikit-image carries.
 demo: build
 	$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
 	$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --crop 112,10,240 --output demo.mp4 \

@@ -34,7 +34,7 @@ from bench.gpu import BATCH, DTYPES
 from bench.gpu_code import LIBRARY, Code, read
 from bench.gpu_ways import Way, Ways
 from bench.launches import codebook_attention, flow_warp, group_norm, nearest_code
-from bench.launches.launch import WARP, Launch, Loop
+from bench.launches.launch import WARP, Launch, Loop, dtype_name
 from cbtalk.ops.examples import ON_GPU
 
 ARCHITECTURE = "sm_90a"
@@ -136,7 +136,7 @@ def totals(kernels: Kernels, ops: Sequence[str]) -> Iterator[Total]:
                     inputs = case.make_inputs(torch.Generator())
                 assert case.work is not None
                 parts = [kernels.predict(launch) for launch in LAUNCHES[op](case.direction, inputs)]
-                yield Total(case, str(dtype).removeprefix("torch."), parts, CEILINGS.floor(case.work))
+                yield Total(case, dtype_name(dtype), parts, CEILINGS.floor(case.work))
 
 
 def kernel_table(found: Sequence[Total]) -> Iterator[str]:
@@ -155,7 +155,7 @@ def kernel_table(found: Sequence[Total]) -> Iterator[str]:
 
 def case_table(found: Sequence[Total]) -> Iterator[str]:
     """A case a row, with all its launches."""
-    names = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
+    names = [dtype_name(dtype) for dtype in DTYPES]
     yield _row("case", *(f"{name}: floor, predicted us" for name in names), "share at most")
     yield _row(*["---"] * (len(names) + 2))
     for case in dict.fromkeys(total.case.name for total in found):

@@ -48,7 +48,7 @@ def _narrow(query: Tensor, key: Tensor, value: Tensor) -> Launch:
     """A lane has 4 queries of 4 columns; an iteration is 8 keys: 32 weights and 4 sums that fade."""
     keys = key.shape[-2]
     return Launch(
-        f"{_FILE}: attention_narrow_fwd_kernel<{dtype_name(query)}, {_head(query)}, 4>",
+        f"{_FILE}: attention_narrow_fwd_kernel<{dtype_name(query.dtype)}, {_head(query)}, 4>",
         bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / (4 * WARP),
         (Loop({"MUFU.EX2": 36}, keys / 8),),
         (Loop({"STS": 3}, keys / 128),),
@@ -57,26 +57,14 @@ def _narrow(query: Tensor, key: Tensor, value: Tensor) -> Launch:
 
 def _narrow_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
     """A lane has 4 queries, and 2 keys an iteration; then a lane has a key, and 4 rows an iteration."""
-    keys, of_type = key.shape[-2], f"<{dtype_name(query)}, {_head(query)}"
-    chunks = _chunks(query, key)
-    rows = query.shape[0] * query.shape[1] / chunks
-    statistics = 12.0 * _queries(query)  # the maximum, the total, and delta
+    keys, rows = key.shape[-2], _rows_of_a_chunk(query, key)
+    of_queries = Loop({"MUFU.EX2": 8}, keys / 2), Loop({"MUFU.EX2": 8}, keys / 8, outer=1)
+    of_keys = Loop({"MUFU.EX2": 4}, rows / 16 / 4)
+    warps = _queries(query) / (4 * WARP), keys / 32 * HEADS * _chunks(query, key) * 16
     return [
-        Launch(
-            f"{_FILE}_backward: attention_narrow_query_bwd_kernel{of_type}, 4>",
-            4 * bytes_of(query) + bytes_of(key, value) + statistics,
-            _PAIR, _pairs(query, key), _queries(query) / (4 * WARP),
-            (Loop({"MUFU.EX2": 8}, keys / 2), Loop({"MUFU.EX2": 8}, keys / 8, outer=1)),
-            (Loop({"STS": 3}, keys / 128),),
-        ),
-        Launch(
-            f"{_FILE}_backward: attention_narrow_key_bwd_kernel{of_type}>",
-            2 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
-            _PAIR, _pairs(query, key), keys / 32 * HEADS * chunks * 16,
-            (Loop({"MUFU.EX2": 4}, rows / 16 / 4),),
-            (Loop({"LDG": 13, "STS": 3}, rows / 512),),
-        ),
-    ]  # fmt: skip
+        _backward("narrow_query", ", 4", (query, key, value), warps[0], of_queries, Loop({"STS": 3}, keys / 128)),
+        _backward("narrow_key", "", (query, key, value), warps[1], (of_keys,), Loop({"LDG": 13, "STS": 3}, rows / 512)),
+    ]
 
 
 def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:
@@ -85,7 +73,7 @@ def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:
     group = 16 if float32 else 32
     steps = 2 * (group // 8) * 2 * (head // 16)  # products of the scores and of the values
     return Launch(
-        f"{_FILE}_wide: attention_wide_fwd_kernel<{dtype_name(query)}, {head}, 2>",
+        f"{_FILE}_wide: attention_wide_fwd_kernel<{dtype_name(query.dtype)}, {head}, 2>",
         bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / 32,
         (Loop({"HMMA": steps * (6 if float32 else 1)}, keys / group),),
         (Loop({"STS": 3}, keys * head / 4 / 128),),
@@ -95,35 +83,42 @@ def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:
 def _wide_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
     """A warp has 16 queries in float32, 32 in halves, and 16 keys an iteration; then the same with both exchanged."""
     keys, head, float32 = key.shape[-2], _head(query), query.element_size() == 4
-    of_type, tiles, each = f"<{dtype_name(query)}, {head}", 1 if float32 else 2, 6 if float32 else 1
-    chunks = _chunks(query, key)
-    rows = query.shape[0] * query.shape[1] / chunks
-    row_groups = 8 // (64 // (16 * tiles))  # of the 8 warps of a block, which has 64 keys
+    tiles, each = (1, 6) if float32 else (2, 1)
+    rows, row_groups = _rows_of_a_chunk(query, key), 8 // (64 // (16 * tiles))  # of the 8 warps of a block of 64 keys
     product = tiles * 2 * (head // 16) * each  # of 16 rows by 16 keys
-    statistics = 12.0 * _queries(query)  # the maximum, the total, and delta
+    of_queries = Loop({"HMMA": 3 * product}, keys / 16)
+    of_keys = Loop({"HMMA": 4 * product}, rows / 16 / row_groups)
+    staged = Loop({"STS": 3}, keys * head / 4 / 128), Loop({"MUFU.RCP": 1, "STS": 5}, rows * head / 4 / 256)
+    warps = _queries(query) / (16 * tiles), keys / 64 * HEADS * _chunks(query, key) * 8
     return [
-        Launch(
-            f"{_FILE}_wide_backward: attention_wide_query_bwd_kernel{of_type}, {tiles}>",
-            4 * bytes_of(query) + bytes_of(key, value) + statistics,
-            _PAIR, _pairs(query, key), _queries(query) / (16 * tiles),
-            (Loop({"HMMA": 3 * product}, keys / 16),),
-            (Loop({"STS": 3}, keys * head / 4 / 128),),
-        ),
-        Launch(
-            f"{_FILE}_wide_backward: attention_wide_key_bwd_kernel{of_type}, {tiles}>",
-            2 * bytes_of(query) + 2 * bytes_of(key, value) + statistics,
-            _PAIR, _pairs(query, key), keys / 64 * HEADS * chunks * 8,
-            (Loop({"HMMA": 4 * product}, rows / 16 / row_groups),),
-            (Loop({"MUFU.RCP": 1, "STS": 5}, rows * head / 4 / 256),),
-        ),
-    ]  # fmt: skip
+        _backward("wide_query", f", {tiles}", (query, key, value), warps[0], (of_queries,), staged[0]),
+        _backward("wide_key", f", {tiles}", (query, key, value), warps[1], (of_keys,), staged[1]),
+    ]
+
+
+def _rows_of_a_chunk(query: Tensor, key: Tensor) -> float:
+    return query.shape[0] * query.shape[1] / _chunks(query, key)
+
+
+def _backward(
+    kind: str, tiles: str, inputs: tuple[Tensor, ...], warps: float, hot: tuple[Loop, ...], staged: Loop
+) -> Launch:
+    """The kernel that owns queries, or keys; both take the maximum, the total and delta of each row."""
+    query, key, value = inputs
+    file = f"{_FILE}_wide_backward" if kind.startswith("wide") else f"{_FILE}_backward"
+    images, codes = (4, 1) if kind.endswith("query") else (2, 2)  # read and written, as large as the queries, the keys
+    return Launch(
+        f"{file}: attention_{kind}_bwd_kernel<{dtype_name(query.dtype)}, {_head(query)}{tiles}>",
+        images * bytes_of(query) + codes * bytes_of(key, value) + 12.0 * _queries(query),
+        _PAIR, _pairs(query, key), warps, hot, (staged,),
+    )  # fmt: skip
 
 
 def _add_chunks(query: Tensor, key: Tensor) -> Launch:
     """A lane adds up an element of both gradients, a chunk an iteration."""
     chunks = _chunks(query, key)
     return Launch(
-        f"{_FILE}_backward: attention_chunks_bwd_kernel<{dtype_name(query)}>",
+        f"{_FILE}_backward: attention_chunks_bwd_kernel<{dtype_name(query.dtype)}>",
         8.0 * chunks * key.numel() + 2 * bytes_of(key),
         "element of a chunk", chunks * key.numel(), key.numel() / WARP,
         (Loop({"LDG": 2}, chunks),),

@@ -45,7 +45,7 @@ def _pixels(feature: Tensor, flow: Tensor, occlusion: Tensor) -> Launch:
     tile = 16 if C // vector > WARP else 8 * (4 if lanes == WARP else 8)
     warps = B * H * W / tile * 8
     return Launch(
-        f"flow_warp: warp_pixels_fwd_kernel<{dtype_name(feature)}, {vector}>",
+        f"flow_warp: warp_pixels_fwd_kernel<{dtype_name(feature.dtype)}, {vector}>",
         2 * bytes_of(feature) + bytes_of(flow, occlusion),
         "16 bytes of a pixel", feature.numel() / vector, warps,
         (Loop({"LDS": 2, "LDG.E.128": 4 * each, "STG.E.128": each}, tile * lanes / 256),),
@@ -67,7 +67,7 @@ def _planes(feature: Tensor, flow: Tensor, occlusion: Tensor) -> Launch:
     B, C, H, W = feature.shape
     slices = _slices(feature)
     return Launch(
-        f"flow_warp: warp_planes_fwd_kernel<{dtype_name(feature)}>",
+        f"flow_warp: warp_planes_fwd_kernel<{dtype_name(feature.dtype)}>",
         2 * bytes_of(feature) + bytes_of(flow, occlusion),
         "element", feature.numel(), B * H * W / WARP * slices,
         (Loop({"LDG": 16, "STG": 4}, C / slices / 4),),
@@ -90,7 +90,7 @@ def _pixels_backward(feature: Tensor, flow: Tensor, occlusion: Tensor) -> Launch
     further = (lanes // 4).bit_length() - 1  # steps of the sum over the lanes beyond the first two
     sums = (Loop({"SHFL": 1}, runs * further),) if further else ()
     return Launch(
-        f"flow_warp_backward: warp_pixels_bwd_kernel<{dtype_name(feature)}, {vector}, 1, 1>",
+        f"flow_warp_backward: warp_pixels_bwd_kernel<{dtype_name(feature.dtype)}, {vector}, 1, 1>",
         _backward_bytes(feature, flow, occlusion),
         "16 bytes of a pixel", feature.numel() / vector, B * H * W / tile * 4,
         (Loop({"LDG.E.128": 5, "RED": vector // 2, "SHFL": 3}, runs), *sums),
@@ -103,7 +103,7 @@ def _planes_backward(feature: Tensor, flow: Tensor, occlusion: Tensor) -> Launch
     B, C, H, W = feature.shape
     slices = _slices(feature)
     return Launch(
-        f"flow_warp_backward: warp_planes_bwd_kernel<{dtype_name(feature)}, 1, 1>",
+        f"flow_warp_backward: warp_planes_bwd_kernel<{dtype_name(feature.dtype)}, 1, 1>",
         _backward_bytes(feature, flow, occlusion),
         "element", feature.numel(), B * H * W / WARP * slices,
         (Loop({"LDG": 10, "RED": 8}, C / slices / 2),),

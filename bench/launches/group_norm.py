@@ -40,7 +40,7 @@ def _slabs(x: Tensor, file: str, lanes: int, read: int) -> list[Launch]:
     marks = {"LDG.E.128": _ROWS * read, "STG.E.128": _ROWS, "MUFU.EX2": ALL}
     return [
         Launch(
-            f"{file}: slab_kernel<{dtype_name(x)}, {lanes}, 1>",
+            f"{file}: slab_kernel<{dtype_name(x.dtype)}, {lanes}, 1>",
             (read + 1) * bytes_of(x),
             "element", x.numel(), x.numel() / (_ROWS * _vector(x) * WARP),
             (Loop(marks, 1),), straight=True,
@@ -61,7 +61,7 @@ def _chunk_launch(x: Tensor, kernel: str, images: int, marks: dict[str, float]) 
 
 def _chunks(x: Tensor) -> list[Launch]:
     """Moments, their join, and the result, for which x is read again."""
-    of_type = f"<{dtype_name(x)}, {_vector(x)}"
+    of_type = f"<{dtype_name(x.dtype)}, {_vector(x)}"
     return [
         _chunk_launch(x, f"group_norm: moments_kernel{of_type}>", 1, {"LDG.E.128": _ROWS, "FADD": ALL}),
         _join(x, "group_norm", 128, {"LDG": 2}),
@@ -71,7 +71,7 @@ def _chunks(x: Tensor) -> list[Launch]:
 
 def _chunks_backward(x: Tensor) -> list[Launch]:
     """Sums, their join, and the gradient, for which both images are read again."""
-    of_type = f"<{dtype_name(x)}, {_vector(x)}, 1>"
+    of_type = f"<{dtype_name(x.dtype)}, {_vector(x)}, 1>"
     both: dict[str, float] = {"LDG.E.128": 2 * _ROWS}
     return [
         _chunk_launch(x, f"group_norm_backward: sums_kernel{of_type}", 2, {**both, "MUFU.EX2": ALL}),

@@ -1,8 +1,9 @@
 """One launch of a kernel: its warps, the loops that these go through, its items, and the bytes that it moves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 WARP = 32  # lanes
@@ -41,14 +42,14 @@ class Launch:
     items: float = 0.0
     warps: float = 0.0
     hot: tuple[Loop, ...] = ()
-    others: tuple[Loop, ...] = field(default=())
+    others: tuple[Loop, ...] = ()
     straight: bool = False
     products: str = "bfloat16"
 
 
-def dtype_name(x: Tensor) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     """The dtype as the names of kernels have it."""
-    return str(x.dtype).removeprefix("torch.")
+    return str(dtype).removeprefix("torch.")
 
 
 def bytes_of(*tensors: Tensor) -> float:

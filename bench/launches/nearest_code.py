@@ -50,7 +50,7 @@ def _search(z: Tensor, codebook: Tensor) -> Launch:
     pairs = {"LDG.E ": 0 if float32 else 4}  # rows of halves are read two elements at a time
     norms = {"LDG.E ": 16 + pairs["LDG.E "]}
     return Launch(
-        f"{_FILE}: nearest_code_search_kernel<{dtype_name(z)}, {int(float32)}>",
+        f"{_FILE}: nearest_code_search_kernel<{dtype_name(z.dtype)}, {int(float32)}>",
         bytes_of(z) + 4.0 * K * D + 2 * 12.0 * N, "row and code", float(N) * K, N / 128 * 8,
         (Loop({**step, **pairs}, steps - panels), Loop({**step, **norms}, panels)),
         products="tf32",

@@ -140,6 +140,9 @@ def test_a_batch_is_stopped_by_its_button(visitor: Visitor, files: Path) -> None
     visitor.click("#stop-batch")
     visitor.click("#stop-batch")
     visitor.until(lambda: "0 done, 0 failed" in visitor.text("#batch-state"))
+    visitor.until(lambda: "report.csv" in visitor.text("#results").replace("\n", ""))
+    assert "waiting" in visitor.text("#batch-report")
+    assert "face__clip" not in visitor.text("#results")
 
 
 def test_the_page_asks_nobody_but_this_machine(visitor: Visitor) -> None:
