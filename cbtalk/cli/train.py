@@ -1,6 +1,7 @@
 """Commands for models: prepare, train, ablate, convert."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from cbtalk.options.train import Folders, Stops
 from cbtalk.options.words import FILE, FOLDER, NUMBER, OUTPUT, OUTPUT_FOLDER, Flag, shown
 
 MOST_WORKERS = 8  # by default: each takes some 400 MB
+_OPTION = re.compile("--|-[A-Za-z](=|$)")  # no negative number
 
 Config = Positional[Annotated[Path, shown("CONFIG")]]
 Settings = Suppress[Fixed[tuple[str, ...]]]  # of the configuration, as `split_settings` finds them
@@ -139,7 +141,7 @@ def split_settings(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
     settings: list[str] = []
     into = own
     for argument in arguments:
-        if argument.startswith("--"):
+        if _OPTION.match(argument):
             into = settings if "." in argument.partition("=")[0] else own
         into.append(argument)
     return own, tuple(settings)

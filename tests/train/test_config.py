@@ -125,6 +125,15 @@ def test_settings_of_the_command_line_are_taken_over_the_files(tmp_path: Path) -
         load_config(path, ["--optimizer.eps", "0"])
 
 
+@pytest.mark.parametrize("option", [["-o", "out"], ["-o=out"], ["--output", "out"], ["--fresh"]])
+@pytest.mark.parametrize(
+    "setting", [["--run.steps", "10"], ["--loss.pixel", "-1e-3"], ["--perceptual.scales", "1", "2"]]
+)
+def test_settings_and_the_commands_own_options_come_in_any_order(option: list[str], setting: list[str]) -> None:
+    for words in ([*option, *setting], [*setting, *option]):
+        assert split_settings(["config.yaml", *words]) == (["config.yaml", *option], tuple(setting))
+
+
 def test_a_configuration_is_the_same_when_it_is_read_again(tmp_path: Path) -> None:
     for file in sorted(CONFIGS.glob("*.yaml")):
         config = load_config(file)
