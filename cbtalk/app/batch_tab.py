@@ -91,10 +91,9 @@ def batch_tab(options: BatchOptions, limits: Limits, folder: Path, kept: str, to
 
 
 def ask_to_stop(batch: PageBatch | None) -> None:
-    """Stops the batch that is running, if one is."""
-    if batch is not None:
-        batch.stop()
-        gr.Info("The running renders are finished. Stop once more ends them, too.")
+    """Stops the batch, and says so, where one is still running."""
+    if batch is not None and batch.stop():
+        gr.Info("The renders at work will be finished, no others begun. Stop once more ends these, too.")
 
 
 def in_words(entries: Sequence[Entry]) -> str:

@@ -106,9 +106,10 @@ class PageBatch:
         self._thread = threading.Thread(target=work, name="cbtalk-batch", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Let the running jobs finish and begin no others; asked once more, end those too."""
+    def stop(self) -> bool:
+        """Let the running jobs finish and begin no others; asked once more, end those too. False: it has ended."""
         self._interruptions.ask()
+        return self._thread is not None and self._thread.is_alive()
 
     def finished(self, seconds: float) -> bool:
         """Whether the batch has ended, after at most so many seconds; what ended it for no job's fault is raised."""

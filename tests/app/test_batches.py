@@ -64,6 +64,15 @@ def test_a_batch_that_is_stopped_begins_no_other_job(begun: Callable[..., PageBa
     assert [path.name for path in batch.results()] == ["report.csv"]
 
 
+def test_a_batch_that_has_ended_has_nothing_to_stop(begun: Callable[..., PageBatch], tmp_path: Path) -> None:
+    batch = begun(MANIFEST.format("out.mp4"))
+    batch.start(batch.check("mini"), BatchOptions(weights=str(tmp_path / "gone.safetensors"), workers=1, threads=1))
+    with pytest.raises(OSError, match=r"gone\.safetensors"):
+        while not batch.finished(0.2):
+            pass
+    assert not batch.stop()
+
+
 def test_a_job_that_fails_is_told_in_the_report(begun: Callable[..., PageBatch], weights: Path) -> None:
     batch = begun()  # neither the portrait nor the clip shows a face
     batch.start(batch.check(str(weights)), BatchOptions(weights=str(weights), workers=1, threads=1))
