@@ -1,7 +1,10 @@
 # Every target sets up what it needs: a virtual environment in .venv, pinned packages, the compiled library.
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
-PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
+# $(call install,PACKAGES): pip keeps to the pins and tells its log all; where it fails, the log and other ways are named.
+install = $(PYTHON) -m pip --quiet --disable-pip-version-check --log .venv/pip.log install -c constraints.txt $(1) || \
+  { echo "error: pip failed: .venv/pip.log says why, docs/guides/install.md has other ways to install cbtalk" >&2; exit 1; }
+DEMO_SETUP := .venv/.demo
 SETUP := .venv/.installed
 DEMO_FRAMES ?=
 # Of every folder a file or two, of those that take a second or two: what breaks when anything breaks.
@@ -25,11 +28,19 @@ export CBTALK_WERROR ?= ON
 
 # torch and the build's tools come first: the build reads torch's headers, and with --no-build-isolation it uses the
 # pinned tools instead of downloading them for every build.
-$(SETUP): pyproject.toml constraints.txt setup.py
+$(DEMO_SETUP): pyproject.toml constraints.txt setup.py
+	@$(PYTHON3) -c 'import sys; assert sys.version_info >= (3, 11)' 2> /dev/null || \
+	  { echo "error: cbtalk needs Python 3.11 or newer: make PYTHON3=python3.11 ..." >&2; exit 1; }
 	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
-	$(PIP) install -c constraints.txt torch setuptools cmake ninja pybind11
-	$(PIP) install -c constraints.txt --no-build-isolation --editable '.[dev]'
-	touch $@
+	@echo "installing PyTorch and what cbtalk needs into .venv; compiling: a few minutes"
+	@$(call install,torch setuptools cmake ninja pybind11)
+	@$(call install,--no-build-isolation --editable '.[demo]')
+	@touch $@
+
+$(SETUP): $(DEMO_SETUP)
+	@echo "installing the tools of development into .venv"
+	@$(call install,--no-build-isolation --editable '.[dev]')
+	@touch $@
 
 build: $(SETUP)
 	$(PYTHON) setup.py --quiet build_ext --inplace
@@ -69,10 +80,12 @@ docs: $(SETUP)
 demo: export CBTALK_CUDA ?= $(or $(shell sed -n s/^CBTALK_CUDA:STRING=//p build/cmake/CMakeCache.txt 2> /dev/null),\
   $(if $(shell command -v nvidia-smi),AUTO,OFF))
 # The portrait is the public-domain image of an astronaut that scikit-image carries.
-demo: build
-	$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
-	$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --crop 112,10,240 --output demo.mp4 \
+demo: $(DEMO_SETUP)
+	@$(PYTHON) setup.py --quiet build_ext --inplace
+	@$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
+	@$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --crop 112,10,240 --output demo.mp4 \
 	  $(if $(DEMO_FRAMES),--max-frames $(DEMO_FRAMES))
+	@echo "Now your own: source .venv/bin/activate; cbtalk render -s portrait.jpg -d driving.mp4 -o out.mp4"
 
 clean:
 	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache cbtalk/_lib cbtalk/*.so demo.png demo.mp4

@@ -1,8 +1,9 @@
-"""Every block of code in README and docs runs: commands in a folder of stand-ins, Python with tensors of its shapes."""
+"""Every block of code in README and docs runs: commands in a folder of stand-ins, Python as it stands."""
 
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import torch
 from _pytest.mark.structures import ParameterSet
 from PIL import Image
 
-import cbtalk
 from cbtalk.cli import main
 from tests.helpers.videos import write_clip
 
@@ -90,23 +90,10 @@ def test_commands_run(page: Path, stand_ins: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("page", with_blocks("python"))
-def test_python_runs(page: Path) -> None:
-    size = cbtalk.load("mini").image_size
-    names = {
-        "source": torch.rand(1, 3, size, size) * 2 - 1,
-        "driving": torch.rand(2, 3, size, size) * 2 - 1,
-        "z": torch.randn(12, 8),
-        "codebook": torch.randn(16, 8),
-        "feature": torch.randn(2, 4, 16, 16),
-        "flow": torch.rand(2, 8, 8, 2) * 2 - 1,
-        "occlusion": torch.rand(2, 1, 8, 8),
-        "query": torch.randn(2, 5, 32),
-        "key": torch.randn(16, 32),
-        "value": torch.randn(16, 32),
-    }
-    given = set(names)
+def test_python_runs_as_it_stands(page: Path) -> None:
+    names: dict[str, Any] = {}
     with torch.no_grad():
         for block in blocks(page, "python"):
             exec(block, names)
-    made = [value for name, value in names.items() if name not in given and isinstance(value, torch.Tensor)]
+    made = [value for value in names.values() if isinstance(value, torch.Tensor)]
     assert made and all(value.isfinite().all() for value in made)

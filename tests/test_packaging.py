@@ -3,13 +3,25 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
+
+
+TRITON_OF_TORCH = {"2.13.0": "==3.7.1"}  # by the metadata of torch's package for CUDA
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
@@ -54,6 +66,25 @@ def test_the_source_distribution_can_be_built_and_tested(tmp_path: Path) -> None
     examples = {str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.py")}
     assert sources | needed | examples | package_files() <= names
     assert not [name for name in names if name.endswith(".so")]
+
+
+def test_every_pin_is_for_the_oldest_python() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = project["requires-python"].removeprefix(">=") + ".0"
+    for name, pinned in pins().items():
+        with suppress(PackageNotFoundError):
+            if version(name).partition("+")[0] == pinned:
+                needed = metadata(name).get("Requires-Python") or ""
+                assert SpecifierSet(needed).contains(oldest), f"{name} {pinned} needs Python {needed}"
+
+
+def test_torchs_own_packages_are_pinned_as_it_needs_them() -> None:
+    # torch's builds for CUDA, those of the index, need one Triton; its builds for CPUs need none.
+    needed = {"triton": TRITON_OF_TORCH[pins()["torch"]]}
+    needed |= {need.name: str(need.specifier) for need in map(Requirement, requires("torch") or []) if not need.marker}
+    for name, wanted in needed.items():
+        if (pinned := pins().get(name)) is not None:
+            assert SpecifierSet(wanted).contains(pinned), f"torch needs {name}{wanted}, and {pinned} is pinned"
 
 
 def test_a_checkout_that_is_not_installed_finds_its_triton_kernels(tmp_path: Path) -> None:
