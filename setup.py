@@ -56,6 +56,7 @@ class CMakeBuild(build_ext):
             f"-DCBTALK_CUDA={os.environ.get('CBTALK_CUDA', 'AUTO')}",
             # Forgotten where the environment names none: CMake would keep those of the build before.
             f"-DCBTALK_CUDA_ARCHS={archs}" if (archs := os.environ.get("CBTALK_CUDA_ARCHS")) else "-UCBTALK_CUDA_ARCHS",
+            "-DCMAKE_INSTALL_MESSAGE=LAZY",  # tell what is new alone
             f"-DCBTALK_WERROR={os.environ.get('CBTALK_WERROR', 'OFF')}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",

@@ -84,7 +84,7 @@ class Report:
     def __str__(self) -> str:
         held = self.undecoded + self.not_finite
         rate = self.frames / self.seconds if self.seconds > 0 else 0.0
-        line = f"{self.output}: {_frames(self.frames)}, {self.seconds:.1f} seconds, {rate:.1f} fps"
+        line = f"{self.output}: {_frames(self.frames)} in {self.seconds:.1f} s, {rate:.1f} a second"
         return f"{line}, {held} held" if held else line
 
 

@@ -31,7 +31,7 @@ def test_absolute_motion_follows_the_driving_video(
     report = render_video(portrait, driving, tmp_path / "out.mp4", ABSOLUTE)
     assert numbers_of(tmp_path / "out.mp4") == [5, 11, 30, 41, 41, 2, 17]
     assert (report.frames, report.warnings) == (7, [])
-    assert str(report).startswith(f"{tmp_path}/out.mp4: 7 frames, ")
+    assert str(report).startswith(f"{tmp_path}/out.mp4: 7 frames in ")
     with open_video(tmp_path / "out.mp4") as reader:
         assert (reader.info.width, reader.info.height) == (SIZE, SIZE)
         assert reader.info.average_rate == Fraction(30000, 1001)
