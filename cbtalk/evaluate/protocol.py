@@ -44,6 +44,7 @@ def evaluate_weights(
     models: Path | None = None,
     extractors: Extractors | None = None,
     sheet: Path | None = None,
+    beside: Path | None = None,
     videos: Path | None = None,
     size: int | None = Measures.size,
     every: int = Measures.every,
@@ -69,6 +70,7 @@ def evaluate_weights(
         models, size, every, smooth, batch_size: as `cbtalk.options.evaluate.Measures` explains them.
         extractors: in place of those that are installed and have their files in `models`.
         sheet: contact sheet (.png) to write.
+        beside: contact sheet of the same clips by other weights, whose results the sheet shows below its own.
         videos: folder for comparison videos, source | driving | result: one a clip, and one a portrait or pair.
         workers: processes that share the clips, and torch's threads. The ranks of torchrun share them too, and each
             returns the report of all.
@@ -82,10 +84,13 @@ def evaluate_weights(
         signal, or None}; means are those over clips, and over pairs; FID is that of all their images.
 
     Raises:
-        InputError, WeightsError: portraits, the list, weights or models cannot be used, or no clip at all.
+        InputError, WeightsError: portraits, the list, weights, models or the sheet beside cannot be used, or no clip
+            at all.
         OutputError: an output cannot be written where it should be.
     """
     _check_outputs(output_json, sheet, videos)
+    if beside is not None and (sheet is None or not beside.is_file()):
+        raise InputError(f"{beside}: no such file") if sheet else ConfigError("--beside goes with --sheet")
     setting = Setting(
         weights=pinned(weights),
         models=models,
@@ -119,7 +124,7 @@ def evaluate_weights(
         report["interrupted"] = interruptions.number if report["missing"] else None
         joined.meet()
         if joined.rank == 0:
-            _finish(report, jobs, parts, output_json, sheet)
+            _finish(report, jobs, parts, output_json, sheet, beside)
             _sweep(videos, files.values())
     return report
 
@@ -164,19 +169,24 @@ def _follow(
 
 
 def _finish(
-    report: dict[str, Any], jobs: Sequence[Job], parts: Parts, output_json: Path | None, sheet: Path | None
+    report: dict[str, Any],
+    jobs: Sequence[Job],
+    parts: Parts,
+    output_json: Path | None,
+    sheet: Path | None,
+    beside: Path | None,
 ) -> None:
     """Write what is there; raises InputError where nothing is."""
     if not report["clips"] and not report["cross"] and report["failed"]:
         name, reason = next(iter(report["failed"].items()))
         parts.remove()
         raise InputError(f"none of {len(report['failed'])} could be evaluated; {name}: {reason}")
-    bands = [band for job in jobs for band in parts.bands(job)]
-    if sheet is not None and bands:
-        save_sheet(sheet, bands)
     if output_json is not None and (report["clips"] or report["cross"]):
         write_text(output_json, json.dumps(report, indent=2) + "\n")
         write_text(output_json.with_suffix(".md"), markdown(report))
+    bands = [band for job in jobs for band in parts.bands(job)]
+    if sheet is not None and bands:
+        save_sheet(sheet, bands, beside)
     if not report["failed"] and not report["missing"]:
         parts.remove()
 

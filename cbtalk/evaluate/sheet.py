@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cbtalk.atomic import atomic_path
+from cbtalk.errors import InputError
 from cbtalk.evaluate.judge import Frame, Show
 from cbtalk.file_names import printable
 from cbtalk.media.clips import Clip, clip_rate
@@ -32,14 +33,62 @@ def band(caption: str, source: Frame, moments: list[Pair]) -> Image.Image:
     return image
 
 
-def save_sheet(path: Path, bands: Sequence[Path]) -> None:
-    """Write bands (PNG files), one below the other, as a PNG file."""
-    sheet = Image.new("RGB", ((1 + MOMENTS) * CELL, len(bands) * (CAPTION + 2 * CELL)))
-    for number, file in enumerate(bands):
-        with Image.open(file) as image:
-            sheet.paste(image, (0, number * image.height))
+def save_sheet(path: Path, bands: Sequence[Path], beside: Path | None = None) -> None:
+    """Write bands (PNG files), one below the other, as a PNG file.
+
+    Args:
+        beside: such a file with the same bands of other weights, whose results are shown below those of each band.
+
+    Raises:
+        InputError: `beside` is no such file.
+    """
+    images = [_read(file) for file in bands]
+    if beside is not None:
+        images = [_with_results_of(image, other, beside) for image, other in zip(images, _cut(beside), strict=False)]
+        if len(images) < len(bands):
+            raise _unlike(beside)
+    sheet = Image.new("RGB", (images[0].width, sum(image.height for image in images)))
+    top = 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def _read(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise InputError(f"{file}: no image that can be read: {error}") from None
+
+
+def _cut(sheet: Path) -> list[Image.Image]:
+    """The bands of a sheet of one result."""
+    image, height = _read(sheet), CAPTION + 2 * CELL
+    return [image.crop((0, top, image.width, top + height)) for top in range(0, image.height, height)]
+
+
+def _with_results_of(band: Image.Image, other: Image.Image, sheet: Path) -> Image.Image:
+    """A band, and the results of the other one below, each with a word on whose they are."""
+    seen = (0, 0, band.width, CAPTION + CELL)  # caption, source and driving images: the same in both
+    if other.size != band.size or band.crop(seen).tobytes() != other.crop(seen).tobytes():
+        raise _unlike(sheet)
+    joined = Image.new("RGB", (band.width, band.height + CELL), "white")
+    joined.paste(band)
+    joined.paste(other.crop((0, CAPTION + CELL, band.width, band.height)), (0, band.height))
+    words = ImageDraw.Draw(joined)
+    for top, name in ((CAPTION + CELL, "these weights"), (band.height, printable(sheet.name))):
+        words.text((4, top + 4), name, fill="black")
+    return joined
+
+
+def _unlike(sheet: Path) -> InputError:
+    return InputError(
+        f"{sheet}: not a contact sheet of the same clips at the same moments; make it by the same command with the "
+        "other weights and without --beside"
+    )
 
 
 @contextmanager

@@ -41,5 +41,7 @@ class Shows:
 
     sheet: Annotated[Path | None, FILE] = None
     """Contact sheet to write (.png): source, driving and result at several moments."""
+    beside: Annotated[Path | None, FILE] = None
+    """Contact sheet (.png) of the same clips by other weights, whose results this one shows below its own."""
     videos: Annotated[Path | None, FOLDER] = None
     """Folder for comparison videos: source, driving and result side by side."""

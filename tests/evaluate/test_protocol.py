@@ -278,6 +278,10 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(tmp_path: Path, nam
 def test_images_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="sheet"):
         protocol.evaluate_weights("absent weights", tmp_path, sheet=tmp_path / "sheet.jpg")
+    with pytest.raises(ConfigError, match="--sheet"):
+        protocol.evaluate_weights("absent weights", tmp_path, beside=tmp_path / "old.png")
+    with pytest.raises(InputError, match=r"old\.png"):
+        protocol.evaluate_weights("absent weights", tmp_path, sheet=tmp_path / "s.png", beside=tmp_path / "old.png")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
         protocol.evaluate_weights("absent weights", tmp_path, videos=tmp_path / "file")
