@@ -37,34 +37,38 @@ def _pairs(query: Tensor, key: Tensor) -> float:
 def _chunks(query: Tensor, key: Tensor) -> int:
     """Into which the rows are divided for the gradients of the keys: attention_chunks of attention_math.h."""
     columns, keys, rows = query.shape[-1], key.shape[-2], query.shape[0] * query.shape[1]
-    block = 32 if _head(query) < 16 else 64
     memory = (4 * columns * query.element_size() + 8 * HEADS) * rows + 4 * columns * query.element_size() * keys
     affordable = memory // 10 // (8 * columns * keys)
-    wanted = 256 // (-(-keys // block) * HEADS)
+    wanted = 256 // (-(-keys // 64) * HEADS)
     return max(min(wanted, rows // 256, affordable), 1)
 
 
 def _narrow(query: Tensor, key: Tensor, value: Tensor) -> Launch:
-    """A lane has 4 queries of 4 columns; an iteration is 8 keys: 32 weights and 4 sums that fade."""
+    """A warp has 32 queries; an iteration is 64 keys: of a lane 4 rows, 16 weights of each and a sum that fades."""
     keys = key.shape[-2]
     return Launch(
-        f"{_FILE}: attention_narrow_fwd_kernel<{dtype_name(query.dtype)}, {_head(query)}, 4>",
-        bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / (4 * WARP),
-        (Loop({"MUFU.EX2": 36}, keys / 8),),
-        (Loop({"STS": 3}, keys / 128),),
+        f"{_FILE}: attention_narrow_fwd_kernel<{dtype_name(query.dtype)}, {_head(query)}, 2>",
+        bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / 32,
+        (Loop({"MUFU.EX2": 68}, keys / 64),),
+        (_staged(keys),),
     )  # fmt: skip
 
 
 def _narrow_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
-    """A lane has 4 queries, and 2 keys an iteration; then a lane has a key, and 4 rows an iteration."""
+    """A warp has 32 queries, and 64 keys an iteration; then 32 keys, half of the rows, and 16 of these an iteration."""
     keys, rows = key.shape[-2], _rows_of_a_chunk(query, key)
-    of_queries = Loop({"MUFU.EX2": 8}, keys / 2), Loop({"MUFU.EX2": 8}, keys / 8, outer=1)
-    of_keys = Loop({"MUFU.EX2": 4}, rows / 16 / 4)
-    warps = _queries(query) / (4 * WARP), keys / 32 * HEADS * _chunks(query, key) * 16
+    warps = _queries(query) / 32, keys / 64 * HEADS * _chunks(query, key) * 4
+    of_queries, of_keys = Loop({"MUFU.EX2": 64}, keys / 64), Loop({"MUFU.EX2": 16}, rows / 2 / 16)
+    staged = Loop({"LDG": 13, "STS": 4}, rows / 128)
     return [
-        _backward("narrow_query", ", 4", (query, key, value), warps[0], of_queries, Loop({"STS": 3}, keys / 128)),
-        _backward("narrow_key", "", (query, key, value), warps[1], (of_keys,), Loop({"LDG": 13, "STS": 3}, rows / 512)),
+        _backward("narrow_query", ", 2", (query, key, value), warps[0], (of_queries,), _staged(keys)),
+        _backward("narrow_key", "", (query, key, value), warps[1], (of_keys,), staged),
     ]
+
+
+def _staged(keys: int) -> Loop:
+    """Keys that the 128 threads of a block bring into shared memory, one each an iteration."""
+    return Loop({"LDG": 2, "STS": 3}, keys / 128)
 
 
 def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:

@@ -142,7 +142,7 @@ cudaError_t launch_rows(Kernel kernel, int block_rows, cudaStream_t stream, cons
 // A launch with a block for each block of keys of a head and each chunk of rows.
 template <class Kernel>
 cudaError_t launch_keys(Kernel kernel, int threads, cudaStream_t stream, const AttentionCudaParams& params) {
-  const int64_t tiles = attention_tiles(params.keys, attention_block_keys(params.head_size));
+  const int64_t tiles = attention_tiles(params.keys, kAttentionBlockKeys);
   return launch(kernel, tiles * params.heads * params.key_sets * params.chunks(), threads, stream, params);
 }
 

@@ -24,10 +24,11 @@ BUDGET = {
 DESIGN = {
     "warp_pixels_fwd_kernel": ("LDG.E.128", "STG.E.128"),
     "warp_pixels_bwd_kernel": ("LDG.E.128", "REDG.E.ADD.F32x4"),
-    "attention_narrow_fwd_kernel": ("LDG.E.128", "LDS.128", "MUFU.EX2"),
-    "attention_narrow_query_bwd_kernel": ("LDG.E.128", "LDS.128", "MUFU.EX2"),
-    "attention_narrow_key_bwd_kernel": ("LDG.E.128", "LDS.128", "MUFU.EX2"),
     # "IfLi": float32, which is multiplied as three bfloat16.
+    "attention_narrow_fwd_kernelIfLi": ("HMMA.1688.F32.BF16", "HMMA.16816.F32.BF16", "LDG.E.128", "LDS.128"),
+    "attention_narrow_query_bwd_kernelIfLi": ("HMMA.1688.F32.BF16", "HMMA.16816.F32.BF16", "LDG.E.128", "LDS.128"),
+    "attention_narrow_key_bwd_kernelIfLi": ("HMMA.1688.F32.BF16", "HMMA.16816.F32.BF16", "LDG.E.128", "LDS.128"),
+    "attention_narrow_fwd_kernelI6__halfLi": ("HMMA.1688.F32 ", "MUFU.EX2"),
     "attention_wide_fwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
     "attention_wide_query_bwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
     "attention_wide_key_bwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
