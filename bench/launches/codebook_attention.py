@@ -80,7 +80,7 @@ def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:
         f"{_FILE}_wide: attention_wide_fwd_kernel<{dtype_name(query.dtype)}, {head}, 2>",
         bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / 32,
         (Loop({"HMMA": steps * (6 if float32 else 1)}, keys / group),),
-        (Loop({"STS": 3}, keys * head / 4 / 128),),
+        (Loop({"STS": 3}, keys * head * query.element_size() / 16 / 128),),
     )  # fmt: skip
 
 
@@ -92,7 +92,8 @@ def _wide_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
     product = tiles * 2 * (head // 16) * each  # of 16 rows by 16 keys
     of_queries = Loop({"HMMA": 3 * product}, keys / 16)
     of_keys = Loop({"HMMA": 4 * product}, rows / 16 / row_groups)
-    staged = Loop({"STS": 3}, keys * head / 4 / 128), Loop({"MUFU.RCP": 1, "STS": 5}, rows * head / 4 / 256)
+    vectors = head * query.element_size() / 16  # of a row, that a thread reads at once
+    staged = Loop({"STS": 3}, keys * vectors / 128), Loop({"MUFU.RCP": 1, "STS": 5}, rows * vectors / 256)
     warps = _queries(query) / (16 * tiles), keys / 64 * HEADS * _chunks(query, key) * 8
     return [
         _backward("wide_query", f", {tiles}", (query, key, value), warps[0], (of_queries,), staged[0]),

@@ -24,7 +24,7 @@ __device__ void load(const T* source, bool inside, bool at_once, T (&values)[D])
 #pragma unroll
   for (int j = 0; j < D; j += 4) {
     T four[4];
-    load_four(source + j, inside, at_once, four);
+    load_vector(source + j, inside, at_once, four);
 #pragma unroll
     for (int i = 0; i < 4; ++i) values[j + i] = four[i];
   }
@@ -178,7 +178,7 @@ __device__ void each_key(const AttentionCudaParams& params, const bool* mask, co
                          int count, const Take& take) {
   const T* keys = key_rows<T>(params, params.key, place.part, place.head);
   const T* values = key_rows<T>(params, params.value, place.part, place.head);
-  const bool keys_in_fours = in_fours<T>(params.key), values_in_fours = in_fours<T>(params.value);
+  const bool keys_in_fours = in_vectors<T>(params.key), values_in_fours = in_vectors<T>(params.value);
   const int padded = (count + kKeyGroup<D> - 1) / kKeyGroup<D> * kKeyGroup<D>;
   __syncthreads();
   for (int k = threadIdx.x; k < padded; k += blockDim.x) {

@@ -76,17 +76,29 @@ __device__ Left<T> left_of_sums(const float (*tiles)[4]) {
   return left;
 }
 
+// Elements of a row that a thread reads at once, 16 bytes.
+template <class T>
+constexpr int kAtOnce = 16 / sizeof(T);
+
 // Rows of D columns as right factors. The pitch keeps the lanes of a warp on different banks.
 template <class T, int D>
 struct Matrix {
   static constexpr int kPitch = D / 2 + 4;  // words
   alignas(16) uint32_t word[kParts<T>][kStaged<T>][kPitch];
 
-  __device__ void put(int row, int column, const T (&four)[4]) {
-    const Pair<T> low(four[0], four[1]), high(four[2], four[3]);
+  __device__ void put(int row, int column, const T (&values)[kAtOnce<T>]) {
+    uint32_t words[kParts<T>][kAtOnce<T> / 2];
+#pragma unroll
+    for (int i = 0; i < kAtOnce<T> / 2; ++i) {
+      const Pair<T> pair(values[2 * i], values[2 * i + 1]);
+#pragma unroll
+      for (int part = 0; part < kParts<T>; ++part) words[part][i] = pair.word[part];
+    }
 #pragma unroll
     for (int part = 0; part < kParts<T>; ++part) {
-      *reinterpret_cast<uint2*>(&word[part][row][column / 2]) = {low.word[part], high.word[part]};
+      Vector<uint32_t, kAtOnce<T> / 2> vector;
+      memcpy(&vector, words[part], sizeof(vector));
+      *reinterpret_cast<Vector<uint32_t, kAtOnce<T> / 2>*>(&word[part][row][column / 2]) = vector;
     }
   }
 
@@ -190,20 +202,21 @@ struct WideKeys {
   // `count` keys from `first` on, and keys that are left out up to a multiple of 32. Synchronises before and after.
   __device__ void fill(const AttentionCudaParams& params, const bool* mask, const Place& place, int64_t first,
                        int count) {
-    constexpr int kFours = D / 4;
+    constexpr int kVectors = D / kAtOnce<T>;
     const T* keys = key_rows<T>(params, params.key, place.part, place.head);
     const T* values = key_rows<T>(params, params.value, place.part, place.head);
-    const bool keys_in_fours = in_fours<T>(params.key), values_in_fours = in_fours<T>(params.value);
+    const bool keys_at_once = in_vectors<T, kAtOnce<T>>(params.key);
+    const bool values_at_once = in_vectors<T, kAtOnce<T>>(params.value);
     const int padded = (count + 31) / 32 * 32;
     __syncthreads();
-    for (int i = threadIdx.x; i < padded * kFours; i += blockDim.x) {
-      const int k = i / kFours, column = i % kFours * 4;
+    for (int i = threadIdx.x; i < padded * kVectors; i += blockDim.x) {
+      const int k = i / kVectors, column = i % kVectors * kAtOnce<T>;
       const bool kept = k < count && (mask == nullptr || !mask[first + k]);
-      T four[4];
-      load_four(keys + (first + k) * params.key.row_stride + column, kept, keys_in_fours, four);
-      key.put(k, column, four);
-      load_four(values + (first + k) * params.value.row_stride + column, kept, values_in_fours, four);
-      value.put(k, column, four);
+      T vector[kAtOnce<T>];
+      load_vector(keys + (first + k) * params.key.row_stride + column, kept, keys_at_once, vector);
+      key.put(k, column, vector);
+      load_vector(values + (first + k) * params.value.row_stride + column, kept, values_at_once, vector);
+      value.put(k, column, vector);
       if (column == 0) bias[k] = kept ? 0.0f : -INFINITY;
     }
     __syncthreads();

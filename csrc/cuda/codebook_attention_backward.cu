@@ -132,7 +132,7 @@ struct NarrowStagedRows {
 
   // `count` rows from `first` on, and rows of zeros behind them: they add nothing. Synchronises before and after.
   __device__ void fill(const AttentionCudaParams& params, int64_t head, int64_t first, int count) {
-    const bool queries_in_fours = in_fours<T>(params.query), gradients_in_fours = in_fours<T>(params.grad_out);
+    const bool queries_in_fours = in_vectors<T>(params.query), gradients_in_fours = in_vectors<T>(params.grad_out);
     __syncthreads();
     for (int r = threadIdx.x; r < kStagedRows<D>; r += blockDim.x) {
       const bool inside = r < count;

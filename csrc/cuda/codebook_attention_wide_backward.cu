@@ -71,18 +71,19 @@ struct WideStagedRows {
 
   // `count` rows from `first` on, and rows of zeros behind them: they add nothing. Synchronises before and after.
   __device__ void fill(const AttentionCudaParams& params, int64_t head, int64_t first, int count) {
-    constexpr int kFours = D / 4;
-    const bool queries_in_fours = in_fours<T>(params.query), gradients_in_fours = in_fours<T>(params.grad_out);
+    constexpr int kVectors = D / kAtOnce<T>;
+    const bool queries_at_once = in_vectors<T, kAtOnce<T>>(params.query);
+    const bool gradients_at_once = in_vectors<T, kAtOnce<T>>(params.grad_out);
     __syncthreads();
-    for (int i = threadIdx.x; i < kStaged<T> * kFours; i += blockDim.x) {
-      const int r = i / kFours, column = i % kFours * 4;
+    for (int i = threadIdx.x; i < kStaged<T> * kVectors; i += blockDim.x) {
+      const int r = i / kVectors, column = i % kVectors * kAtOnce<T>;
       const bool inside = r < count;
       const int64_t row = inside ? first + r : first;
-      T four[4];
-      load_four(row_of<T>(params, params.query, row, head) + column, inside, queries_in_fours, four);
-      query.put(r, column, four);
-      load_four(row_of<T>(params, params.grad_out, row, head) + column, inside, gradients_in_fours, four);
-      grad_out.put(r, column, four);
+      T vector[kAtOnce<T>];
+      load_vector(row_of<T>(params, params.query, row, head) + column, inside, queries_at_once, vector);
+      query.put(r, column, vector);
+      load_vector(row_of<T>(params, params.grad_out, row, head) + column, inside, gradients_at_once, vector);
+      grad_out.put(r, column, vector);
       if (column > 0) continue;
       const int64_t place = head * params.rows() + row;
       maximum[r] = inside ? params.maximum[place] : 0.0f;
