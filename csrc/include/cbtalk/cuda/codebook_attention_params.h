@@ -15,7 +15,7 @@ CBTALK_HOST_DEVICE static inline constexpr bool attention_is_narrow(int64_t head
 // Keys whose gradients a block of threads keeps. Few of them make many blocks, but each block reads all rows.
 constexpr int kAttentionBlockKeys = 64;
 
-// Rows of queries, over all heads, from which on several of them to a thread or warp still make many blocks.
+// Rows of queries, over all heads, from which on twice 16 of them to a warp still make many blocks.
 constexpr int64_t kAttentionManyQueries = 1 << 16;
 
 // A (B, T, heads * d) tensor: rows of heads * d adjacent elements; strides in elements.
