@@ -32,7 +32,7 @@ DESIGN = {
     "attention_wide_fwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
     "attention_wide_query_bwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
     "attention_wide_key_bwd_kernelIfLi": ("HMMA.16816.F32.BF16", "LDG.E.128", "MUFU.EX2"),
-    "attention_wide_fwd_kernelI6__halfLi": ("HMMA.16816.F32 ", "LDG.E.64"),
+    "attention_wide_fwd_kernelI6__halfLi": ("HMMA.16816.F32 ", "LDG.E.128"),
     "nearest_code_winners_kernel": ("LDG.E.128", "DFMA"),
     "nearest_code_search_kernel": ("HMMA.1688.F32.TF32", "LDG.E.128", "STS.128"),
     "group_norm_cu": ("LDG.E.128", "STG.E.128"),
