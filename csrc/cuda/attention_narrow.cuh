@@ -118,7 +118,7 @@ struct NarrowLeft {
     if constexpr (kParts<T> == 1) {
       add(0, other, 0, sum);
     } else if constexpr (D == 4) {
-      add(2, other, 2, sum);        // 0 * 2, 1 * 2
+      add(2, other, 2, sum);        // parts of the query and of the key: 0 * 2, 1 * 2
       add(0, 1, other, 0, 1, sum);  // 0 * 1, 1 * 0, 2 * 0, 1 * 1
       add(3, other, 3, sum);        // 0 * 0
     } else {
@@ -171,8 +171,8 @@ __device__ void multiply_rows(const NarrowLeft<T, D, S> (&left)[M], const Narrow
   for (int m = 0; m < M; ++m) left[m].multiply(right, products[m]);
 }
 
-// Calls take(k, the row, bias) for each of `count` keys from `first` on, and for keys that are left out up to a whole
-// group: those have rows of zeros, whatever they were, and a bias of -infinity.
+// Calls take(k, key, value, bias) for each of `count` keys from `first` on, and for keys that are left out up to a
+// whole group: those have rows of zeros, whatever they were, and a bias of -infinity. Synchronises before and after.
 template <int D, class T, class Take>
 __device__ void each_key(const AttentionCudaParams& params, const bool* mask, const Place& place, int64_t first,
                          int count, const Take& take) {
