@@ -37,34 +37,38 @@ def _pairs(query: Tensor, key: Tensor) -> float:
 def _chunks(query: Tensor, key: Tensor) -> int:
     """Into which the rows are divided for the gradients of the keys: attention_chunks of attention_math.h."""
     columns, keys, rows = query.shape[-1], key.shape[-2], query.shape[0] * query.shape[1]
-    block = 32 if _head(query) < 16 else 64
     memory = (4 * columns * query.element_size() + 8 * HEADS) * rows + 4 * columns * query.element_size() * keys
     affordable = memory // 10 // (8 * columns * keys)
-    wanted = 256 // (-(-keys // block) * HEADS)
+    wanted = 256 // (-(-keys // 64) * HEADS)
     return max(min(wanted, rows // 256, affordable), 1)
 
 
 def _narrow(query: Tensor, key: Tensor, value: Tensor) -> Launch:
-    """A lane has 4 queries of 4 columns; an iteration is 8 keys: 32 weights and 4 sums that fade."""
+    """A warp has 32 queries; an iteration is 64 keys: of a lane 4 rows, 16 weights of each and a sum that fades."""
     keys = key.shape[-2]
     return Launch(
-        f"{_FILE}: attention_narrow_fwd_kernel<{dtype_name(query.dtype)}, {_head(query)}, 4>",
-        bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / (4 * WARP),
-        (Loop({"MUFU.EX2": 36}, keys / 8),),
-        (Loop({"STS": 3}, keys / 128),),
+        f"{_FILE}: attention_narrow_fwd_kernel<{dtype_name(query.dtype)}, {_head(query)}, 2>",
+        bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / 32,
+        (Loop({"MUFU.EX2": 68}, keys / 64),),
+        (_staged(keys),),
     )  # fmt: skip
 
 
 def _narrow_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
-    """A lane has 4 queries, and 2 keys an iteration; then a lane has a key, and 4 rows an iteration."""
+    """A warp has 32 queries, and 64 keys an iteration; then 32 keys, half of the rows, and 16 of these an iteration."""
     keys, rows = key.shape[-2], _rows_of_a_chunk(query, key)
-    of_queries = Loop({"MUFU.EX2": 8}, keys / 2), Loop({"MUFU.EX2": 8}, keys / 8, outer=1)
-    of_keys = Loop({"MUFU.EX2": 4}, rows / 16 / 4)
-    warps = _queries(query) / (4 * WARP), keys / 32 * HEADS * _chunks(query, key) * 16
+    warps = _queries(query) / 32, keys / 64 * HEADS * _chunks(query, key) * 4
+    of_queries, of_keys = Loop({"MUFU.EX2": 64}, keys / 64), Loop({"MUFU.EX2": 16}, rows / 2 / 16)
+    staged = Loop({"LDG": 13, "STS": 4}, rows / 128)
     return [
-        _backward("narrow_query", ", 4", (query, key, value), warps[0], of_queries, Loop({"STS": 3}, keys / 128)),
-        _backward("narrow_key", "", (query, key, value), warps[1], (of_keys,), Loop({"LDG": 13, "STS": 3}, rows / 512)),
+        _backward("narrow_query", ", 2", (query, key, value), warps[0], (of_queries,), _staged(keys)),
+        _backward("narrow_key", "", (query, key, value), warps[1], (of_keys,), staged),
     ]
+
+
+def _staged(keys: int) -> Loop:
+    """Keys that the 128 threads of a block bring into shared memory, one each an iteration."""
+    return Loop({"LDG": 2, "STS": 3}, keys / 128)
 
 
 def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:
@@ -76,7 +80,7 @@ def _wide(query: Tensor, key: Tensor, value: Tensor) -> Launch:
         f"{_FILE}_wide: attention_wide_fwd_kernel<{dtype_name(query.dtype)}, {head}, 2>",
         bytes_of(query, query, key, value), _PAIR, _pairs(query, key), _queries(query) / 32,
         (Loop({"HMMA": steps * (6 if float32 else 1)}, keys / group),),
-        (Loop({"STS": 3}, keys * head / 4 / 128),),
+        (Loop({"STS": 3}, keys * head * query.element_size() / 16 / 128),),
     )  # fmt: skip
 
 
@@ -88,7 +92,8 @@ def _wide_backward(query: Tensor, key: Tensor, value: Tensor) -> list[Launch]:
     product = tiles * 2 * (head // 16) * each  # of 16 rows by 16 keys
     of_queries = Loop({"HMMA": 3 * product}, keys / 16)
     of_keys = Loop({"HMMA": 4 * product}, rows / 16 / row_groups)
-    staged = Loop({"STS": 3}, keys * head / 4 / 128), Loop({"MUFU.RCP": 1, "STS": 5}, rows * head / 4 / 256)
+    vectors = head * query.element_size() / 16  # of a row, that a thread reads at once
+    staged = Loop({"STS": 3}, keys * vectors / 128), Loop({"MUFU.RCP": 1, "STS": 5}, rows * vectors / 256)
     warps = _queries(query) / (16 * tiles), keys / 64 * HEADS * _chunks(query, key) * 8
     return [
         _backward("wide_query", f", {tiles}", (query, key, value), warps[0], (of_queries,), staged[0]),

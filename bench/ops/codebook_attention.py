@@ -36,7 +36,7 @@ def floor(queries: int, codes: int, d: int, *, rows: float, products: int, dtype
     """
     rate, times = product_rate(dtype, device)
     if d < 16 and device == "cuda":
-        rate, times = "float32", 1  # too short for tensor cores
+        rate, times = "float32", 1  # its sums over rows and keys are multiplied and added
     pairs = queries * codes
     return Work(rows * dtype.itemsize, 2.0 * products * d * pairs * times, rate, pairs)
 

@@ -1,31 +1,32 @@
 #pragma once
 
-// Heads of 4 and 8 columns, without tensor cores: a thread owns whole rows and keeps them in registers; the rows of the
-// other side are broadcast to all threads of a warp from shared memory.
+// Heads of 4 and 8 columns. The scores, and grad_out times the values, are products of warps on tensor cores: a warp
+// owns 16 rows at a time as left factors; the rows of the other side lie in shared memory as right factors, 8 to a
+// product. What is summed over rows or keys is multiplied and added in float32 by the lane that has the weight: to
+// split a weight for tensor cores would take longer than its few products.
+// A float32 is the sum of three bfloat16, exactly: its parts 0, 1 and 2. They lie side by side in the columns of a
+// factor, so that one product of the tensor cores takes several products of parts.
 
-#include "attention_tiles.cuh"
+#include "attention_warps.cuh"
 
 namespace cbtalk::attention {
 
-// Keys in shared memory at a time: 32 KB of keys and values. At d = 4, that is a whole codebook of 1024.
+// Keys in shared memory at a time, and those whose scores a lane holds its share of before it raises its maxima.
 template <int D>
-constexpr int kStagedKeys = 4096 / D;
-
-// Keys whose scores a thread holds before it raises its maximum.
-constexpr int kKeyGroup = 8;
-
-// Rows of queries of a thread, where there are many.
+constexpr int kStagedKeys = 1024 / D;
 template <int D>
-constexpr int kMostRows = D <= 4 ? 4 : 2;
+constexpr int kGroupTiles = 32 / D;
+template <int D>
+constexpr int kKeyGroup = 8 * kGroupTiles<D>;
 
 template <int D, class T>
-__device__ void load(const T* source, bool inside, bool at_once, float (&values)[D]) {
+__device__ void load(const T* source, bool inside, bool at_once, T (&values)[D]) {
 #pragma unroll
   for (int j = 0; j < D; j += 4) {
     T four[4];
-    load_four(source + j, inside, at_once, four);
+    load_vector(source + j, inside, at_once, four);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) values[j + i] = widen(four[i]);
+    for (int i = 0; i < 4; ++i) values[j + i] = four[i];
   }
 }
 
@@ -50,20 +51,15 @@ __device__ void read_row(const float* row, float (&values)[D]) {
   }
 }
 
-template <int D>
-__device__ void write_row(float* row, const float (&values)[D]) {
+template <int D, class T>
+__device__ void write_row(float* row, const T (&values)[D], float factor = 1.0f) {
 #pragma unroll
   for (int j = 0; j < D; j += 4) {
-    *reinterpret_cast<float4*>(row + j) = {values[j], values[j + 1], values[j + 2], values[j + 3]};
-  }
-}
-
-template <int D>
-__device__ float dot(const float (&a)[D], const float (&b)[D]) {
-  float sum = a[0] * b[0];
+    float four[4];
 #pragma unroll
-  for (int j = 1; j < D; ++j) sum = fmaf(a[j], b[j], sum);
-  return sum;
+    for (int i = 0; i < 4; ++i) four[i] = widen(values[j + i]) * factor;
+    *reinterpret_cast<float4*>(row + j) = {four[0], four[1], four[2], four[3]};
+  }
 }
 
 template <int D>
@@ -72,32 +68,127 @@ __device__ void add_scaled(float factor, const float (&row)[D], float (&sum)[D])
   for (int j = 0; j < D; ++j) sum[j] = fmaf(factor, row[j], sum[j]);
 }
 
-template <int D>
-struct StagedKeys {
-  alignas(16) float key[kStagedKeys<D>][D];
-  alignas(16) float value[kStagedKeys<D>][D];
-  float bias[kStagedKeys<D>];  // -infinity for a key that is left out: its rows are zero, whatever they were
+// Of which side of the scores a row is. Whichever is the left factor, the same terms are in the same places of a
+// product: all kernels have the same scores to the last bit, and the largest of a row has the weight 1 in each of them.
+enum class Side { query, key };
 
-  // `count` keys from `first` on, and keys that are left out up to a whole group. Synchronises before and after.
-  template <class T>
-  __device__ void fill(const AttentionCudaParams& params, const bool* mask, const Place& place, int64_t first,
-                       int count) {
-    const T* keys = key_rows<T>(params, params.key, place.part, place.head);
-    const T* values = key_rows<T>(params, params.value, place.part, place.head);
-    const bool keys_in_fours = in_fours<T>(params.key), values_in_fours = in_fours<T>(params.value);
-    const int padded = (count + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
-    __syncthreads();
-    for (int k = threadIdx.x; k < padded; k += blockDim.x) {
-      const bool kept = k < count && (mask == nullptr || !mask[first + k]);
-      float row[D];
-      load(keys + (first + k) * params.key.row_stride, kept, keys_in_fours, row);
-      write_row(key[k], row);
-      load(values + (first + k) * params.value.row_stride, kept, values_in_fours, row);
-      write_row(value[k], row);
-      bias[k] = kept ? 0.0f : -INFINITY;
+// What a lane has of a row: words of its two columns, 2 * t and the next. With heads of 4 columns, lanes 2 and 3 have
+// the columns of lanes 0 and 1, of other parts.
+template <class T, int D>
+struct alignas(kParts<T> == 3 ? 16 : 4) NarrowWords {
+  uint32_t word[kParts<T> == 3 ? 4 : 1];
+
+  template <Side S>
+  __device__ void set(const Pair<T>& pair, int member) {
+    const bool first = 2 * member < D;
+    if constexpr (kParts<T> == 1) {
+      word[0] = first ? pair.word[0] : 0;
+    } else if constexpr (D == 4 && S == Side::query) {
+      word[0] = first ? pair.word[0] : pair.word[1];
+      word[1] = first ? pair.word[2] : pair.word[1];
+      word[2] = word[0];
+      word[3] = first ? pair.word[0] : 0;
+    } else if constexpr (D == 4) {
+      word[0] = first ? pair.word[1] : pair.word[0];
+      word[1] = first ? pair.word[0] : pair.word[1];
+      word[2] = pair.word[2];
+      word[3] = first ? pair.word[0] : 0;
+    } else {
+      word[0] = pair.word[0], word[1] = pair.word[1], word[2] = pair.word[2], word[3] = 0;
     }
-    __syncthreads();
   }
 };
+
+// 16 rows of D columns as left factor: rows g and g + 8.
+template <class T, int D, Side S>
+struct NarrowLeft {
+  NarrowWords<T, D> row[2];
+
+  // Null is a row of zeros.
+  __device__ void load(const T* source, int half) {
+    const int column = 2 * lane_member() % D;
+    const Pair<T> pair = source == nullptr ? Pair<T>(0.0f, 0.0f) : Pair<T>(source[column], source[column + 1]);
+    row[half].template set<S>(pair, lane_member());
+  }
+
+  // sum (16, 8) += the rows times 8 rows of the other side. The products of parts 0 come last and by themselves: all
+  // others are below 1/128 of them, and lose nothing that counts however the tensor cores add them up.
+  __device__ void multiply(const NarrowWords<T, D>& other, float (&sum)[4]) const {
+    constexpr bool kIsQuery = S == Side::query;
+    if constexpr (kParts<T> == 1) {
+      add(0, other, 0, sum);
+    } else if constexpr (D == 4) {
+      add(2, other, 2, sum);        // parts of the query and of the key: 0 * 2, 1 * 2
+      add(0, 1, other, 0, 1, sum);  // 0 * 1, 1 * 0, 2 * 0, 1 * 1
+      add(3, other, 3, sum);        // 0 * 0
+    } else {
+      add(1, other, 1, sum);
+      if constexpr (kIsQuery) {
+        add(0, 2, other, 2, 0, sum), add(0, 1, other, 1, 0, sum);
+      } else {
+        add(2, 0, other, 0, 2, sum), add(1, 0, other, 0, 1, sum);
+      }
+      add(0, other, 0, sum);
+    }
+  }
+
+ private:
+  __device__ void add(int own, const NarrowWords<T, D>& other, int of_other, float (&sum)[4]) const {
+    const uint32_t left[2] = {row[0].word[own], row[1].word[own]}, right[1] = {other.word[of_other]};
+    multiply_halves<Part<T>>(sum, left, right);
+  }
+  __device__ void add(int low, int high, const NarrowWords<T, D>& other, int other_low, int other_high,
+                      float (&sum)[4]) const {
+    const uint32_t left[4] = {row[0].word[low], row[1].word[low], row[0].word[high], row[1].word[high]};
+    const uint32_t right[2] = {other.word[other_low], other.word[other_high]};
+    multiply_halves<Part<T>>(sum, left, right);
+  }
+};
+
+// Rows of D columns as right factors.
+template <class T, int D, Side S, int Rows>
+struct NarrowMatrix {
+  NarrowWords<T, D> words[Rows][4];
+
+  __device__ void put(int row, const T (&values)[D]) {
+#pragma unroll
+    for (int member = 0; member < 4; ++member) {
+      const int column = 2 * member % D;
+      NarrowWords<T, D> own;
+      own.template set<S>({values[column], values[column + 1]}, member);
+      words[row][member] = own;
+    }
+  }
+};
+
+// products (M * 16, 8) += left times the 8 rows of the matrix from `row` on, transposed.
+template <class T, int D, Side S, Side Other, int M, int Rows>
+__device__ void multiply_rows(const NarrowLeft<T, D, S> (&left)[M], const NarrowMatrix<T, D, Other, Rows>& matrix,
+                              int row, float (&products)[M][4]) {
+  static_assert(S != Other);
+  const NarrowWords<T, D> right = matrix.words[row + lane_row()][lane_member()];
+#pragma unroll
+  for (int m = 0; m < M; ++m) left[m].multiply(right, products[m]);
+}
+
+// Calls take(k, key, value, bias) for each of `count` keys from `first` on, and for keys that are left out up to a
+// whole group: those have rows of zeros, whatever they were, and a bias of -infinity. Synchronises before and after.
+template <int D, class T, class Take>
+__device__ void each_key(const AttentionCudaParams& params, const bool* mask, const Place& place, int64_t first,
+                         int count, const Take& take) {
+  const T* keys = key_rows<T>(params, params.key, place.part, place.head);
+  const T* values = key_rows<T>(params, params.value, place.part, place.head);
+  const bool keys_in_fours = in_vectors<T>(params.key), values_in_fours = in_vectors<T>(params.value);
+  const int padded = (count + kKeyGroup<D> - 1) / kKeyGroup<D> * kKeyGroup<D>;
+  __syncthreads();
+  for (int k = threadIdx.x; k < padded; k += blockDim.x) {
+    const bool kept = k < count && (mask == nullptr || !mask[first + k]);
+    T key[D], value[D];
+    load(keys + (first + k) * params.key.row_stride, kept, keys_in_fours, key);
+    load(values + (first + k) * params.value.row_stride, kept, values_in_fours, value);
+    take(k, key, value, kept ? 0.0f : -INFINITY);
+  }
+  __syncthreads();
+}
 
 }  // namespace cbtalk::attention

@@ -47,25 +47,26 @@ __device__ const T* key_rows(const AttentionCudaParams& params, const AttentionC
   return static_cast<const T*>(rows.data) + set * rows.batch_stride + head * params.head_size;
 }
 
-template <class T>
-using FourElements = std::conditional_t<sizeof(T) == 4, uint4, uint2>;
+// N elements that are read at once.
+template <class T, int N = 4>
+using Vector = std::conditional_t<N * sizeof(T) == 16, uint4, uint2>;
 
-// Whether all rows begin where four elements can be read at once.
-template <class T>
-__device__ bool in_fours(const AttentionCudaRows& rows) {
+// Whether all rows begin where N elements can be read at once.
+template <class T, int N = 4>
+__device__ bool in_vectors(const AttentionCudaRows& rows) {
   const uint64_t elements = static_cast<uint64_t>(rows.batch_stride | rows.row_stride);
-  return (reinterpret_cast<uint64_t>(rows.data) | elements * sizeof(T)) % sizeof(FourElements<T>) == 0;
+  return (reinterpret_cast<uint64_t>(rows.data) | elements * sizeof(T)) % sizeof(Vector<T, N>) == 0;
 }
 
 // Zeros where it is not inside.
-template <class T>
-__device__ void load_four(const T* source, bool inside, bool at_once, T (&four)[4]) {
-  FourElements<T> word = {};
-  if (inside && at_once) word = *reinterpret_cast<const FourElements<T>*>(source);
-  memcpy(four, &word, sizeof(word));
+template <class T, int N>
+__device__ void load_vector(const T* source, bool inside, bool at_once, T (&values)[N]) {
+  Vector<T, N> word = {};
+  if (inside && at_once) word = *reinterpret_cast<const Vector<T, N>*>(source);
+  memcpy(values, &word, sizeof(word));
   if (inside && !at_once) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) four[i] = source[i];
+    for (int i = 0; i < N; ++i) values[i] = source[i];
   }
 }
 
@@ -75,9 +76,9 @@ __device__ void store_four(T* target, const float (&values)[4]) {
   T four[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) four[i] = narrow<T>(values[i]);
-  FourElements<T> word;
+  Vector<T> word;
   memcpy(&word, four, sizeof(word));
-  *reinterpret_cast<FourElements<T>*>(target) = word;
+  *reinterpret_cast<Vector<T>*>(target) = word;
 }
 
 // The mask of a key set; null where there is none, or where it masks every key and so counts for nothing. All threads
@@ -142,7 +143,7 @@ cudaError_t launch_rows(Kernel kernel, int block_rows, cudaStream_t stream, cons
 // A launch with a block for each block of keys of a head and each chunk of rows.
 template <class Kernel>
 cudaError_t launch_keys(Kernel kernel, int threads, cudaStream_t stream, const AttentionCudaParams& params) {
-  const int64_t tiles = attention_tiles(params.keys, attention_block_keys(params.head_size));
+  const int64_t tiles = attention_tiles(params.keys, kAttentionBlockKeys);
   return launch(kernel, tiles * params.heads * params.key_sets * params.chunks(), threads, stream, params);
 }
 

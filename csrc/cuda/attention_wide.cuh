@@ -7,8 +7,7 @@
 // nine products, the three that are below its rounding are left out. That takes as long as three products of TF32,
 // whose factors lose a bit: where one key takes all, the result would not be its value.
 
-#include "attention_tiles.cuh"
-#include "tensor_cores.cuh"
+#include "attention_warps.cuh"
 
 namespace cbtalk::attention {
 
@@ -16,60 +15,9 @@ namespace cbtalk::attention {
 constexpr int kDepth = 16;
 constexpr int kStepTiles = kDepth / 8;
 
-// Numbers that add up to an element.
-template <class T>
-constexpr int kParts = sizeof(T) == sizeof(float) ? 3 : 1;
-template <class T>
-using Part = std::conditional_t<sizeof(T) == sizeof(float), __nv_bfloat16, T>;
-
 // Rows in shared memory at a time, of each of two matrices.
 template <class T>
 constexpr int kStaged = sizeof(T) == sizeof(float) ? 64 : 128;
-
-__device__ inline int lane_row() { return threadIdx.x % 32 / 4; }  // g
-__device__ inline int lane_member() { return threadIdx.x % 4; }    // t
-
-// Sums up over the lanes of a row.
-__device__ inline float row_sum(float x) {
-  x += __shfl_xor_sync(0xffffffffu, x, 1);
-  return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
-template <int D, class T>
-__device__ float row_dot(const T* a, const T* b) {
-  float sum = 0.0f;
-  for (int j = lane_member(); a != nullptr && j < D; j += 4) sum = fmaf(widen(a[j]), widen(b[j]), sum);
-  return row_sum(sum);
-}
-__device__ inline float row_maximum(float x) {
-  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-  return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
-}
-
-// Two adjacent elements, part by part.
-template <class T>
-struct Pair {
-  uint32_t word[kParts<T>];
-
-  __device__ Pair(T low, T high) {
-    if constexpr (kParts<T> == 1) {
-      word[0] = pack(low, high);
-    } else {
-#pragma unroll
-      for (int part = 0; part < kParts<T>; ++part) {
-        const Part<T> both[2] = {narrow<Part<T>>(low), narrow<Part<T>>(high)};
-        word[part] = pack(both[0], both[1]);
-        low -= widen(both[0]), high -= widen(both[1]);
-      }
-    }
-  }
-
-  static __device__ uint32_t pack(Part<T> low, Part<T> high) {
-    const Part<T> both[2] = {low, high};
-    uint32_t bits;
-    memcpy(&bits, both, sizeof(bits));
-    return bits;
-  }
-};
 
 template <class T>
 struct Left {  // (16, kDepth)
@@ -128,17 +76,29 @@ __device__ Left<T> left_of_sums(const float (*tiles)[4]) {
   return left;
 }
 
+// Elements of a row that a thread reads at once, 16 bytes.
+template <class T>
+constexpr int kAtOnce = 16 / sizeof(T);
+
 // Rows of D columns as right factors. The pitch keeps the lanes of a warp on different banks.
 template <class T, int D>
 struct Matrix {
   static constexpr int kPitch = D / 2 + 4;  // words
   alignas(16) uint32_t word[kParts<T>][kStaged<T>][kPitch];
 
-  __device__ void put(int row, int column, const T (&four)[4]) {
-    const Pair<T> low(four[0], four[1]), high(four[2], four[3]);
+  __device__ void put(int row, int column, const T (&values)[kAtOnce<T>]) {
+    uint32_t words[kParts<T>][kAtOnce<T> / 2];
+#pragma unroll
+    for (int i = 0; i < kAtOnce<T> / 2; ++i) {
+      const Pair<T> pair(values[2 * i], values[2 * i + 1]);
+#pragma unroll
+      for (int part = 0; part < kParts<T>; ++part) words[part][i] = pair.word[part];
+    }
 #pragma unroll
     for (int part = 0; part < kParts<T>; ++part) {
-      *reinterpret_cast<uint2*>(&word[part][row][column / 2]) = {low.word[part], high.word[part]};
+      Vector<uint32_t, kAtOnce<T> / 2> vector;
+      memcpy(&vector, words[part], sizeof(vector));
+      *reinterpret_cast<Vector<uint32_t, kAtOnce<T> / 2>*>(&word[part][row][column / 2]) = vector;
     }
   }
 
@@ -205,32 +165,15 @@ __device__ void add_across(const Left<T> (&left)[M], const Matrix<T, D>& matrix,
 template <class T>
 constexpr int kMostGradientTiles = sizeof(T) == sizeof(float) ? 1 : 2;
 
-// Rows of queries of all warps of a block, for M = 1.
-constexpr int kBlockRows = kThreads / 32 * 16;
-
-// The rows of queries that a warp owns: M times 16, of which a lane has rows g and g + 8 (half 0 and 1).
+// The rows of a warp as left factors of products, and as it sums them up.
 template <int M>
-struct WideRows {
-  Place place;
-  int64_t first, count;  // row g of m = 0 within its key set, and the rows that there are
-
-  __device__ explicit WideRows(const AttentionCudaParams& params) : count(params.rows_per_key_set()) {
-    place = place_of(attention_tiles(count, M * kBlockRows), params.heads);
-    first = (place.tile * (kThreads / 32) + threadIdx.x / 32) * M * 16 + lane_row();
-  }
-
-  __device__ bool inside(int m, int half) const { return first + 16 * m + 8 * half < count; }
-  __device__ int64_t row(int m, int half) const { return place.part * count + first + 16 * m + 8 * half; }
-
-  template <class T>
-  __device__ const T* at(const AttentionCudaParams& params, const AttentionCudaRows& rows, int m, int half) const {
-    return inside(m, half) ? row_of<T>(params, rows, row(m, half), place.head) : nullptr;
-  }
+struct WideRows : WarpRows<M> {
+  using WarpRows<M>::WarpRows;
 
   template <class T, int N>
   __device__ void load(const AttentionCudaParams& params, const AttentionCudaRows& source, int m,
                        Left<T> (&left)[N]) const {
-    const T* const rows[2] = {at<T>(params, source, m, 0), at<T>(params, source, m, 1)};
+    const T* const rows[2] = {this->template at<T>(params, source, m, 0), this->template at<T>(params, source, m, 1)};
 #pragma unroll
     for (int step = 0; step < N; ++step) left[step] = left_of_rows(rows, step * kDepth);
   }
@@ -239,7 +182,7 @@ struct WideRows {
   template <class T, int N>
   __device__ void store(const AttentionCudaParams& params, void* target, int m, int half, const float (&sums)[N][4],
                         float factor) const {
-    T* start = static_cast<T*>(target) + row(m, half) * params.width() + place.head * 8 * N + 4 * lane_member();
+    T* start = this->template target<T>(params, target, m, half) + 4 * lane_member();
 #pragma unroll
     for (int j = 0; j < N / 2; ++j) {
       float four[4];
@@ -259,20 +202,21 @@ struct WideKeys {
   // `count` keys from `first` on, and keys that are left out up to a multiple of 32. Synchronises before and after.
   __device__ void fill(const AttentionCudaParams& params, const bool* mask, const Place& place, int64_t first,
                        int count) {
-    constexpr int kFours = D / 4;
+    constexpr int kVectors = D / kAtOnce<T>;
     const T* keys = key_rows<T>(params, params.key, place.part, place.head);
     const T* values = key_rows<T>(params, params.value, place.part, place.head);
-    const bool keys_in_fours = in_fours<T>(params.key), values_in_fours = in_fours<T>(params.value);
+    const bool keys_at_once = in_vectors<T, kAtOnce<T>>(params.key);
+    const bool values_at_once = in_vectors<T, kAtOnce<T>>(params.value);
     const int padded = (count + 31) / 32 * 32;
     __syncthreads();
-    for (int i = threadIdx.x; i < padded * kFours; i += blockDim.x) {
-      const int k = i / kFours, column = i % kFours * 4;
+    for (int i = threadIdx.x; i < padded * kVectors; i += blockDim.x) {
+      const int k = i / kVectors, column = i % kVectors * kAtOnce<T>;
       const bool kept = k < count && (mask == nullptr || !mask[first + k]);
-      T four[4];
-      load_four(keys + (first + k) * params.key.row_stride + column, kept, keys_in_fours, four);
-      key.put(k, column, four);
-      load_four(values + (first + k) * params.value.row_stride + column, kept, values_in_fours, four);
-      value.put(k, column, four);
+      T vector[kAtOnce<T>];
+      load_vector(keys + (first + k) * params.key.row_stride + column, kept, keys_at_once, vector);
+      key.put(k, column, vector);
+      load_vector(values + (first + k) * params.value.row_stride + column, kept, values_at_once, vector);
+      value.put(k, column, vector);
       if (column == 0) bias[k] = kept ? 0.0f : -INFINITY;
     }
     __syncthreads();

@@ -71,18 +71,19 @@ struct WideStagedRows {
 
   // `count` rows from `first` on, and rows of zeros behind them: they add nothing. Synchronises before and after.
   __device__ void fill(const AttentionCudaParams& params, int64_t head, int64_t first, int count) {
-    constexpr int kFours = D / 4;
-    const bool queries_in_fours = in_fours<T>(params.query), gradients_in_fours = in_fours<T>(params.grad_out);
+    constexpr int kVectors = D / kAtOnce<T>;
+    const bool queries_at_once = in_vectors<T, kAtOnce<T>>(params.query);
+    const bool gradients_at_once = in_vectors<T, kAtOnce<T>>(params.grad_out);
     __syncthreads();
-    for (int i = threadIdx.x; i < kStaged<T> * kFours; i += blockDim.x) {
-      const int r = i / kFours, column = i % kFours * 4;
+    for (int i = threadIdx.x; i < kStaged<T> * kVectors; i += blockDim.x) {
+      const int r = i / kVectors, column = i % kVectors * kAtOnce<T>;
       const bool inside = r < count;
       const int64_t row = inside ? first + r : first;
-      T four[4];
-      load_four(row_of<T>(params, params.query, row, head) + column, inside, queries_in_fours, four);
-      query.put(r, column, four);
-      load_four(row_of<T>(params, params.grad_out, row, head) + column, inside, gradients_in_fours, four);
-      grad_out.put(r, column, four);
+      T vector[kAtOnce<T>];
+      load_vector(row_of<T>(params, params.query, row, head) + column, inside, queries_at_once, vector);
+      query.put(r, column, vector);
+      load_vector(row_of<T>(params, params.grad_out, row, head) + column, inside, gradients_at_once, vector);
+      grad_out.put(r, column, vector);
       if (column > 0) continue;
       const int64_t place = head * params.rows() + row;
       maximum[r] = inside ? params.maximum[place] : 0.0f;
@@ -95,22 +96,21 @@ struct WideStagedRows {
 
 // Each warp has M times 16 keys; where a block has more warps than that takes, they share out the rows among them.
 constexpr int kKeyThreads = 256;
-constexpr int kBlockKeys = attention_block_keys(32);
 
 template <class T, int D, int M>
 __global__ void __launch_bounds__(kKeyThreads, 1) attention_wide_key_bwd_kernel(const AttentionCudaParams params) {
-  constexpr int N = kStepTiles, kKeyGroups = kBlockKeys / (16 * M), kRowGroups = kKeyThreads / 32 / kKeyGroups;
+  constexpr int N = kStepTiles, kKeyGroups = kAttentionBlockKeys / (16 * M), kRowGroups = kKeyThreads / 32 / kKeyGroups;
   __shared__ union Shared {
     WideStagedRows<T, D> rows;
-    float sums[kRowGroups][kBlockKeys][D + 1];
+    float sums[kRowGroups][kAttentionBlockKeys][D + 1];
   } shared;
-  const Place place = place_of(attention_tiles(params.keys, kBlockKeys), params.heads);
+  const Place place = place_of(attention_tiles(params.keys, kAttentionBlockKeys), params.heads);
   const Chunk chunk = chunk_of(params, place);
   const bool* mask = mask_of(params, chunk.set);
   const auto is_kept = [&](int64_t key) { return key < params.keys && (mask == nullptr || !mask[key]); };
   const float scale = exponent_scale(D);
   const int warp = threadIdx.x / 32, key_group = warp % kKeyGroups, row_group = warp / kKeyGroups;
-  const int64_t first_key = place.tile * kBlockKeys;
+  const int64_t first_key = place.tile * kAttentionBlockKeys;
   Left<T> key[M][D / kDepth], value[M][D / kDepth];
   float grad_key[M][D / 8][4] = {}, grad_value[M][D / 8][4] = {};
   const T* keys = key_rows<T>(params, params.key, chunk.set, place.head);
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kKeyThreads, 1) attention_wide_key_bwd_kernel(
       shared.sums[row_group][(key_group * M + m) * 16 + lane_row() + 8 * half][column] = sum;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < kBlockKeys * D; i += kKeyThreads) {
+    for (int i = threadIdx.x; i < kAttentionBlockKeys * D; i += kKeyThreads) {
       const int k = i / D, column = i % D;
       if (first_key + k >= params.keys) continue;
       float sum = 0.0f;

@@ -109,7 +109,7 @@ void check_memory_and_blocks_at_the_models_shapes() {
           const AttentionCudaParams params = sizes(storage, batch, 1024, 1, keys, 8, d);
           const int64_t sums = cbtalk::attention_workspace(params) - params.heads * params.rows();
           CHECK(10 * 4 * sums <= passed_bytes(params));
-          const int64_t tiles = cbtalk::attention_tiles(keys, cbtalk::attention_block_keys(d));
+          const int64_t tiles = cbtalk::attention_tiles(keys, cbtalk::kAttentionBlockKeys);
           // At batch 1, the memory allows one chunk only, and few codes make few blocks.
           if (batch > 1) CHECK(tiles * 8 * params.chunks() >= 128);
           if (batch == 1) CHECK(params.chunks() == 1);
@@ -123,8 +123,9 @@ void check_chunks() {
   const auto chunks = [](int64_t tokens, int64_t key_sets, int64_t keys, int64_t heads, int64_t d) {
     return sizes(Storage::float32, key_sets, tokens, key_sets, keys, heads, d).chunks();
   };
-  CHECK(chunks(16 * 1024, 1, 256, 8, 4) == 4);    // 64 blocks of keys
-  CHECK(chunks(16 * 1024, 1, 1024, 8, 4) == 1);   // enough blocks without
+  CHECK(chunks(16 * 1024, 1, 256, 8, 4) == 8);    // 32 blocks of keys
+  CHECK(chunks(16 * 1024, 1, 1024, 8, 4) == 2);
+  CHECK(chunks(16 * 1024, 1, 2048, 8, 4) == 1);   // enough blocks without
   CHECK(chunks(16 * 1024, 1, 1024, 8, 32) == 2);
   CHECK(chunks(1024, 16, 1024, 8, 32) == 1);      // self-attention
   CHECK(chunks(1, 1, 1, 1, 4) == 1);

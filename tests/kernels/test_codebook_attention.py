@@ -140,6 +140,14 @@ def test_logits_of_ten_thousand_neither_overflow_nor_smear(place: Place, head_si
 
 
 @everywhere
+@pytest.mark.parametrize("head_size", [4, 8])
+def test_gradients_where_few_keys_take_all(place: Place, head_size: int) -> None:
+    query, key, value = codebook_inputs(1, 128, 96, 8 * head_size)
+    inputs = [10 * query, 10 * key, value]  # logits of hundreds: all passes must have the same weights
+    assert_right(place, codebook_attention, reference.codebook_attention, inputs, heads=8)
+
+
+@everywhere
 @pytest.mark.parametrize("head_size", [4, 16])
 def test_the_maximum_may_rise_in_every_tile(place: Place, head_size: int) -> None:
     key = torch.linspace(-300, 300, 200)[:, None].repeat(1, head_size)

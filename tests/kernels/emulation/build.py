@@ -30,8 +30,8 @@ BINDING = [*COMMON, "-DTORCH_TARGET_VERSION=0x020b000000000000"]
 # kernel<<<
 _LAUNCH = re.compile(r"(\w+(?:<[^<>;]*(?:<[^<>]*>)?[^<>;]*>)?)\s*<<<(.*?)>>>\s*\(", re.DOTALL)
 _ASM = {
-    re.compile(r'asm\("mma\.sync\.aligned\.m16n8k8.*?\)\);', re.DOTALL): "cuda_on_cpu::multiply_tf32(sum, a, b);",
-    re.compile(r'asm\("mma\.sync\.aligned\.m16n8k16.*?\)\);', re.DOTALL): "cuda_on_cpu::multiply_halves<T>(sum, a, b);",
+    re.compile(r'asm\("mma\.sync\.\S*\.tf32\..*?\)\);', re.DOTALL): "cuda_on_cpu::multiply_tf32(sum, a, b);",
+    re.compile(r'asm\("mma\.sync\.\S*f16\..*?\)\);', re.DOTALL): "cuda_on_cpu::multiply_halves<T>(sum, a, b);",
     re.compile(r'asm volatile\("st\.global\.v4\.b32.*?\);', re.DOTALL): "*reinterpret_cast<uint4*>(target) = raw;",
 }
 _INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)

@@ -210,27 +210,48 @@ inline void multiply_tf32(float (&sum)[4], const float (&a)[4], const float (&b)
   }
 }
 
-// sum (16, 8) += a (16, 16) * b (16, 8) of float16 or bfloat16, two in a word, as mma.m16n8k16.
-template <class T>
-void multiply_halves(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  using Parts = std::array<T, 12>;
+// sum + a . b as tensor cores add: what lies below the 24 bits of the largest addend, and one more, is cut off, and so is
+// what the result has beyond 24 bits.
+template <size_t Depth>
+float add_truncated(float sum, const float (&a)[Depth], const float (&b)[Depth]) {
+  float largest = fabsf(sum);
+  for (unsigned k = 0; k < Depth; ++k) largest = fmaxf(largest, fabsf(a[k] * b[k]));
+  if (!std::isfinite(sum) || !std::isfinite(largest) || largest < 0x1p-80f) {
+    for (unsigned k = 0; k < Depth; ++k) sum += a[k] * b[k];
+    return sum;
+  }
+  const double unit = ldexp(1.0, ilogbf(largest) - 24);
+  double units = trunc(sum / unit);
+  for (unsigned k = 0; k < Depth; ++k) units += trunc(static_cast<double>(a[k]) * b[k] / unit);
+  const double exact = units * unit;
+  const float rounded = static_cast<float>(exact);
+  return fabs(rounded) > fabs(exact) ? std::nextafter(rounded, 0.0f) : rounded;
+}
+
+// sum (16, 8) += a (16, 8 * Eights) * b (8 * Eights, 8) of float16 or bfloat16, two in a word, as mma.m16n8k8 and k16.
+template <class T, size_t Words, size_t Eights>
+void multiply_halves(float (&sum)[4], const uint32_t (&a)[Words], const uint32_t (&b)[Eights]) {
+  static_assert(Words == 2 * Eights);
+  using Parts = std::array<T, 6 * Eights>;
   Parts parts;
   memcpy(parts.data(), a, sizeof(a));
-  memcpy(parts.data() + 8, b, sizeof(b));
+  memcpy(parts.data() + 4 * Eights, b, sizeof(b));
   give(parts, 2);
   const unsigned lane = current_number % 32;
-  float left[2][16], right[2][16];  // two rows of a, two columns of b
+  float left[2][8 * Eights], right[2][8 * Eights];  // two rows of a, two columns of b
   for (unsigned member = 0; member < 4; ++member) {
     const Parts rows = given_by<Parts>(lane / 4 * 4 + member);
-    for (unsigned i = 0; i < 8; ++i) left[i / 2 % 2][2 * member + i / 4 * 8 + i % 2] = static_cast<float>(rows[i]);
+    for (unsigned i = 0; i < 4 * Eights; ++i) {
+      left[i / 2 % 2][2 * member + i / 4 * 8 + i % 2] = static_cast<float>(rows[i]);
+    }
     for (unsigned n = 0; n < 2; ++n) {
       const Parts columns = given_by<Parts>((lane % 4 * 2 + n) * 4 + member);
-      for (unsigned i = 0; i < 4; ++i) right[n][2 * member + i / 2 * 8 + i % 2] = static_cast<float>(columns[8 + i]);
+      for (unsigned i = 0; i < 2 * Eights; ++i) {
+        right[n][2 * member + i / 2 * 8 + i % 2] = static_cast<float>(columns[4 * Eights + i]);
+      }
     }
   }
-  for (unsigned i = 0; i < 4; ++i) {
-    for (unsigned k = 0; k < 16; ++k) sum[i] += left[i / 2][k] * right[i % 2][k];
-  }
+  for (unsigned i = 0; i < 4; ++i) sum[i] = add_truncated(sum[i], left[i / 2], right[i % 2]);
 }
 
 }  // namespace cuda_on_cpu

@@ -9,15 +9,13 @@
 
 namespace cbtalk {
 
-// Heads of 4 and 8 columns are too narrow for tensor cores.
+// Heads of 4 and 8 columns do not fill a product of tensor cores, and have kernels of their own.
 CBTALK_HOST_DEVICE static inline constexpr bool attention_is_narrow(int64_t head_size) { return head_size < 16; }
 
 // Keys whose gradients a block of threads keeps. Few of them make many blocks, but each block reads all rows.
-CBTALK_HOST_DEVICE static inline constexpr int attention_block_keys(int64_t head_size) {
-  return attention_is_narrow(head_size) ? 32 : 64;
-}
+constexpr int kAttentionBlockKeys = 64;
 
-// Rows of queries, over all heads, from which on several of them to a thread or warp still make many blocks.
+// Rows of queries, over all heads, from which on twice 16 of them to a warp still make many blocks.
 constexpr int64_t kAttentionManyQueries = 1 << 16;
 
 // A (B, T, heads * d) tensor: rows of heads * d adjacent elements; strides in elements.
@@ -61,7 +59,7 @@ struct AttentionCudaParams {
   CBTALK_HOST_DEVICE int64_t chunks() const {
     const int64_t element_size = storage == Storage::float32 ? 4 : 2;
     return attention_chunks({rows_per_key_set(), keys, key_sets, heads, head_size, element_size,
-                             attention_block_keys(head_size)});
+                             kAttentionBlockKeys});
   }
 
   // The workspace: delta, (heads, B, T); where there are several chunks, their sums, (chunks, key_sets, K, heads * d)
