@@ -18,6 +18,7 @@ Instructions are those of `bench.gpu_ways`; what an iteration of each loop makes
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from bench.gpu_code import LIBRARY, Code, read
 from bench.gpu_ways import Way, Ways
 from bench.launches import codebook_attention, flow_warp, group_norm, nearest_code
 from bench.launches.launch import WARP, Launch, Loop, dtype_name
+from bench.triton_code import compiled
 from cbtalk.ops.examples import ON_GPU
 
 ARCHITECTURE = "sm_90a"
@@ -52,6 +54,7 @@ _ISSUE = _MULTIPROCESSORS * 4 * _CLOCK  # instructions of a warp, a second
 _FUNCTIONS = _MULTIPROCESSORS * 16 * _CLOCK
 _PRODUCTS = {"tf32": 0.62 * 494e12, "bfloat16": 0.62 * 989e12}
 _OPERATIONS = {"HMMA.1688": 2 * 16 * 8 * 8, "HMMA.16816": 2 * 16 * 8 * 16}
+_WGMMA = re.compile(r"HGMMA\.64x(\d+)x(\d+)\.F32\.(TF32|BF16)")
 _LAUNCH = 2e-6
 CEILINGS = Ceilings(copy=4.3e12, float32=55e12, tf32=430e12, bfloat16=860e12, exponentials=_FUNCTIONS)
 
@@ -85,19 +88,24 @@ class Total(NamedTuple):
 
 
 class Kernels:
-    """The kernels of a library by name."""
+    """The kernels of a library by name, and those that Triton compiles."""
 
     def __init__(self, library: Path, architecture: str = ARCHITECTURE) -> None:
         self._codes = {code.name: code for code in read(library, architecture)}
-        self._ways: dict[str, Ways] = {}
+        self._ways: dict[int, Ways] = {}
+
+    def _code(self, launch: Launch) -> Code:
+        return self._codes[launch.kernel] if launch.build is None else compiled(launch.build)
 
     def predict(self, launch: Launch) -> Prediction:
         """Raises bench.gpu_ways.NoWay where the machine code is not what the launch says."""
         memory = Floor(launch.bytes / CEILINGS.copy, "memory")
         if not launch.hot:
             return Prediction(launch, None, 0.0, memory)
-        code = self._codes[launch.kernel]
-        ways = self._ways.setdefault(launch.kernel, Ways(code.text))
+        code = self._code(launch)
+        if id(code) not in self._ways:
+            self._ways[id(code)] = Ways(code.text)
+        ways = self._ways[id(code)]
         hot = [(ways.whole(loop.marks) if launch.straight else _part(ways, loop), loop) for loop in launch.hot]
         others = [(_part(ways, loop), loop) for loop in launch.others]
         around = Way(0, ()) if launch.straight else ways.around(launch.hot[0].marks)
@@ -105,12 +113,12 @@ class Kernels:
         hot_instructions = launch.warps * sum(way.length * loop.iterations for way, loop in hot)
         issued = launch.warps * sum(way.length * loop.iterations for way, loop in all_ways)
         functions = launch.warps * sum(way.count("MUFU") * loop.iterations for way, loop in all_ways) * WARP
-        operations = launch.warps * sum(_operations(way) * loop.iterations for way, loop in hot)
+        products = launch.warps * sum(_products(way, launch.products) * loop.iterations for way, loop in hot)
         time = max(
             memory,
             Floor(issued / _ISSUE, "issue"),
             Floor(functions / _FUNCTIONS, "functions"),
-            Floor(operations / _PRODUCTS[launch.products], "products"),
+            Floor(products, "products"),
         )
         return Prediction(launch, code, hot_instructions * WARP / launch.items, time)
 
@@ -121,8 +129,15 @@ def _part(ways: Ways, loop: Loop) -> Way:
     return way if loop.outer == 0 else Way(way.length - ways.iteration(loop.marks).length, ())
 
 
-def _operations(way: Way) -> int:
-    return sum(way.count(product) * operations for product, operations in _OPERATIONS.items())
+def _products(way: Way, rate: str) -> float:
+    """Seconds of the products of a warp: of mma.sync at that rate, of wgmma, which four warps share, by its type."""
+    seconds = sum(way.count(product) * operations for product, operations in _OPERATIONS.items()) / _PRODUCTS[rate]
+    for what in way.code:
+        if (found := _WGMMA.search(what)) is not None:
+            columns, depth, kind = found.groups()
+            peak = CEILINGS.tf32 if kind == "TF32" else CEILINGS.bfloat16
+            seconds += 2 * 64 * int(columns) * int(depth) / 4 / peak
+    return seconds
 
 
 def totals(kernels: Kernels, ops: Sequence[str]) -> Iterator[Total]:
