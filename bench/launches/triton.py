@@ -28,7 +28,6 @@ class Work(NamedTuple):
     straight: bool = False
 
 
-
 def launches(op: str, direction: str, inputs: tuple[Tensor, ...]) -> list[Launch]:
     """With the fills and roundings by torch that have an image's size; not its sort, as for CUDA C++."""
     found = [_launch(call) for call in calls(op, direction, inputs)]

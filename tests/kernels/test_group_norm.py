@@ -182,4 +182,4 @@ def test_compiles_whole_and_exports(place: Place) -> None:
 def test_triton_compiles_for_gpus_without_spilling(capability: int) -> None:
     for one in compile_in_process("group_norm", capability):
         assert one.stack == 0 and not one.missing, one
-        assert one.registers <= (192 if "bwd" in one.kernel else 96), one
+        assert one.registers <= (200 if "bwd" in one.kernel else 96), one
