@@ -212,11 +212,12 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, default=LIBRARY, help="a built library")
-    parser.add_argument("--op", choices=LAUNCHES, action="append", help="only this op; may be repeated")
+    names = [example.name for example in ON_GPU]
+    parser.add_argument("--op", choices=names, action="append", help="only this op; may be repeated")
     arguments = parser.parse_args()
     if not arguments.library.exists():
         sys.exit(f"{arguments.library}: no such file; build it on a machine with nvcc, or give --library")
-    found = list(totals(Kernels(arguments.library), arguments.op or [example.name for example in ON_GPU]))
+    found = list(totals(Kernels(arguments.library), arguments.op or names))
     print(f"Predicted, not measured: {ARCHITECTURE}, batch {BATCH}\n")
     print(*kernel_table(found), "", *case_table(found), sep="\n")
     return 0

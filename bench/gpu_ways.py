@@ -58,6 +58,7 @@ class Ways:
         loops = [(int(to[1], 16), at) for at, to in jumps if to is not None and int(to[1], 16) < at]
         self._loops = sorted(loops, key=lambda ends: ends[1] - ends[0])  # of inner loops first
         self._called: dict[str, int] = {}  # lengths of functions
+        self._found: dict[object, Way | None] = {}  # the ways asked for so far
 
     def iteration(self, marks: Mapping[str, float], outer: int = 0) -> Way:
         """Through the innermost loop that has the marks, or through the `outer`-th of those around it."""
@@ -102,6 +103,12 @@ class Ways:
 
     def _shortest(self, first: int, last: int, marks: Mapping[str, float]) -> Way | None:
         """From the block that begins at `first` to the end of the one that ends at `last`, or None."""
+        asked = (first, last, tuple(marks.items()))
+        if asked not in self._found:
+            self._found[asked] = self._search(first, last, marks)
+        return self._found[asked]
+
+    def _search(self, first: int, last: int, marks: Mapping[str, float]) -> Way | None:
         names = list(marks)
         # Of each block that was reached: the marks met ahead of it, and the shortest way with those.
         reached: dict[int, dict[tuple[int, ...], Way]] = {self._index[first]: {(0,) * len(names): Way(0, ())}}
