@@ -46,7 +46,7 @@ def _examine_all(device: str, backends: Sequence[str], *, all_on: bool) -> bool:
 
 
 def _line(verdicts: Mapping[str, str]) -> str:
-    """What holds of an op on each backend, and who computes it where all are off."""
+    """The verdicts on an op, and who computes it where all its backends are off."""
     told = "; ".join(f"{name} {verdict}" for name, verdict in verdicts.items())
     return f"{told}; so torch computes it" if all(one.startswith("off") for one in verdicts.values()) else told
 

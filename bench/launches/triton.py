@@ -20,7 +20,7 @@ Arguments = dict[str, Any]
 
 
 class Work(NamedTuple):
-    """What a kernel makes, how many of them, and its loops, the first of which makes them; or its straight way."""
+    """The items of a kernel, how many, and its loops, the first of which makes them; or its straight way."""
 
     item: str
     items: float

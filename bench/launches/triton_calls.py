@@ -11,7 +11,7 @@ from cbtalk.ops.examples import EPS, GROUPS, HEADS
 
 
 def calls(op: str, direction: str, inputs: tuple[Tensor, ...]) -> list[Call]:
-    """What the op launches for inputs of these shapes, dtypes and layouts."""
+    """The launches of the op for inputs of these shapes, dtypes and layouts."""
     empty = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta") for x in inputs]
     return recorded(lambda: _OPS[op](direction, *empty))
 
