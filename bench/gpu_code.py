@@ -60,9 +60,9 @@ def find_cuobjdump() -> str | None:
 
 def read(library: Path, architecture: str) -> Iterator[Code]:
     """The kernels of a library, or of a cubin of that architecture."""
-    usage = _cuobjdump(library, architecture, "-res-usage")
-    resources = {name: (int(r), int(s)) for name, r, s in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+)", usage)}
-    parts = re.split(r"Function : (\S+)", _cuobjdump(library, architecture, "-sass"))
+    told = _cuobjdump(library, architecture, "-res-usage", "-sass")
+    resources = {name: (int(r), int(s)) for name, r, s in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+)", told)}
+    parts = re.split(r"Function : (\S+)", told)
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         found = [(int(at, 16), what) for at, what in _INSTRUCTION.findall(text)]
         used = sum(not what.startswith("NOP") for _, what in found)
@@ -92,12 +92,12 @@ def readable(mangled: str) -> str:
     return f"{file}: {name}<{', '.join(names)}>" if names else f"{file}: {name}"
 
 
-def _cuobjdump(library: Path, architecture: str, option: str) -> str:
+def _cuobjdump(library: Path, architecture: str, *options: str) -> str:
     tool = find_cuobjdump()
     if tool is None:
         sys.exit("bench.gpu_code needs cuobjdump: from CUDA, on the PATH, or the one that triton brings")
     chosen = () if library.suffix == ".cubin" else ("-arch", architecture)
-    command = [tool, *chosen, option, str(library)]
+    command = [tool, *chosen, *options, str(library)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

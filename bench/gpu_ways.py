@@ -48,11 +48,17 @@ class Ways:
         self._code = list(code)
         self._blocks = list(_blocks(self._code))
         self._index = {block[0][0]: number for number, block in enumerate(self._blocks)}
-        # Without a condition jumps backwards come from code that lies apart, not from the end of a loop.
-        jumps = [(at, _JUMP.search(what)) for at, what in self._code if not _ALWAYS.match(what)]
+        # Without a condition jumps backwards come from code that lies apart, not from the end of a loop; or from behind
+        # the jump that leaves the loop.
+        jumps = [
+            (at, _JUMP.search(what))
+            for (_, before), (at, what) in zip([(0, ""), *self._code], self._code, strict=False)
+            if not _ALWAYS.match(what) or _leaves(before, at)
+        ]
         loops = [(int(to[1], 16), at) for at, to in jumps if to is not None and int(to[1], 16) < at]
         self._loops = sorted(loops, key=lambda ends: ends[1] - ends[0])  # of inner loops first
         self._called: dict[str, int] = {}  # lengths of functions
+        self._found: dict[object, Way | None] = {}  # the ways asked for so far
 
     def iteration(self, marks: Mapping[str, float], outer: int = 0) -> Way:
         """Through the innermost loop that has the marks, or through the `outer`-th of those around it."""
@@ -97,6 +103,12 @@ class Ways:
 
     def _shortest(self, first: int, last: int, marks: Mapping[str, float]) -> Way | None:
         """From the block that begins at `first` to the end of the one that ends at `last`, or None."""
+        asked = (first, last, tuple(marks.items()))
+        if asked not in self._found:
+            self._found[asked] = self._search(first, last, marks)
+        return self._found[asked]
+
+    def _search(self, first: int, last: int, marks: Mapping[str, float]) -> Way | None:
         names = list(marks)
         # Of each block that was reached: the marks met ahead of it, and the shortest way with those.
         reached: dict[int, dict[tuple[int, ...], Way]] = {self._index[first]: {(0,) * len(names): Way(0, ())}}
@@ -133,6 +145,12 @@ class Ways:
             function = self._code[self._at(int(target[1], 16)) :]
             self._called[target[1]] = 1 + next(i for i, (_, inner) in enumerate(function) if has_mark(inner, "RET"))
         return 1 + self._called[target[1]]
+
+
+def _leaves(what: str, at: int) -> bool:
+    """Whether an instruction is a jump with a condition to behind the address."""
+    target = _JUMP.search(what)
+    return target is not None and _ALWAYS.match(what) is None and int(target[1], 16) > at
 
 
 def _keep(ways: dict[tuple[int, ...], Way], met: tuple[int, ...], way: Way) -> None:

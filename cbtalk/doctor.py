@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -39,10 +39,16 @@ def _examine_all(device: str, backends: Sequence[str], *, all_on: bool) -> bool:
     """Print a line for each op; whether all are right, and on where `all_on` asks for it."""
     examples = [example for example in EXAMPLES if set(backends) & set(example.backends)]
     verdicts = [(one.name, {name: examine(one, one.inputs(device), name) for name in backends}) for one in examples]
-    lines = ((op, "; ".join(f"{name} {verdict}" for name, verdict in found.items())) for op, found in verdicts)
+    lines = ((op, _line(found)) for op, found in verdicts)
     _section(f"ops on the {'CPU' if device == 'cpu' else 'GPU'}", lines)
     found = [verdict for _, by_name in verdicts for verdict in by_name.values()]
     return all(verdict == "ok" or (verdict.startswith("off") and not all_on) for verdict in found)
+
+
+def _line(verdicts: Mapping[str, str]) -> str:
+    """The verdicts on an op, and who computes it where all its backends are off."""
+    told = "; ".join(f"{name} {verdict}" for name, verdict in verdicts.items())
+    return f"{told}; so torch computes it" if all(one.startswith("off") for one in verdicts.values()) else told
 
 
 def _section(title: str, lines: Iterable[tuple[str, str]]) -> None:

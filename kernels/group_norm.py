@@ -27,10 +27,11 @@ def chunks_of(pixels: int, tile: dict[str, int]) -> int:
 def on_chip(pixels: int, channels: int, groups: int, element_size: int, backward: bool) -> dict[str, int] | None:
     """The slab (whole groups of one image) that one program keeps in registers, or None where it must be cut."""
     width = channels // groups
-    # Fewer than 32 contiguous bytes a pixel would waste part of every sector that is read.
-    slab = max(width, 32 // element_size)
+    # Fewer than 32 contiguous bytes a pixel would waste part of every sector that is read. The backward pass keeps
+    # grad_y as well: for 16 bits it shares sectors with the next program rather than read both images twice.
+    slab = max(width, (16 if backward and element_size == 2 else 32) // element_size)
     tile_p = triton.next_power_of_2(pixels)
-    limit = _ON_CHIP // 2 if backward else _ON_CHIP  # the backward pass keeps grad_y as well
+    limit = _ON_CHIP // 2 if backward else _ON_CHIP
     if width != triton.next_power_of_2(width) or channels % slab or tile_p * slab > limit:
         return None
     return {"C": channels, "WIDTH": width, "SLAB": slab, "TILE_P": tile_p}
@@ -56,23 +57,29 @@ def _at(image, first, offsets, ALIGNED: tl.constexpr):
 
 
 @triton.jit
-def _sigmoid(x):
-    # 1 / (1 + e^-x) with the correctly rounded division: the approximate one alone would cost two units in the last
-    # place of y.
-    return tl.div_rn(tl.full(x.shape, 1.0, tl.float32), 1.0 + tl.exp(-x))
+def _divided(x, y, EXACT: tl.constexpr):
+    # The approximate division errs by two units in the last place of float32: too much for a float32 result, and for
+    # sums of many, as it always errs the same way.
+    result = tl.div_rn(x, y) if EXACT else x / y
+    return result
 
 
 @triton.jit
-def _silu(x):
-    return tl.div_rn(x, 1.0 + tl.exp(-x))
+def _sigmoid(x, EXACT: tl.constexpr):
+    return _divided(tl.full(x.shape, 1.0, tl.float32), 1.0 + tl.exp(-x), EXACT)
 
 
 @triton.jit
-def _inner_gradient(grad_y, centred, scale, bias, SILU: tl.constexpr):
+def _silu(x, EXACT: tl.constexpr):
+    return _divided(x, 1.0 + tl.exp(-x), EXACT)
+
+
+@triton.jit
+def _inner_gradient(grad_y, centred, scale, bias, SILU: tl.constexpr, EXACT: tl.constexpr):
     """The gradient ahead of the SiLU."""
     if SILU:
         normalised = tl.fma(centred, scale, bias)
-        s = _sigmoid(normalised)
+        s = _sigmoid(normalised, EXACT)
         grad_y = grad_y * s * tl.fma(normalised, 1.0 - s, tl.full(s.shape, 1.0, tl.float32))
     return grad_y
 
@@ -112,24 +119,25 @@ def group_norm_moments_fwd_kernel(
     """Moments of each channel over each chunk."""
     item, image, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
     offsets = tl.arange(0, TILE_P)[:, None] * C + c[None, :]
-    mean = tl.zeros((TILE_C,), tl.float32)
-    squares = tl.zeros((TILE_C,), tl.float32)
-    count = 0.0
+    # Of each element of the tile over the tiles, by Welford's update: nothing crosses threads before the end.
+    mean = tl.zeros((TILE_P, TILE_C), tl.float32)
+    squares = tl.zeros((TILE_P, TILE_C), tl.float32)
     for tile in range(TILES):
         start = first + tile * TILE_P
         inside = (start + tl.arange(0, TILE_P) < pixels)[:, None] & (c < C)[None, :]
         value = tl.load(_at(x, (image * pixels + start) * C, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
-        tile_count = tl.minimum(tl.maximum(pixels - start, 0), TILE_P).to(tl.float32)
-        tile_mean = tl.sum(value, axis=0) / tl.maximum(tile_count, 1.0)
-        distance = tl.where(inside, value - tile_mean[None, :], 0.0)
-        # Chan's join of two sets of (count, mean, sum of squared distances).
-        total = count + tile_count
-        share = tile_count / tl.maximum(total, 1.0)
-        delta = tile_mean - mean
-        mean += delta * share
-        squares += tl.sum(distance * distance, axis=0) + delta * delta * (count * share)
-        count = total
-    tl.store(partial + item * 2 * C + c, mean, mask=c < C)
+        distance = tl.where(inside, value - mean, 0.0)
+        share = 1.0 / (tile + 1.0)
+        mean = tl.fma(distance, tl.zeros_like(distance) + share, mean)
+        squares = tl.fma(distance * distance, tl.zeros_like(distance) + (1.0 - share), squares)
+    # Chan's join of the pixels of the tile, each with as many tiles as it was inside.
+    counts = tl.cdiv(tl.maximum(pixels - first - tl.arange(0, TILE_P), 0), TILE_P)
+    counts = tl.minimum(counts, TILES).to(tl.float32)[:, None]
+    total = tl.minimum(tl.maximum(pixels - first, 1), TILES * TILE_P).to(tl.float32)
+    joined = tl.sum(counts * mean, axis=0) / total
+    distance = mean - joined[None, :]
+    squares = tl.sum(squares + counts * distance * distance, axis=0)
+    tl.store(partial + item * 2 * C + c, joined, mask=c < C)
     tl.store(partial + (item * 2 + 1) * C + c, squares, mask=c < C)
 
 
@@ -203,15 +211,27 @@ def group_norm_apply_fwd_kernel(
         # The mean is taken off first: folded into the shift, a mean far from 0 would cost the digits of y.
         value = tl.fma(value - centre[None, :], scale[None, :], shift[None, :])
         if SILU:
-            value = _silu(value)
+            value = _silu(value, y.dtype.element_ty == tl.float32)
         tl.store(_at(y, base, offsets, ALIGNED), value.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _over_groups(channel, WIDTH: tl.constexpr, SLAB: tl.constexpr):
     """(SLAB) sums of channels -> (SLAB) sums of the group of each channel."""
-    sums = tl.sum(tl.reshape(channel, (SLAB // WIDTH, WIDTH)), axis=1)
-    return tl.reshape(tl.broadcast_to(sums[:, None], (SLAB // WIDTH, WIDTH)), (SLAB,))
+    return _to_channels(tl.sum(tl.reshape(channel, (SLAB // WIDTH, WIDTH)), axis=1), WIDTH, SLAB)
+
+
+@triton.jit
+def _to_channels(group, WIDTH: tl.constexpr, SLAB: tl.constexpr):
+    """(SLAB / WIDTH) values of groups -> (SLAB)."""
+    return tl.reshape(tl.broadcast_to(group[:, None], (SLAB // WIDTH, WIDTH)), (SLAB,))
+
+
+@triton.jit
+def _sum_of_groups(value, WIDTH: tl.constexpr, SLAB: tl.constexpr, TILE_P: tl.constexpr):
+    """(TILE_P, SLAB) -> (SLAB) sums of the group of each channel; over channels first, which lie within a thread."""
+    rows = tl.sum(tl.reshape(value, (TILE_P, SLAB // WIDTH, WIDTH)), axis=2)
+    return _to_channels(tl.sum(rows, axis=0), WIDTH, SLAB)
 
 
 @triton.jit(do_not_specialize=["pixels"])
@@ -240,9 +260,9 @@ def group_norm_fwd_kernel(
     base, offsets = image * pixels * C, p * C + c[None, :]
     value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
     count = pixels.to(tl.float32) * WIDTH
-    centre = _over_groups(tl.sum(value, axis=0), WIDTH, SLAB) / count
+    centre = _sum_of_groups(value, WIDTH, SLAB, TILE_P) / count
     value = tl.where(inside, value - centre[None, :], 0.0)
-    variance = _over_groups(tl.sum(value * value, axis=0), WIDTH, SLAB) / count
+    variance = _sum_of_groups(value * value, WIDTH, SLAB, TILE_P) / count
     r = tl.div_rn(tl.full((SLAB,), 1.0, tl.float32), tl.sqrt_rn(variance + eps))
     group = image * (C // WIDTH) + c // WIDTH
     tl.store(mean + group, centre, mask=c % WIDTH == 0)
@@ -250,7 +270,7 @@ def group_norm_fwd_kernel(
     scale = tl.load(weight + c) * r
     value = tl.fma(value, scale[None, :], tl.load(bias + c)[None, :])
     if SILU:
-        value = _silu(value)
+        value = _silu(value, y.dtype.element_ty == tl.float32)
     tl.store(_at(y, base, offsets, ALIGNED), value.to(y.dtype.element_ty), mask=inside)
 
 
@@ -277,20 +297,20 @@ def group_norm_sums_bwd_kernel(
     item, image, first, c = _place(pixels, chunks, C, TILE_P, TILE_C, TILES)
     offsets = tl.arange(0, TILE_P)[:, None] * C + c[None, :]
     scale, shift, centre, r = _channel_coefficients(weight, bias, mean, rstd, image, c, C, WIDTH)
-    total = tl.zeros((TILE_C,), tl.float32)
-    product = tl.zeros((TILE_C,), tl.float32)
+    total = tl.zeros((TILE_P, TILE_C), tl.float32)
+    product = tl.zeros((TILE_P, TILE_C), tl.float32)
     for tile in range(TILES):
         start = first + tile * TILE_P
         inside = (start + tl.arange(0, TILE_P) < pixels)[:, None] & (c < C)[None, :]
         base = (image * pixels + start) * C
         value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32) - centre[None, :]
         gradient = tl.load(_at(grad_y, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
-        gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU)
+        gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU, True)
         # Outside, the gradient is 0 but a mean that is not finite would make it NaN.
-        total += tl.sum(tl.where(inside, gradient, 0.0), axis=0)
-        product += tl.sum(tl.where(inside, gradient * (value * r[None, :]), 0.0), axis=0)
-    tl.store(partial + item * 2 * C + c, total, mask=c < C)
-    tl.store(partial + (item * 2 + 1) * C + c, product, mask=c < C)
+        total += tl.where(inside, gradient, 0.0)
+        product += tl.where(inside, gradient * (value * r[None, :]), 0.0)
+    tl.store(partial + item * 2 * C + c, tl.sum(total, axis=0), mask=c < C)
+    tl.store(partial + (item * 2 + 1) * C + c, tl.sum(product, axis=0), mask=c < C)
 
 
 @triton.jit(do_not_specialize=["pixels", "chunks"])
@@ -393,7 +413,8 @@ def group_norm_input_bwd_kernel(
         base = (image * pixels + start) * C
         value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32) - centre[None, :]
         gradient = tl.load(_at(grad_y, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
-        gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU)
+        exact: tl.constexpr = grad_x.dtype.element_ty == tl.float32
+        gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU, exact)
         result = tl.fma(gradient, scale[None, :], tl.fma(value, slope[None, :], offset[None, :]))
         tl.store(_at(grad_x, base, offsets, ALIGNED), result.to(grad_x.dtype.element_ty), mask=inside)
 
@@ -426,7 +447,7 @@ def group_norm_bwd_kernel(
     scale, shift, centre, r = _channel_coefficients(weight, bias, mean, rstd, image, c, C, WIDTH)
     value = tl.load(_at(x, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32) - centre[None, :]
     gradient = tl.load(_at(grad_y, base, offsets, ALIGNED), mask=inside, other=0.0).to(tl.float32)
-    gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU)
+    gradient = _inner_gradient(gradient, value, scale[None, :], shift[None, :], SILU, True)
     total = tl.sum(tl.where(inside, gradient, 0.0), axis=0)
     product = tl.sum(tl.where(inside, gradient * (value * r[None, :]), 0.0), axis=0)
     tl.store(sums + image * 2 * C + c, total)

@@ -114,8 +114,7 @@ def _sum_over_readers(feature: Tensor, of_map: Tensor, parts: int) -> Launch:
     """A warp sums one element of a map over the pixels that may read it, 8 columns of 4 rows an iteration."""
     pixels, elements = feature.numel() // feature.shape[1], of_map.numel() // parts
     small = of_map.shape[1 if parts == 2 else 2]
-    # To the elements beside it and a margin beyond (resize_readers in flow_warp_pixel.h); borders are ignored.
-    across = 2 * (feature.shape[-1] - 1) / (small - 1) + 4
+    across = readers_across(feature.shape[-1], small)
     columns, rows = -(-across // 8), -(-across // 4)
     return Launch(
         f"flow_warp_backward: warp_map_bwd_kernel<{parts}>",
@@ -123,3 +122,9 @@ def _sum_over_readers(feature: Tensor, of_map: Tensor, parts: int) -> Launch:
         "pixel that may read an element", across**2 * elements, elements,
         (Loop({"LDG": 1}, columns * rows), Loop({"LDG": 1}, columns, outer=1)),
     )  # fmt: skip
+
+
+def readers_across(pixels: int, elements: int) -> float:
+    """The pixels of a row that may read an element of a smaller map; borders are ignored."""
+    # To the elements beside it and a margin beyond: resize_readers in flow_warp_pixel.h, _resize_readers in Triton.
+    return 2 * (pixels - 1) / (elements - 1) + 4

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from bench.triton_code import Call
 
 WARP = 32  # lanes
 
@@ -26,14 +30,15 @@ class Loop:
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel by the name that bench.gpu_code gives it, or a fill or a copy by torch, which has only bytes.
+    """A kernel by the name that bench.gpu_code gives it, or of Triton, or a fill or a copy by torch: only bytes.
 
     Attributes:
         item: what it makes, in words, and `items`: how many.
         hot: the loops that make the items, or, where `straight`, the marks of the whole kernel, which has none.
         others: loops that prepare for them.
         bytes: read and written, each tensor once.
-        products: rate of its products on tensor cores, a field of bench.ceilings.Ceilings.
+        products: rate of its products by mma.sync, a field of bench.ceilings.Ceilings.
+        build: what Triton compiles.
     """
 
     kernel: str
@@ -45,6 +50,7 @@ class Launch:
     others: tuple[Loop, ...] = ()
     straight: bool = False
     products: str = "bfloat16"
+    build: "Call | None" = None
 
 
 def dtype_name(dtype: torch.dtype) -> str:

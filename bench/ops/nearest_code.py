@@ -40,7 +40,7 @@ def _case(setting: Setting, N: int, K: int, D: int) -> Case:
         _search,
         _peers(setting.device),
         judge_indices,
-        floor(N, K, D, device=setting.device),
+        floor(N, K, D, setting.dtype, device=setting.device),
         shown,
     )  # fmt: skip
 
@@ -56,15 +56,17 @@ def _far_case(setting: Setting, N: int, K: int, D: int) -> Case:
         _search,
         {at_origin: lambda z, e: _search(z - FAR, e - FAR), "addmm + argmin": lambda z, e: lambda: _addmm(z, e)},
         judge_indices,
-        floor(N, K, D, device=setting.device),
+        floor(N, K, D, setting.dtype, device=setting.device),
         (at_origin,),
     )  # fmt: skip
 
 
-def floor(N: int, K: int, D: int, *, passes: int = 1, device: str) -> Work:
+def floor(N: int, K: int, D: int, dtype: torch.dtype, *, passes: int = 1, device: str) -> Work:
     """One product of all rows with all codes; `passes` times the rows and the codes are read or written."""
-    rate, times = product_rate(torch.float32, device)
-    return Work(4.0 * passes * (N + K) * D + 12.0 * N, 2.0 * N * K * D * times, rate)
+    if device != "cuda":  # the C++ kernels compute in float32
+        dtype = torch.float32
+    rate, times = product_rate(dtype, device)
+    return Work(float(dtype.itemsize) * passes * (N + K) * D + 12.0 * N, 2.0 * N * K * D * times, rate)
 
 
 _OPS = torch.ops.cbtalk

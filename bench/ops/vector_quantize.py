@@ -30,7 +30,7 @@ def _case(setting: Setting, N: int, K: int, D: int, shown: tuple[str, ...] = ())
         {ONE_HOT: partial(_train_one_hot, False), COMPILED: partial(_train_one_hot, True)},
         _judge_gradients,
         # rows, codes, chosen codes, what arrives there and both gradients: three times the rows, two times the codes
-        floor(N, K, D, passes=2, device=setting.device),
+        floor(N, K, D, setting.dtype, passes=2, device=setting.device),
         shown,
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def _mixed_case(setting: Setting, N: int, K: int, D: int) -> Case:
         _train,
         {in_float32: lambda z, codebook: _train(z.float(), codebook)},
         _judge_gradients,
-        floor(N, K, D, passes=2, device=setting.device),
+        floor(N, K, D, setting.dtype, passes=2, device=setting.device),
         (in_float32,),
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ def ema_case(setting: Setting, N: int, K: int, D: int) -> Case:
         {ONE_HOT: _one_hot, LIBRARY: library},
         _judge,
         # rows, codes, the chosen codes; the sums of the codes, their average and the new codes
-        floor(N, K, D, passes=2, device=setting.device),
+        floor(N, K, D, setting.dtype, passes=2, device=setting.device),
         (ONE_HOT, LIBRARY),
     )  # fmt: skip
 

@@ -45,7 +45,7 @@ def codebook_attention(query: Tensor, key: Tensor, value: Tensor, *, heads: int,
     query, key, value = cast_as_autocast(query, key, value)
     keys, values = key.unsqueeze(0), value.unsqueeze(0)
     _check(query, keys, values, heads)
-    chosen = choose(backend, WHY_NOT, query, key, value, heads)
+    chosen = choose(backend, WHY_NOT, query, key, value, heads, triton_first=_triton_first(query, heads))
     if chosen == "reference":
         return reference.codebook_attention(query, key, value, heads=heads)
     return _attend(query, keys, values, None, heads, chosen)
@@ -82,7 +82,7 @@ def self_attention(
         raise ValueError(f"key has a batch of {key.shape[0]}, query of {query.shape[0]}")
     if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != key.shape[:2]):
         raise ValueError(f"key_mask must be bool {tuple(key.shape[:2])}, not {key_mask.dtype} {tuple(key_mask.shape)}")
-    chosen = choose(backend, WHY_NOT, query, key, value, heads)
+    chosen = choose(backend, WHY_NOT, query, key, value, heads, triton_first=_triton_first(query, heads))
     if chosen == "reference":
         return reference.self_attention(query, key, value, heads=heads, key_mask=key_mask)
     return _attend(query, key, value, key_mask, heads, chosen)
@@ -113,6 +113,11 @@ def why_not_triton(query: Tensor, key: Tensor, value: Tensor, heads: int) -> str
     if query.shape[-1] // heads > _WIDEST_TRITON_HEAD:
         return f"it takes heads of at most {_WIDEST_TRITON_HEAD} columns"
     return None
+
+
+def _triton_first(query: Tensor, heads: int) -> bool:
+    """Whether the products are wide and of 16 bits: Triton's wgmma then takes fewer instructions."""
+    return query.dtype != torch.float32 and query.shape[-1] >= 32 * heads
 
 
 def _why_not_on_gpu(query: Tensor, key: Tensor, value: Tensor) -> str | None:

@@ -29,8 +29,8 @@ def group_norm(
 ) -> Tensor:
     """Group normalisation (Wu and He, 2018) with an optional fused SiLU.
 
-    C++ for channels_last float32 and bfloat16 on the CPU; CUDA C++ or Triton for channels_last float32, float16 and
-    bfloat16 on a GPU; torch for the rest. The compiled ones compute statistics and everything else in float32, with
+    C++ for channels_last float32 and bfloat16 on the CPU; Triton for channels_last float32, float16 and bfloat16 on a
+    GPU; torch for the rest. The compiled ones compute statistics and everything else in float32, with
     sums in a fixed order: the same input gives the same bits, whatever the number of threads and the batch beside it.
     They have first derivatives; second derivatives and forward mode are torch's, with backend="reference".
 
@@ -41,7 +41,7 @@ def group_norm(
         groups: number of groups; it divides C.
         eps: added to the variance.
         silu: y * sigmoid(y) of the normalised y.
-        backend: "auto", "cpp", "cuda", "triton" or "reference".
+        backend: "auto", "cpp", "triton" or "reference".
 
     Returns:
         The shape and dtype of x.
@@ -81,21 +81,11 @@ def why_not_cpp(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | 
     return _why_not_layout(x)
 
 
-def why_not_cuda(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
-    """The reason why the CUDA C++ kernels cannot take these tensors, or None."""
-    return _native.why_not_cuda(*_given(x, weight, bias)) or _why_not_on_gpu(x)
-
-
 def why_not_triton(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> str | None:
     """The reason why the Triton kernels cannot take these tensors, or None."""
-    return _triton.why_not_triton(*_given(x, weight, bias)) or _why_not_on_gpu(x)
-
-
-def _given(*tensors: Tensor | None) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor is not None]
-
-
-def _why_not_on_gpu(x: Tensor) -> str | None:
+    given = [tensor for tensor in (x, weight, bias) if tensor is not None]
+    if reason := _triton.why_not_triton(*given):
+        return reason
     if x.dtype not in _ON_GPU:
         return "it takes float32, float16 and bfloat16 only"
     return _why_not_layout(x)
@@ -134,7 +124,7 @@ def _backward(ctx: Any, grad_y: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]
     return *gradients, None, None, None
 
 
-WHY_NOT = {"cpp": why_not_cpp, "cuda": why_not_cuda, "triton": why_not_triton}
+WHY_NOT = {"cpp": why_not_cpp, "triton": why_not_triton}
 # weight and bias are (C,) in float32, as are mean and rstd, (B, groups).
 _OP = KernelOp(
     "group_norm",

@@ -52,7 +52,7 @@ def nearest_code(z: Tensor, codebook: Tensor, *, ignored: Tensor | None = None, 
     """
     _check(z, codebook)
     ignored = _for_every_row(ignored, z)
-    chosen = choose(backend, WHY_NOT, z, codebook)
+    chosen = choose(backend, WHY_NOT, z, codebook, triton_first=True)
     if chosen == "reference":
         return reference.nearest_code(z, codebook, ignored=ignored)
     indices, distances, _ = SEARCH(chosen, z, codebook, ignored, needs_gradient(z, codebook))
@@ -131,7 +131,7 @@ def vector_quantize(
     """
     _check(z, codebook)
     ignored = _for_every_row(ignored, z)
-    chosen = choose(backend, WHY_NOT, z, codebook)
+    chosen = choose(backend, WHY_NOT, z, codebook, triton_first=True)
     if chosen == "reference":
         found = reference.vector_quantize(z, codebook, beta, gamma=gamma, ignored=ignored)
     else:

@@ -16,20 +16,23 @@ from cbtalk.errors import BackendError
 # From a backend's name to a predicate over the op's arguments: the reason against the backend, or None.
 WhyNot = Mapping[str, Callable[..., str | None]]
 
-# The order on a GPU is a guess until it is measured there. On the CPU, Triton runs in its interpreter, for tests.
+# On the CPU, Triton runs in its interpreter, for tests. On a GPU the order is by counts of instructions until it is
+# measured there (docs/decisions/gpu_predictions.md): an op says where Triton comes first.
 _ON_CPU = ("cpp", "reference", "cuda", "triton")
 _ON_GPU = ("cuda", "triton", "reference", "cpp")
+_ON_GPU_TRITON_FIRST = ("triton", "cuda", "reference", "cpp")
 
 _auto = "auto"
 
 
-def choose(requested: str, why_not: WhyNot, *arguments: Any) -> str:
+def choose(requested: str, why_not: WhyNot, *arguments: Any, triton_first: bool = False) -> str:
     """The name of the backend that runs.
 
     Args:
         requested: a backend's name, or "auto" for the first in the device's order without a reason against it.
         why_not: the reason against each backend but the reference, asked only until one can run.
         arguments: those of the predicates; the first is a tensor, on the device that decides the order.
+        triton_first: whether Triton's kernels come before CUDA C++ on a GPU.
 
     Raises:
         BackendError: the backend asked for by name cannot run, or there is none of that name.
@@ -37,7 +40,8 @@ def choose(requested: str, why_not: WhyNot, *arguments: Any) -> str:
     """
     _refuse_distributed(arguments)
     wanted = _auto if requested == "auto" else requested
-    order = _ON_CPU if arguments[0].is_cpu else _ON_GPU
+    on_gpu = _ON_GPU_TRITON_FIRST if triton_first else _ON_GPU
+    order = _ON_CPU if arguments[0].is_cpu else on_gpu
     if wanted == "auto":
         for name in order:
             if _reason(name, why_not, arguments) is None:

@@ -232,4 +232,5 @@ EXAMPLES = (
         differentiable=False,
     ),
 )
-ON_GPU = tuple(example for example in EXAMPLES if "cuda" in example.backends)
+ON_GPU = tuple(example for example in EXAMPLES if {"cuda", "triton"} & set(example.backends))
+IN_CUDA = tuple(example for example in EXAMPLES if "cuda" in example.backends)

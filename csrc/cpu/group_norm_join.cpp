@@ -1,10 +1,24 @@
 // The small sums between the passes over the pixels, in float64 and in a fixed order.
 
+#include <cmath>
+
 #include "cbtalk/group_norm.h"
-#include "cbtalk/group_norm_math.h"
 
 namespace cbtalk {
 namespace {
+
+// Of a set of numbers: how many, their mean, and the sum of their squared distances from it.
+struct Moments {
+  double count, mean, squares;
+};
+
+// Chan, Golub and LeVeque (1983): no difference of large numbers, whatever the mean.
+Moments join(const Moments& first, const Moments& second) {
+  const double count = first.count + second.count;
+  const double share = count > 0 ? second.count / count : 0;
+  const double delta = second.mean - first.mean;
+  return {count, first.mean + delta * share, first.squares + second.squares + delta * delta * (first.count * share)};
+}
 
 // Rows of the coefficients of one image.
 enum Row { kScale, kShift, kMean, kRstd, kSlope, kOffset, kRows };
@@ -25,20 +39,17 @@ double chunk_pixels(const GroupNormParams& params, int64_t chunk) {
 // Mean and squared distances of one group, over its channels and chunks in their order.
 void join_group(const GroupNormParams& params, int64_t image, int64_t group) {
   const int64_t width = params.channels / params.groups, first = group * width;
-  Moments<double> moments{};
-  double count = 0;
+  Moments moments{};
   for (int64_t chunk = 0; chunk < params.chunks(); ++chunk) {
     const float* means = partial(params, image, chunk, 0) + first;
     const float* squares = partial(params, image, chunk, 1) + first;
     for (int64_t c = 0; c < width; ++c) {
-      const JoinWeights<double> weights = join_weights(count, chunk_pixels(params, chunk));
-      moments = join(weights, moments, {means[c], squares[c]});
-      count = weights.count;
+      moments = join(moments, {chunk_pixels(params, chunk), means[c], squares[c]});
     }
   }
   params.mean[image * params.groups + group] = static_cast<float>(moments.mean);
   params.rstd[image * params.groups + group] =
-      static_cast<float>(reciprocal_deviation(moments.squares, count, params.eps));
+      static_cast<float>(1.0 / sqrt(moments.squares / moments.count + params.eps));
 }
 
 }  // namespace
@@ -84,11 +95,12 @@ void group_norm_join_gradients(const GroupNormParams& params) {
         group_sum += params.weight[c] * sum;
         group_product += params.weight[c] * product;
       }
-      const InputGradientTerms terms =
-          input_gradient_terms(params.rstd[image * params.groups + group], group_sum, group_product, count);
+      // grad_x = weight rstd g + (x - mean) slope + offset, with g the gradient ahead of the SiLU:
+      //   rstd (w g - mean of w g - x^ (mean of w g x^)), x^ = (x - mean) rstd, the means over the group.
+      const double rstd = params.rstd[image * params.groups + group];
       for (int64_t c = group * width; c < (group + 1) * width; ++c) {
-        row(params, image, kSlope)[c] = terms.slope;
-        row(params, image, kOffset)[c] = terms.offset;
+        row(params, image, kSlope)[c] = static_cast<float>(-rstd * rstd * group_product / count);
+        row(params, image, kOffset)[c] = static_cast<float>(-rstd * group_sum / count);
       }
     }
   }

@@ -4,7 +4,7 @@
 
 #include <tuple>
 
-#include "group_norm_check.h"
+#include "check.h"
 
 namespace {
 
@@ -12,18 +12,21 @@ using cbtalk::GroupNormParams;
 using cbtalk::ScalarType;
 using cbtalk::Tensor;
 
-void check_cpu_image(const Tensor& x, const Tensor& like, const char* name) {
+void check_image(const Tensor& x, const Tensor& like, const char* name) {
   STD_TORCH_CHECK(x.is_cpu(), name, " must be a CPU tensor");
-  cbtalk::check_image(x, like, name);
+  cbtalk::check_dense_channels_last(x, name);
+  STD_TORCH_CHECK(x.scalar_type() == like.scalar_type(), name, " must have the dtype of x");
+  for (int i = 0; i < 4; ++i) cbtalk::check_size(x, i, like.size(i), name);
 }
 
 void check_vector(const Tensor& vector, int64_t size, const char* name) {
   cbtalk::check_float32(vector, name);
-  cbtalk::check_floats(vector, size, name);
+  cbtalk::check_contiguous(vector, name);
+  STD_TORCH_CHECK(vector.numel() == size, name, " must have ", size, " elements");
 }
 
 GroupNormParams fill(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups, bool silu) {
-  check_cpu_image(x, x, "x");
+  check_image(x, x, "x");
   GroupNormParams params{};
   params.bfloat16 = x.scalar_type() == ScalarType::BFloat16;
   if (!params.bfloat16) cbtalk::check_float32(x, "x");
@@ -73,7 +76,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_y, const Tensor& 
                                             const Tensor& bias, const Tensor& mean, const Tensor& rstd, int64_t groups,
                                             bool silu) {
   GroupNormParams params = fill(x, weight, bias, groups, silu);
-  check_cpu_image(grad_y, x, "grad_y");
+  check_image(grad_y, x, "grad_y");
   check_vector(mean, params.batch * groups, "mean");
   check_vector(rstd, params.batch * groups, "rstd");
   Tensor grad_x = torch::stable::empty_like(x);

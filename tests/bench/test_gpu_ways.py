@@ -64,6 +64,20 @@ def test_loops_around_a_loop_come_after_it() -> None:
         ways.iteration({"FFMA": 1}, 2)
 
 
+def test_a_jump_behind_the_one_that_leaves_ends_a_loop() -> None:
+    code = [
+        (0x00, "MOV R1, c[0x0][0x28]"),
+        (0x10, "HGMMA.64x32x16.F32.BF16 R24, gdesc[UR8], R24"),
+        (0x20, "@P0 BRA 0x10"),
+        (0x30, "FMNMX R4, R5, R4, !PT"),
+        (0x40, "@P1 BRA 0x60"),
+        (0x50, "BRA 0x0"),
+        (0x60, "EXIT"),
+    ]
+    ways = Ways(code)
+    assert [ways.iteration({"HGMMA": ALL}, outer).length for outer in (0, 1)] == [2, 6]
+
+
 @pytest.mark.parametrize("marks", [{"HMMA": 1}, {"HMMA": ALL}, {"LDG": 2}])
 def test_code_without_the_marks_is_an_error(marks: dict[str, float]) -> None:
     ways = Ways(ROWS)

@@ -17,7 +17,6 @@ BUDGET = {
     "attention_": 232,
     "nearest_code_search_kernel": 192,
     "nearest_code_": 96,
-    "group_norm": 200,
 }
 
 # Instructions that the design rests on, in at least one instance of the kernel on sm_90a.
@@ -35,8 +34,6 @@ DESIGN = {
     "attention_wide_fwd_kernelI6__halfLi": ("HMMA.16816.F32 ", "LDG.E.128"),
     "nearest_code_winners_kernel": ("LDG.E.128", "DFMA"),
     "nearest_code_search_kernel": ("HMMA.1688.F32.TF32", "LDG.E.128", "STS.128"),
-    "group_norm_cu": ("LDG.E.128", "STG.E.128"),
-    "group_norm_backward_cu": ("LDG.E.128", "STG.E.128"),
 }
 
 

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from cbtalk import _native, _triton
 from cbtalk.errors import BackendError
-from cbtalk.ops.examples import ON_GPU, named
+from cbtalk.ops.examples import IN_CUDA, ON_GPU, named
 from tests.kernels.where import needs_gpu
 
 needs_triton = pytest.mark.skipif(_triton.why_not_triton() is not None, reason=str(_triton.why_not_triton()))
@@ -32,6 +32,7 @@ def on_gpu(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
 
 
 every_op = pytest.mark.parametrize("name", [example.name for example in ON_GPU])
+every_op_in_cuda = pytest.mark.parametrize("name", [example.name for example in IN_CUDA])
 
 
 def call(name: str, tensors: tuple[Tensor, ...], backend: str) -> Tensor:
@@ -76,14 +77,14 @@ def test_triton_is_found_missing_or_too_old_by_its_version(monkeypatch: pytest.M
     assert "not installed" in str(_triton._installed())
 
 
-@every_op
+@every_op_in_cuda
 def test_a_missing_cuda_library_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_native, "_cuda_reason", "libcbtalk_cuda.so is not beside the package")
     with pytest.raises(BackendError, match=r"'cuda' cannot run here: libcbtalk_cuda\.so is not beside the package"):
         call(name, tensors_of(name), "cuda")
 
 
-@every_op
+@every_op_in_cuda
 def test_cuda_refuses_cpu_tensors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"backend 'cuda' cannot run here: ."):  # with whatever reason holds here
         call(name, tensors_of(name), "cuda")
@@ -121,7 +122,7 @@ def test_tensors_on_two_devices_are_refused(name: str, monkeypatch: pytest.Monke
     first, *others = tensors_of(name)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         tensors = (on_gpu(mode, first), *others)
-        for backend in ("cuda", "triton"):
+        for backend in {"cuda", "triton"} & set(named(name).backends):
             monkeypatch.setattr(_triton, "_INTERPRETED", False)
             with pytest.raises(BackendError, match="not on cpu"):
                 call(name, tensors, backend)

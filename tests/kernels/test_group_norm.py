@@ -1,4 +1,4 @@
-"""group_norm on the GPU backends: values and gradients, and what the compiler makes of Triton's kernels."""
+"""group_norm in Triton: values and gradients, and what the compiler makes of Triton's kernels."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from cbtalk.ops import group_norm
 from cbtalk.reference import group_norm as reference
 from tests.helpers.checks import assert_error_budget
 from tests.kernels.aot import compile_in_process
-from tests.kernels.where import Place, everywhere, on_a_gpu
+from tests.kernels.where import Place, in_triton, triton
 from tests.ops.test_group_norm import grads
 
 needs_triton = pytest.mark.skipif(_triton.why_not_triton() is not None, reason=str(_triton.why_not_triton()))
@@ -50,7 +50,7 @@ def assert_right(place: Place, x: Tensor, weight: Tensor, bias: Tensor, grad: Te
         assert_error_budget(mine, theirs, truth)
 
 
-@everywhere
+@in_triton
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", WHOLE + CUT)
@@ -58,14 +58,14 @@ def test_values_and_gradients(place: Place, shape: tuple[int, ...], dtype: torch
     assert_right(place, *make(shape[:4], dtype), groups=shape[4], eps=1e-6, silu=silu)
 
 
-@on_a_gpu
+@pytest.mark.parametrize("place", [triton])
 @pytest.mark.parametrize("shape", [(16, 256, 32, 32, 32), (4, 64, 256, 256, 32), (2, 128, 65, 63, 32)])
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
 def test_the_models_shapes(place: Place, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     assert_right(place, *make(shape[:4], dtype), groups=shape[4], eps=1e-6, silu=True)
 
 
-@everywhere
+@in_triton
 @pytest.mark.parametrize("shape", [WHOLE[0], CUT[0]])
 def test_a_large_mean_does_not_drown_the_variance(place: Place, shape: tuple[int, ...]) -> None:
     x, weight, bias, _ = place.put(*make(shape[:4], mean=1000.0))
@@ -74,7 +74,7 @@ def test_a_large_mean_does_not_drown_the_variance(place: Place, shape: tuple[int
     assert (ours - exact).abs().max() < 1e-3
 
 
-@everywhere
+@in_triton
 @pytest.mark.parametrize("shape", [WHOLE[1], CUT[0]])
 def test_the_same_bits_again_and_beside_other_images(place: Place, shape: tuple[int, ...]) -> None:
     x, weight, bias, grad = place.put(*make((2, *shape[1:4])))
@@ -85,7 +85,7 @@ def test_the_same_bits_again_and_beside_other_images(place: Place, shape: tuple[
     assert all(torch.equal(a, b[1:]) for a, b in zip(one[:2], both[:2], strict=True))
 
 
-@everywhere
+@in_triton
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_image_that_begins_between_two_vectors(place: Place, dtype: torch.dtype) -> None:
     """Whose address is no multiple of 16 bytes, though its channels fill whole vectors."""
@@ -99,7 +99,7 @@ def test_an_image_that_begins_between_two_vectors(place: Place, dtype: torch.dty
         torch.testing.assert_close(mine, theirs)
 
 
-@everywhere
+@in_triton
 @pytest.mark.parametrize("shape", [(2, 16, 8, 8), (2, 6, 21, 20)])
 def test_a_nan_stays_in_its_group(place: Place, shape: tuple[int, ...]) -> None:
     x, weight, bias, grad = place.put(*make(shape))
@@ -112,7 +112,7 @@ def test_a_nan_stays_in_its_group(place: Place, shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(mine, truth, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-@everywhere
+@in_triton
 def test_an_empty_batch_and_an_empty_image(place: Place) -> None:
     for shape in ((0, 8, 4, 4), (2, 8, 0, 4)):
         x, weight, bias, grad = place.put(*make(shape))
@@ -123,7 +123,7 @@ def test_an_empty_batch_and_an_empty_image(place: Place) -> None:
         assert not grad_weight.any() and not grad_bias.any()
 
 
-@everywhere
+@in_triton
 def test_the_layout_is_kept_and_a_gradient_in_nchw_is_right(place: Place) -> None:
     x, weight, bias, grad = place.put(*make((2, 8, 5, 7)))
     options: dict[str, Any] = {"groups": 2, "eps": 1e-6}
@@ -133,14 +133,14 @@ def test_the_layout_is_kept_and_a_gradient_in_nchw_is_right(place: Place) -> Non
         torch.testing.assert_close(mine, truth, rtol=1e-4, atol=1e-5)
 
 
-@everywhere
+@in_triton
 def test_parameters_in_half_precision_get_gradients_in_it(place: Place) -> None:
     x, weight, bias, grad = place.put(*make((1, 8, 5, 7), torch.float16))
     ours = grads(group_norm, x, weight.half(), bias.half(), grad, groups=2, eps=1e-6, silu=True, backend=place.backend)
     assert [tensor.dtype for tensor in ours] == [torch.float16] * 4
 
 
-@everywhere
+@in_triton
 def test_other_layouts_and_dtypes_are_refused_with_a_reason(place: Place) -> None:
     x, weight, bias, _ = place.put(*make((1, 8, 4, 4)))
     options: dict[str, Any] = {"groups": 2, "eps": 1e-6, "backend": place.backend}
@@ -150,19 +150,17 @@ def test_other_layouts_and_dtypes_are_refused_with_a_reason(place: Place) -> Non
         group_norm(x.double(), weight, bias, **options)
 
 
-@everywhere
+@in_triton
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_registration(place: Place, dtype: torch.dtype) -> None:
     x, weight, bias, _ = place.put(*make((2, 8, 5, 6), dtype))
-    suffix = "_triton" if place.backend == "triton" else ""
-    forward = getattr(torch.ops.cbtalk, f"group_norm{suffix}").default
-    backward = getattr(torch.ops.cbtalk, f"group_norm_backward{suffix}").default
+    forward, backward = torch.ops.cbtalk.group_norm_triton.default, torch.ops.cbtalk.group_norm_backward_triton.default
     torch.library.opcheck(forward, (x, weight, bias, 2, 1e-6, True))
     y, mean, rstd = forward(x, weight, bias, 2, 1e-6, True)
     torch.library.opcheck(backward, (y, x, weight, bias, mean, rstd, 2, True))
 
 
-@everywhere
+@in_triton
 def test_compiles_whole_and_exports(place: Place) -> None:
     class Norm(torch.nn.Module):
         def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -182,4 +180,4 @@ def test_compiles_whole_and_exports(place: Place) -> None:
 def test_triton_compiles_for_gpus_without_spilling(capability: int) -> None:
     for one in compile_in_process("group_norm", capability):
         assert one.stack == 0 and not one.missing, one
-        assert one.registers <= (192 if "bwd" in one.kernel else 96), one
+        assert one.registers <= (200 if "bwd" in one.kernel else 96), one

@@ -47,6 +47,11 @@ FAULTS = {
         "inside = (p < pixels) & (c < C)[None, :]",
         "inside = (p < pixels - 1) & (c < C)[None, :]",
     ),
+    "pixels that are not there counted": (
+        "group_norm",
+        "counts = tl.minimum(counts, TILES)",
+        "counts = 0 * counts + TILES",
+    ),
     "a padding of keys that counts": ("codebook_attention", "kept = key < keys", "kept = key <= keys"),
 }
 
@@ -76,6 +81,13 @@ def test_copies_of_codes_need_no_second_search() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     result = run_tests("nearest_code", "cannot_decide and 32", *plant)
     assert result.returncode == 1, result.stdout + result.stderr
+
+
+def test_the_division_of_a_gpu_is_exact_enough_for_halves() -> None:
+    """It errs by 1.2e-7 of its value, here by twice that; an error of a hundredth is found."""
+    for error, code in (("2.4e-7", 0), ("0.01", 1)):
+        result = run_tests("group_norm", "not compile", "else x / y", f"else (1 + {error}) * x / y")
+        assert result.returncode == code, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("op", TF32)

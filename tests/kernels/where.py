@@ -33,5 +33,8 @@ cuda = pytest.param(Place("cuda", "cuda"), id="cuda", marks=needs_gpu)
 # def test(place: Place): op(*place.put(x), backend=place.backend)
 everywhere = pytest.mark.parametrize("place", [interpreter, triton, cuda])
 
+# Of ops without CUDA C++.
+in_triton = pytest.mark.parametrize("place", [interpreter, triton])
+
 # For bfloat16: the interpreter's product of two such matrices is wrong (triton 3.6 and 3.9).
 on_a_gpu = pytest.mark.parametrize("place", [triton, cuda])

@@ -17,6 +17,7 @@ from tests.kernels import test_emulated, test_on_gpu, test_planted
 
 ROOT = Path(__file__).parents[2]
 FILES = ("cbtalk/ops/_{}.py", "cbtalk/reference/{}.py", "csrc/cpu/{}.cpp", "csrc/torch/{}.cpp", "tests/ops/test_{}.py")
+GPU = ("cuda", "triton")
 CUDA_FILES = ("csrc/cuda/{}.cu", "csrc/torch/{}_cuda.cpp", "csrc/tests/test_cuda_{}.cpp")
 TRITON_FILES = ("kernels/{}.py", "tests/kernels/test_{}.py", "tests/kernels/{}_builds.py")
 
@@ -46,15 +47,20 @@ def lists() -> Iterator[tuple[str, set[str]]]:
 def kernel_lists(tmp_path: Path) -> Iterator[tuple[str, set[str]]]:
     """Each place that names the ops with GPU kernels, by the base names of their files."""
     checked = {part for step in gpu_check.steps(tmp_path) for part in step.command}
-    yield "bench.gpu_check", {name for name in bases(EXAMPLES) if any(f"test_{name}" in part for part in checked)}
-    yield "test_emulated.BASES", set(test_emulated.BASES)
-    yield "test_emulated.FAULTS", {op for op, *_ in test_emulated.FAULTS.values()}
+    yield "bench.gpu_check", {name for name in bases(*GPU) if any(f"test_{name}" in part for part in checked)}
     yield "test_planted.FAULTS", {op for op, *_ in test_planted.FAULTS.values()}
     yield "test_on_gpu.LARGE", set(test_on_gpu.LARGE)
 
 
-def bases(examples: Iterable[Example]) -> set[str]:
-    return {example.base for example in examples if "cuda" in example.backends}
+def cuda_lists() -> Iterator[tuple[str, set[str]]]:
+    """Each place that names the ops with kernels in CUDA C++."""
+    yield "test_emulated.BASES", set(test_emulated.BASES)
+    yield "test_emulated.FAULTS", {op for op, *_ in test_emulated.FAULTS.values()}
+
+
+def bases(*backends: str) -> set[str]:
+    """Of the ops that have one of the backends."""
+    return {example.base for example in EXAMPLES if set(backends) & set(example.backends)}
 
 
 def missing(wanted: set[str], found: Iterable[tuple[str, set[str]]]) -> dict[str, set[str]]:
@@ -68,7 +74,8 @@ def test_every_registered_op_is_everywhere() -> None:
 
 
 def test_every_op_with_gpu_kernels_is_everywhere(tmp_path: Path) -> None:
-    assert missing(bases(EXAMPLES), kernel_lists(tmp_path)) == {}
+    assert missing(bases(*GPU), kernel_lists(tmp_path)) == {}
+    assert missing(bases("cuda"), cuda_lists()) == {}
 
 
 def test_an_op_that_nobody_entered_is_missed_everywhere(tmp_path: Path) -> None:
@@ -79,8 +86,8 @@ def test_an_op_that_nobody_entered_is_missed_everywhere(tmp_path: Path) -> None:
     finally:
         library._destroy()
     assert "planted" not in registered()
-    places = {place: {"planted"} for place, _ in kernel_lists(tmp_path)}
-    assert missing({*bases(EXAMPLES), "planted"}, kernel_lists(tmp_path)) == places
+    found = [*kernel_lists(tmp_path), *cuda_lists()]
+    assert missing({*bases("cuda"), "planted"}, found) == {place: {"planted"} for place, _ in found}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
