@@ -2,7 +2,7 @@
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 # $(call install,PACKAGES): pip keeps to the pins and tells its log all; where it fails, the log and other ways are named.
-install = $(PYTHON) -m pip --quiet --disable-pip-version-check --progress-bar off --log .venv/pip.log install -c constraints.txt $(1) || \
+install = $(PYTHON) -m pip --quiet --disable-pip-version-check --log .venv/pip.log install --progress-bar off -c constraints.txt $(1) || \
   { echo "error: pip failed: .venv/pip.log says why, docs/guides/install.md has other ways to install cbtalk" >&2; exit 1; }
 DEMO_SETUP := .venv/.demo
 SETUP := .venv/.installed

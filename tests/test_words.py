@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("cbtalk", "kernels", "bench", "examples", "tests")
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+CPP_FILES = [path for folder in ("csrc", "tests") for path in (ROOT / folder).rglob("*.[ch]*") if path.is_file()]
 RIDDLES = re.compile(r"(What|Where|How|Why|Which|Who|When)\b")
 
 
@@ -30,11 +31,18 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
                 last = token.start[0]
 
 
+def cpp_comments(path: Path) -> Iterator[tuple[int, str]]:
+    """The first line of every comment in C++ that has its lines for itself."""
+    last = 0
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.lstrip().startswith("//"):
+            if number != last + 1:
+                yield number, line.lstrip().lstrip("/ ")
+            last = number
+
+
 def test_no_docstring_or_comment_opens_with_a_free_relative_clause() -> None:
-    found = [
-        f"{path}:{line}: {text[:60]}"
-        for path in FILES
-        for line, text in (*docstrings(path), *comments(path))
-        if RIDDLES.match(text)
-    ]
-    assert FILES and not found, "\n".join(found)
+    openings = [(path, *one) for path in FILES for one in (*docstrings(path), *comments(path))]
+    openings += [(path, *one) for path in CPP_FILES for one in cpp_comments(path)]
+    found = [f"{path}:{line}: {text[:60]}" for path, line, text in openings if RIDDLES.match(text)]
+    assert FILES and CPP_FILES and not found, "\n".join(found)

@@ -1,4 +1,4 @@
-// What the attention kernels need in memory and how their work is divided: the same at every level.
+// Memory and division of work of the attention kernels: the same at every level.
 
 #include "cbtalk/codebook_attention.h"
 

@@ -1,6 +1,6 @@
 #include "cbtalk/nearest_code.h"
 
-// What is counted over the indices of a nearest-code search: one thread, a few nanoseconds a row.
+// Counts over the indices of a nearest-code search: one thread, a few nanoseconds a row.
 
 namespace cbtalk {
 

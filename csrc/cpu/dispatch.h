@@ -1,6 +1,6 @@
 #pragma once
 
-// Which copy of a CPU kernel runs. Every csrc/cpu/<op>.cpp is compiled once a level, into namespace cbtalk::<level>.
+// The copy of a CPU kernel that runs. Every csrc/cpu/<op>.cpp is compiled once a level, into namespace cbtalk::<level>.
 
 #if defined(__x86_64__)
 #define CBTALK_HAS_X86_LEVELS 1

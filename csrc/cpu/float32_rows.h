@@ -45,7 +45,7 @@ static inline const float* float32_row(const StridedMatrix& matrix, int64_t row,
   return scratch;
 }
 
-// Where to compute row `row` of target (., D), contiguous, in float32: in place if it is stored so, else in `scratch`;
+// The row `row` of target (., D), contiguous, to compute in float32: in place if it is stored so, else in `scratch`;
 // store_row then stores it.
 static inline float* float32_target(void* target, Storage storage, int64_t row, int64_t D, float* scratch) {
   return storage == Storage::float32 ? static_cast<float*>(target) + row * D : scratch;

@@ -1,6 +1,6 @@
 #pragma once
 
-// Where the output pixels of flow_warp read: computed once for a tile of pixels, used for all channels.
+// Places at which the output pixels of flow_warp read: computed once for a tile of pixels, used for all channels.
 
 #include "bfloat16.h"
 #include "cbtalk/flow_warp.h"

@@ -20,7 +20,7 @@ namespace {
 constexpr int kRows = kWidth == 16 ? 12 : 6;
 static_assert(kNearestCodeRowBlock % kRows == 0);
 
-// What is known of a row block while its panels go by; each (rows, kWidth).
+// The state of a row block while its panels go by; each (rows, kWidth).
 struct Best {
   float* score;
   float* second;  // the smallest score of all other codes of the lane
@@ -43,7 +43,7 @@ void pack_rows(const NearestCodeParams& p, const int64_t* row_of, int64_t count,
     Vf squares[kParts] = {};
     for (int64_t d = 0; d < p.D; ++d) {
       for (int part = 0; part < kParts; ++part) {
-        // What lies behind the kRows elements, in the scratch memory, is summed in lanes that nobody reads.
+        // The scratch memory behind the kRows elements is summed in lanes that nobody reads.
         const Vf elements = load(packed + d * kRows + part * kWidth);
         squares[part] = fma(elements, elements, squares[part]);
       }

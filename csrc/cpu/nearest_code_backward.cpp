@@ -1,7 +1,7 @@
 #include "cbtalk/nearest_code.h"
 #include "float32_rows.h"
 
-// What is built on the chosen codes: the gradients of rows and codes, and the sums of the rows of each code.
+// Built on the chosen codes: the gradients of rows and codes, and the sums of the rows of each code.
 
 namespace cbtalk::CBTALK_ISA {
 

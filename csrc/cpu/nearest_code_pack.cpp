@@ -2,7 +2,7 @@
 #include "float32_rows.h"
 #include "nearest_code_panels.h"
 
-// What is made of a codebook before the search.
+// The codebook as it is packed before the search.
 
 namespace cbtalk::CBTALK_ISA {
 namespace {
@@ -20,7 +20,7 @@ void pack_panel(const NearestCodeParams& p, int64_t first, float* panel, float* 
       norm[lane] += 0.25 * static_cast<double>(elements[lane]) * static_cast<double>(elements[lane]);
     }
   }
-  // What fills up the last panel is never nearer than anything.
+  // The filling of the last panel is never nearer than anything.
   for (int64_t lane = 0; lane < kPanel; ++lane) {
     panel[lane] = first + lane < p.K ? static_cast<float>(norm[lane]) : __builtin_inff();
   }

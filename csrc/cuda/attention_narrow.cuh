@@ -68,11 +68,11 @@ __device__ void add_scaled(float factor, const float (&row)[D], float (&sum)[D])
   for (int j = 0; j < D; ++j) sum[j] = fmaf(factor, row[j], sum[j]);
 }
 
-// Of which side of the scores a row is. Whichever is the left factor, the same terms are in the same places of a
+// The side of the scores that a row is of. Whichever is the left factor, the same terms are in the same places of a
 // product: all kernels have the same scores to the last bit, and the largest of a row has the weight 1 in each of them.
 enum class Side { query, key };
 
-// What a lane has of a row: words of its two columns, 2 * t and the next. With heads of 4 columns, lanes 2 and 3 have
+// A lane's part of a row: words of its two columns, 2 * t and the next. With heads of 4 columns, lanes 2 and 3 have
 // the columns of lanes 0 and 1, of other parts.
 template <class T, int D>
 struct alignas(kParts<T> == 3 ? 16 : 4) NarrowWords {

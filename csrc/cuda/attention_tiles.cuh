@@ -1,6 +1,6 @@
 #pragma once
 
-// What all attention kernels share: what a block works on, rows of one head, masks, and launches.
+// Shared by all attention kernels: the work of a block, rows of one head, masks, and launches.
 
 #include <climits>
 #include <cstring>
@@ -14,7 +14,7 @@ namespace cbtalk::attention {
 // Of the kernels whose blocks own rows of queries and walk the keys.
 constexpr int kThreads = 128;
 
-// What a block works on.
+// The work of a block.
 struct Place {
   int64_t tile, head, part;  // part: key set, or chunk * key_sets + key set
 };
@@ -26,7 +26,7 @@ __device__ inline Place place_of(int64_t tiles, int64_t heads) {
           item / static_cast<unsigned>(heads)};
 }
 
-// Where head `head` of row `row` begins; row counts over B and T, and there are fewer than 2^31.
+// The beginning of head `head` of row `row`; row counts over B and T, and there are fewer than 2^31.
 template <class T>
 __device__ const T* row_of(const AttentionCudaParams& params, const AttentionCudaRows& rows, int64_t row,
                            int64_t head) {

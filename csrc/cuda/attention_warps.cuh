@@ -1,6 +1,6 @@
 #pragma once
 
-// What the attention kernels of all widths share: the lanes of a warp, the parts of an element, and the rows of queries
+// Shared by the attention kernels of all widths: the lanes of a warp, the parts of an element, and the rows of queries
 // that a warp owns as left factors of products on tensor cores (tensor_cores.cuh says which lane holds what).
 
 #include "attention_tiles.cuh"

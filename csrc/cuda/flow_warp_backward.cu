@@ -16,7 +16,7 @@ __device__ inline void store_pixel_grad(const FlowWarpCudaGradParams& params, co
   if (params.grad_occlusion_pixels != nullptr) params.grad_occlusion_pixels[pixel] = grad.occlusion;
 }
 
-// What a group has still to add to four neighbouring pixels of grad_feature. Along a row of output pixels the taps
+// Sums that a group has still to add to four neighbouring pixels of grad_feature. Along a row of output pixels the taps
 // often stay or move by one pixel: their sums stay in registers and memory sees one addition instead of several.
 template <int kCount>
 struct PendingTaps {

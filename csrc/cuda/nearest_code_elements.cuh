@@ -4,7 +4,7 @@
 #include "cbtalk/cuda/nearest_code_doubt.h"
 #include "elements.cuh"
 
-// What the kernels of nearest_code share: elements of any storage, in float32, heads, and what warps do together.
+// Shared by the kernels of nearest_code: elements of any storage, in float32, heads, and what warps do together.
 
 namespace cbtalk::nearest_code {
 

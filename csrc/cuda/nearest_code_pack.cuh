@@ -3,7 +3,7 @@
 #include "cbtalk/cuda/nearest_code_table.h"
 #include "nearest_code_workspace.cuh"
 
-// What comes before the search: the codebook packed for it, and which codes cannot win, for an earlier code is the
+// Work before the search: the codebook packed for it, and which codes cannot win, for an earlier code is the
 // same. Those would tie with it, and each row between them would be searched again.
 
 namespace cbtalk::nearest_code {
@@ -82,7 +82,7 @@ __global__ __launch_bounds__(kThreads) void nearest_code_pack_kernel(NearestCode
     panel[(column + i) * kPanel + lane] = tile[lane][i];
   }
   if (blockIdx.y == 0) measure_codes(p, workspace, first);
-  // What all heads begin with, by all threads.
+  // The beginning of all heads, by all threads.
   const int64_t block = blockIdx.x + gridDim.x * (blockIdx.y + static_cast<int64_t>(gridDim.y) * blockIdx.z);
   const int64_t threads = static_cast<int64_t>(gridDim.x) * gridDim.y * gridDim.z * kThreads;
   for (int64_t row = block * kThreads + threadIdx.x; row < p.H * p.N; row += threads) {

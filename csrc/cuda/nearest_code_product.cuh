@@ -3,7 +3,7 @@
 #include "cbtalk/tf32.h"
 #include "nearest_code_elements.cuh"
 
-// What a block of the search keeps in shared memory and in registers: tiles of rows and codes, and their product.
+// Shared memory and registers of a block of the search: tiles of rows and codes, and their product.
 
 namespace cbtalk::nearest_code {
 namespace {
@@ -121,7 +121,7 @@ __device__ float4 load_four(const __nv_bfloat16* source) {
   return {low.x, low.y, high.x, high.y};
 }
 
-// What a thread brings of the next tiles: four columns of two rows, and twice four codes.
+// A thread's part of the next tiles: four columns of two rows, and twice four codes.
 template <class T>
 struct Prefetch {
   float4 z[2], e[2];

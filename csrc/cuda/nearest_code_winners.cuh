@@ -2,7 +2,7 @@
 
 #include "nearest_code_workspace.cuh"
 
-// What comes after the search: rows whose nearest code float32 leaves open are searched again in float64; then the
+// Work after the search: rows whose nearest code float32 leaves open are searched again in float64; then the
 // winners are read, and the last block to end sums up the loss.
 
 namespace cbtalk::nearest_code {

@@ -1,4 +1,4 @@
-// How the compiled part was built, for `cbtalk doctor` and the tests.
+// Facts of how the compiled part was built, for `cbtalk doctor` and the tests.
 
 #include <pybind11/pybind11.h>
 

@@ -7,7 +7,7 @@
 
 #include "cbtalk/geometry.h"
 
-// Where a coordinate in [-1, 1] is read along an axis, in pixels; *slope is d position / d coordinate, if asked for.
+// The place of a coordinate in [-1, 1] along an axis, in pixels; *slope is d position / d coordinate, if asked for.
 inline double exact_position(double coordinate, int64_t size, bool align_corners, cbtalk::Padding padding,
                              double* slope = nullptr) {
   const double last = static_cast<double>(size - 1), scale = 0.5 * (align_corners ? last : static_cast<double>(size));

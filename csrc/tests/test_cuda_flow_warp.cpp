@@ -1,4 +1,4 @@
-// What the GPU kernels of flow_warp compute once a pixel, and how they cut their work; on the host.
+// The parts of flow_warp's GPU kernels that compute once a pixel and cut the work, tested on the host.
 
 #include <cmath>
 #include <initializer_list>

@@ -1,4 +1,4 @@
-// What the nearest-code kernels for a GPU compute on the host as well: keys, the split of 3xTF32, how far its scores can
+// The nearest-code kernels' parts that run on the host as well: keys, the split of 3xTF32, how far its scores can
 // be trusted, the hash table of equal codes, sizes.
 
 #include <algorithm>
@@ -139,7 +139,7 @@ double length_of(const std::vector<float>& x) {
   return std::sqrt(sum);
 }
 
-// How far a score of the search is from the exact one, as a share of half of what gap_in_doubt says of two.
+// Distance of a score of the search from the exact one, as a share of half of what gap_in_doubt says of two.
 double share_of_doubt(const std::vector<float>& z, const std::vector<float>& e) {
   double exact = 0.0;
   for (size_t d = 0; d < z.size(); ++d) exact += static_cast<double>(e[d]) * (static_cast<double>(e[d]) - 2.0 * z[d]);

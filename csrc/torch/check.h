@@ -1,6 +1,6 @@
 #pragma once
 
-// What every binding reads and checks of its tensors before it hands pointers to a kernel. LibTorch stable ABI only.
+// Reads and checks of tensors, for every binding before it hands pointers to a kernel. LibTorch stable ABI only.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the CUDA bindings share: the device, the stream that torch is on, and errors of launches. LibTorch stable ABI only.
+// Shared by the CUDA bindings: device, torch's current stream, errors of launches. LibTorch stable ABI only.
 
 #include <cuda_runtime_api.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>

@@ -66,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensor> flow_warp_backward(const Tensor& grad_output,
       allocate(need_feature, {B, forward.channels, forward.height, forward.width}, cbtalk::memory_format(forward));
   Tensor grad_flow = allocate(need_flow, {B, N, h, w, 2});
   Tensor grad_occlusion = allocate(need_occlusion, {B, 1, oh, ow});
-  // Where nothing is resized or summed, what is computed a row of the output is the gradient itself.
+  // With nothing resized or summed, what is computed a row of the output is the gradient itself.
   const bool sum_flow = need_flow && (h != Ho || w != Wo);
   const bool sum_occlusion = need_occlusion && (oh != Ho || ow != Wo || N != 1);
   Tensor flow_rows = sum_flow ? allocate(true, {B * N, Ho, w, 2}) : grad_flow;

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the CPU and the CUDA binding of flow_warp share: checking its tensors and filling its parameters.
+// Shared by the CPU and the CUDA binding of flow_warp: checking its tensors and filling its parameters.
 
 #include <optional>
 

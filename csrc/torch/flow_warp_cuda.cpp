@@ -75,7 +75,7 @@ std::tuple<Tensor, Tensor, Tensor> flow_warp_backward(const Tensor& grad_output,
   const int64_t oh = forward.occlusion_height, ow = forward.occlusion_width;
   const OnDeviceOf device(feature);
 
-  // Where nothing is resized or summed, the gradient at the size of the output is the gradient itself.
+  // With nothing resized or summed, the gradient at the size of the output is the gradient itself.
   const bool sum_flow = need_flow && (h != Ho || w != Wo);
   const bool sum_occlusion = need_occlusion && (oh != Ho || ow != Wo || N != 1);
   const auto floats = [&](bool needed, torch::headeronly::IntHeaderOnlyArrayRef shape,

@@ -22,7 +22,7 @@ CodeSizes check_on_cpu(const Tensor& z, const Tensor& codebook, const std::optio
   return check_rows_and_codes(z, codebook, ignored, std::numeric_limits<int32_t>::max() - kNearestCodeGroup);
 }
 
-// Where the `elements` of one head begin in a contiguous tensor (H, ...); null where the tensor is empty.
+// The beginning of the `elements` of one head in a contiguous tensor (H, ...); null where the tensor is empty.
 void* head_of(const Tensor& tensor, int64_t head, int64_t elements) {
   if (tensor.numel() == 0) return nullptr;
   return static_cast<char*>(tensor.mutable_data_ptr()) + head * elements * tensor.element_size();

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the bindings of nearest_code for the CPU and for the GPU share.
+// Shared by the bindings of nearest_code for the CPU and for the GPU.
 
 #include <initializer_list>
 #include <optional>
@@ -55,7 +55,7 @@ inline CodeSizes check_rows_and_codes(const Tensor& z, const Tensor& codebook, c
   return sizes;
 }
 
-// What comes to the backward pass; weight is (N,) or () and its strides are free.
+// The inputs of the backward pass; weight is (N,) or () and its strides are free.
 inline CodeSizes check_gradients(const std::optional<Tensor>& grad_codes, const Tensor& weight, const Tensor& z,
                                  const Tensor& rows, const Tensor& indices, int64_t K) {
   check_element(z, "z");

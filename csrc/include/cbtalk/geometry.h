@@ -1,8 +1,8 @@
 #pragma once
 
-// Where an image is read: coordinates, resizing, padding and bilinear taps. The one place of each formula, for every
-// backend.
-// Everything is static: the CPU kernels are compiled once an instruction level, and the copies must not be merged.
+// Places to read an image at: coordinates, resizing, padding and bilinear taps. The one place of each formula, for
+// every backend. Everything is static: the CPU kernels are compiled once an instruction level, and the copies must not
+// be merged.
 
 #include <cstdint>
 
@@ -22,7 +22,7 @@ CBTALK_HOST_DEVICE static inline AxisMapping axis_mapping(int64_t size, bool ali
   return {0.5f * (align_corners ? last : static_cast<float>(size)), 0.5f * last};
 }
 
-// What an image is taken to have outside: zeros, the nearest pixel of its border, or its mirror images. As in aten.
+// Padding outside of an image: zeros, the nearest pixel of its border, or its mirror images. As in aten.
 enum class Padding : int32_t { zeros = 0, border = 1, reflection = 2 };
 
 // A position in pixels; slope is d position / d coordinate, in units of the mapping's scale.
@@ -47,7 +47,7 @@ CBTALK_HOST_DEVICE static inline PaddedPosition<Real> mirror(Real coordinate) {
   return {coordinate < 0.0f ? -mirrored : mirrored, turned ? -one : one};
 }
 
-// Where a coordinate is read along an axis of `size` pixels; to_pixels maps a coordinate as axis_mapping says. At the
+// The place of a coordinate along an axis of `size` pixels; to_pixels maps a coordinate as axis_mapping says. At the
 // border and beyond it the derivative of clipping is 0. A coordinate that is not finite is read where there is no tap.
 template <Padding kPadding, class Real, class ToPixels>
 CBTALK_HOST_DEVICE static inline PaddedPosition<Real> padded_position(Real coordinate, int32_t size,

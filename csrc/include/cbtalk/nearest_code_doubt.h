@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-// When float32 cannot tell the nearest code.
+// The bound below which float32 cannot tell the nearest code.
 
 namespace cbtalk {
 

@@ -117,7 +117,7 @@ inline bool run_warp(unsigned first, unsigned last) {
     if (at_block > 0) return false;
     for (unsigned i = first; i < last; ++i) {
       const bool meets = threads[i]->state == State::at_warp;
-      // What a thread gives that has left the kernel is undefined: a NaN, or -1.
+      // The value of a thread that has left the kernel is undefined: a NaN, or -1.
       if (!meets) threads[i]->given.fill(0xff);
       threads[i]->taken = threads[i]->given;
       if (meets) threads[i]->state = State::ready;

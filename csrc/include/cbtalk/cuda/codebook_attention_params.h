@@ -1,6 +1,6 @@
 #pragma once
 
-// What the attention kernels of a GPU are given; without CUDA's headers, so that host tests reach it.
+// Parameters of the attention kernels of a GPU; without CUDA's headers, so that host tests reach it.
 
 #include <cstdint>
 

@@ -1,6 +1,6 @@
 #pragma once
 
-// What flow_warp computes once an output pixel, and how the GPU kernels cut their work: no CUDA needed.
+// The part of flow_warp that is computed once an output pixel, and the tiles of its GPU kernels: no CUDA needed.
 
 #include <cmath>
 #include <cstdint>
@@ -65,7 +65,7 @@ struct PixelTaps {
   }
 };
 
-// Where output pixel (y, x) of an image b * N + n reads.
+// The place at which output pixel (y, x) of an image b * N + n reads.
 CBTALK_HOST_DEVICE static inline PixelTaps pixel_taps(const FlowWarpParams& params, int64_t image, int32_t y,
                                                       int32_t x) {
   const int64_t b = image / params.flows, n = image - b * params.flows;

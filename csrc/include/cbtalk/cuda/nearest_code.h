@@ -55,7 +55,7 @@ struct NearestCodeGradRowsCudaParams {
 
 cudaError_t nearest_code_grad_rows_cuda(const NearestCodeGradRowsCudaParams& params, cudaStream_t stream);
 
-// What sorts the rows of all heads by their codes: index + head * K, or -1 for an ignored row.
+// The key that sorts the rows of all heads by their codes: index + head * K, or -1 for an ignored row.
 struct CodeKeysCudaParams {
   const int64_t* indices;  // (H, N)
   void* keys;              // (H, N) of nearest_code::key_bytes(H, K) each

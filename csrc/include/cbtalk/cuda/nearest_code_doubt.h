@@ -6,7 +6,7 @@
 #include "cbtalk/host_device.h"
 #include "cbtalk/ordering.h"
 
-// What the search on a GPU keeps of the codes that it has seen, and when float32 cannot tell the nearest of them.
+// The codes that the search on a GPU keeps, and the cases in which float32 cannot tell the nearest of them.
 
 namespace cbtalk::nearest_code {
 

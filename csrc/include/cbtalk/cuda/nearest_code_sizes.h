@@ -4,7 +4,7 @@
 
 #include "cbtalk/host_device.h"
 
-// How the nearest-code kernels divide their work on a GPU.
+// Division of work of the nearest-code kernels on a GPU.
 
 namespace cbtalk::nearest_code {
 
