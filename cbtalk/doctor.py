@@ -5,7 +5,8 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,10 +40,18 @@ def _examine_all(device: str, backends: Sequence[str], *, all_on: bool) -> bool:
     """Print a line for each op; whether all are right, and on where `all_on` asks for it."""
     examples = [example for example in EXAMPLES if set(backends) & set(example.backends)]
     verdicts = [(one.name, {name: examine(one, one.inputs(device), name) for name in backends}) for one in examples]
-    lines = ((op, "; ".join(f"{name} {verdict}" for name, verdict in found.items())) for op, found in verdicts)
+    told = _reasons()
+    lines = ((op, "; ".join(_verdict(name, found[name], told) for name in found)) for op, found in verdicts)
     _section(f"ops on the {'CPU' if device == 'cpu' else 'GPU'}", lines)
     found = [verdict for _, by_name in verdicts for verdict in by_name.values()]
     return all(verdict == "ok" or (verdict.startswith("off") and not all_on) for verdict in found)
+
+
+def _verdict(backend: str, verdict: str, told: Mapping[str, str | None]) -> str:
+    """The verdict of an op on a backend; a reason that is told with the backends is not told for each op again."""
+    reason = told[backend]
+    known = reason is not None and verdict.startswith("off") and verdict.endswith(reason)
+    return f"{backend} off" if known else f"{backend} {verdict}"
 
 
 def _section(title: str, lines: Iterable[tuple[str, str]]) -> None:
@@ -52,7 +61,7 @@ def _section(title: str, lines: Iterable[tuple[str, str]]) -> None:
 
 
 def _versions() -> Iterable[tuple[str, str]]:
-    yield "cbtalk", __version__
+    yield "cbtalk", f"{__version__} from {Path(__file__).parent}"
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "torch", torch.__version__
     for package in PACKAGES:
@@ -69,15 +78,19 @@ def _versions() -> Iterable[tuple[str, str]]:
 
 
 def _backends() -> Iterable[tuple[str, str]]:
+    for name, reason in _reasons().items():
+        yield name, f"off: {reason}" if reason else "on"
+
+
+def _reasons() -> dict[str, str | None]:
+    """The reason against each backend on this machine, whatever the op, or None."""
     no_gpu = None if torch.cuda.is_available() else "there is no GPU"
-    reasons = {
+    return {
         "cpp": _native.why_not_cpp(),
         "cuda": _native.why_not_cuda() or no_gpu,
         "triton": _triton.why_not_triton() or no_gpu,
         "reference": None,
     }
-    for name, reason in reasons.items():
-        yield name, f"off: {reason}" if reason else "on"
 
 
 def _build() -> Iterable[tuple[str, str]]:
