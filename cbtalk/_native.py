@@ -5,6 +5,7 @@ They lie beside the package; the environment variable CBTALK_LIBRARIES names ano
 
 import ctypes
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,11 +15,18 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(os.environ.get("CBTALK_LIBRARIES") or Path(__file__).parent / "_lib")
+_TREE = Path(__file__).parents[1]
+_REMEDY = (
+    f"run `make build` in {_TREE}, the source tree that this cbtalk is imported from, "
+    "or start Python in another folder if cbtalk is installed"
+    if (_TREE / "csrc").is_dir()
+    else "install cbtalk anew"
+)
 
 
 def _load(path: Path) -> tuple[ctypes.CDLL | None, str | None]:
     if not path.exists():
-        return None, f"the compiled library {path.name} is not in {path.parent}: run `make build` or `pip install .`"
+        return None, f"the compiled library {path.name} is not in {path.parent}: {_REMEDY}"
     try:
         torch.ops.load_library(path)
         return ctypes.CDLL(str(path)), None
@@ -59,6 +67,21 @@ def why_not_cpp(*tensors: Tensor | None) -> str | None:
         if tensor is not None and not tensor.is_cpu:
             return f"it takes CPU tensors only, not on {tensor.device}"
     return None
+
+
+def warn_of_absence(reason: str) -> None:
+    """Warns, once in a process, that the ops of the CPU are left to their references, if that reason is the library's.
+
+    Other reasons are those of some arguments, and no fault of the installation.
+    """
+    if reason == _cpu_reason:
+        _warn_once(reason)
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    text = f"the ops run on the CPU as their slower references in plain torch: {reason}"
+    warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def why_not_cuda(*tensors: Tensor) -> str | None:

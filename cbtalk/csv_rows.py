@@ -2,11 +2,13 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cbtalk.errors import InputError
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}  # of tables that are no CSV in our sense
 
 
 class Fault(NamedTuple):
@@ -23,8 +25,12 @@ class Row(NamedTuple):
     words: dict[str, str]
 
 
-def read_csv(path: Path, required: Sequence[str]) -> Iterator[Row | Fault]:
+def read_csv(
+    path: Path, required: Sequence[str], why_not: Callable[[str], str | None] = lambda name: None
+) -> Iterator[Row | Fault]:
     """Rows by the names in the first line, which must name the `required` columns.
+
+    A column for whose name `why_not` has a reason is a fault of that line, and left out of the rows.
 
     Raises InputError where the file as a whole cannot be read.
     """
@@ -33,15 +39,21 @@ def read_csv(path: Path, required: Sequence[str]) -> Iterator[Row | Fault]:
     try:
         header = [name.strip() for name in next(lines, [])]
         if not set(required) <= set(header):
+            for separator, called in _SEPARATORS.items():
+                if set(required) <= {name.strip() for name in ",".join(header).split(separator)}:
+                    raise InputError(f"{path}: its columns are separated by {called}; they must be by commas")
             raise InputError(f"{path}: its first line must name the columns, {' and '.join(required)} among them")
         if len(set(header)) < len(header):
             raise InputError(f"{path}: its first line names a column twice")
+        reasons = {name: reason for name in header if name and (reason := why_not(name)) is not None}
+        yield from (Fault(lines.line_num, f"column {name}: {reason}") for name, reason in reasons.items())
         for cells in lines:
             if len(cells) > len(header):
                 text = f"{len(cells)} cells in {len(header)} columns; quote what has a comma in it"
                 yield Fault(lines.line_num, text)
             elif any(cell.strip() for cell in cells):
                 words = {name: cell for name, cell in zip(header, cells, strict=False) if cell.strip()}
+                words = {name: word for name, word in words.items() if name not in reasons}
                 yield Row(lines.line_num, words)
     except csv.Error as failure:
         raise InputError(f"{path}: not a CSV file that can be read ({failure})") from failure

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,16 +40,24 @@ def _examine_all(device: str, backends: Sequence[str], *, all_on: bool) -> bool:
     """Print a line for each op; whether all are right, and on where `all_on` asks for it."""
     examples = [example for example in EXAMPLES if set(backends) & set(example.backends)]
     verdicts = [(one.name, {name: examine(one, one.inputs(device), name) for name in backends}) for one in examples]
-    lines = ((op, _line(found)) for op, found in verdicts)
+    told = _reasons()
+    lines = ((op, _line(found, told)) for op, found in verdicts)
     _section(f"ops on the {'CPU' if device == 'cpu' else 'GPU'}", lines)
     found = [verdict for _, by_name in verdicts for verdict in by_name.values()]
     return all(verdict == "ok" or (verdict.startswith("off") and not all_on) for verdict in found)
 
 
-def _line(verdicts: Mapping[str, str]) -> str:
+def _line(verdicts: Mapping[str, str], told: Mapping[str, str | None]) -> str:
     """The verdicts on an op, and who computes it where all its backends are off."""
-    told = "; ".join(f"{name} {verdict}" for name, verdict in verdicts.items())
-    return f"{told}; so torch computes it" if all(one.startswith("off") for one in verdicts.values()) else told
+    text = "; ".join(_verdict(name, verdict, told) for name, verdict in verdicts.items())
+    return f"{text}; so torch computes it" if all(one.startswith("off") for one in verdicts.values()) else text
+
+
+def _verdict(backend: str, verdict: str, told: Mapping[str, str | None]) -> str:
+    """The verdict of an op on a backend; a reason that is told with the backends is not told for each op again."""
+    reason = told[backend]
+    known = reason is not None and verdict.startswith("off") and verdict.endswith(reason)
+    return f"{backend} off" if known else f"{backend} {verdict}"
 
 
 def _section(title: str, lines: Iterable[tuple[str, str]]) -> None:
@@ -58,7 +67,7 @@ def _section(title: str, lines: Iterable[tuple[str, str]]) -> None:
 
 
 def _versions() -> Iterable[tuple[str, str]]:
-    yield "cbtalk", __version__
+    yield "cbtalk", f"{__version__} from {Path(__file__).parent}"
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "torch", torch.__version__
     for package in PACKAGES:
@@ -75,15 +84,19 @@ def _versions() -> Iterable[tuple[str, str]]:
 
 
 def _backends() -> Iterable[tuple[str, str]]:
+    for name, reason in _reasons().items():
+        yield name, f"off: {reason}" if reason else "on"
+
+
+def _reasons() -> dict[str, str | None]:
+    """The reason against each backend on this machine, whatever the op, or None."""
     no_gpu = None if torch.cuda.is_available() else "there is no GPU"
-    reasons = {
+    return {
         "cpp": _native.why_not_cpp(),
         "cuda": _native.why_not_cuda() or no_gpu,
         "triton": _triton.why_not_triton() or no_gpu,
         "reference": None,
     }
-    for name, reason in reasons.items():
-        yield name, f"off: {reason}" if reason else "on"
 
 
 def _build() -> Iterable[tuple[str, str]]:

@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,7 +39,8 @@ def test_an_absent_library_is_off_for_its_reason(
     monkeypatch.setattr(_native, "_cpu_reason", "nobody compiled it")
     code, out = report(capsys)
     assert code == 1
-    assert out.count("nobody compiled it") == 1 + len(EXAMPLES)  # of the backends, and for each op
+    assert out.count("nobody compiled it") == 1  # of the backends, and not again for each op
+    assert out.count("cpp off") == len(EXAMPLES) and f" from {Path(_native.__file__).parent}" in out
 
 
 def test_gpu_backends_that_are_off_say_why_and_are_no_fault(

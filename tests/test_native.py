@@ -75,6 +75,32 @@ def test_the_environment_names_the_folder_of_the_libraries(tmp_path: Path) -> No
     assert f"libcbtalk_cpu.so is not in {tmp_path}" in result.stdout
 
 
+LIKE_A_USER = """
+import torch, cbtalk.ops
+z, codebook = torch.rand(9, 4), torch.rand(5, 4)
+cbtalk.ops.nearest_code(z, codebook, backend="reference")
+print("asked by name", flush=True)
+import sys; sys.stderr.write("|")
+for _ in range(2):
+    cbtalk.ops.nearest_code(z, codebook)
+    cbtalk.ops.flow_warp(torch.rand(1, 2, 4, 4), torch.zeros(1, 4, 4, 2))
+torch.compile(cbtalk.ops.nearest_code, backend="eager", fullgraph=True)(z, codebook)
+"""
+
+
+def test_ops_left_to_the_reference_for_want_of_the_library_say_so_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIKE_A_USER],
+        env={**os.environ, "CBTALK_LIBRARIES": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    by_name, by_itself = done.stderr.split("|")
+    assert by_name == "" and by_itself.count("RuntimeWarning") == 1
+    assert "references in plain torch" in by_itself and "make build" in by_itself and "another folder" in by_itself
+
+
 def test_a_missing_cuda_library_has_a_reason(tmp_path: Path) -> None:
     library, reason = _native._load_cuda(tmp_path / "libcbtalk_cuda.so")
     assert library is None and reason is not None and "nvcc" in reason

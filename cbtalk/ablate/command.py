@@ -19,6 +19,7 @@ from cbtalk.model.checkpoint import without_storage
 from cbtalk.options.evaluate import Sampling
 from cbtalk.train.config import TrainConfig
 from cbtalk.train.config_text import to_plain
+from cbtalk.train.files import check_files
 
 RESULT_NAME = "result.json"
 
@@ -45,10 +46,11 @@ def compare_variants(
         only: the variants' names; default: all.
 
     Raises:
-        ConfigError: a name in `only` is that of no variant. What training and evaluation raise ends the ablation; the
-            variants done before stay.
+        ConfigError: a name in `only` is that of no variant, or files of the configuration are missing. What training
+            and evaluation raise ends the ablation; the variants done before stay.
     """
     chosen = choose(config, only)
+    check_files(config, starting=not output.exists(), evaluated=data)
     output.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"portraits": tuple(portraits), "models": models, "every": every}
     title = f"Variants after {config.run.steps} steps, evaluated on `{data}`; means over clips."

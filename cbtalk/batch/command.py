@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from cbtalk.batch.check import faults_of
-from cbtalk.batch.estimate import frame_seconds, frames_of
+from cbtalk.batch.estimate import frame_seconds, frames_of, start_seconds
 from cbtalk.batch.job import Job
 from cbtalk.batch.ledger import NAME, is_at_work, read_ledger
-from cbtalk.batch.manifest import pairs, read_manifest
+from cbtalk.batch.manifest import FILES, pairs, read_manifest
 from cbtalk.batch.ray_pool import cluster_workers
 from cbtalk.batch.remote_files import Url, file_of, size_of
 from cbtalk.batch.report import check_report, table, write_report
@@ -23,6 +23,7 @@ from cbtalk.model.checkpoint import read_notes, weights_file
 from cbtalk.model.hub import pinned
 from cbtalk.options.batch import Limits, Pairs, Workers
 from cbtalk.precision import dtype_of
+from cbtalk.render.parse_options import why_unknown
 
 _SHOWN = 10  # jobs of a plan
 
@@ -52,6 +53,9 @@ def jobs_of(
     """The jobs of a manifest or of two folders; every fault goes to standard error, and then InputError is raised."""
     if (manifest is None) == (of.sources is None and of.drivings is None):
         raise InputError("name either a manifest, or --sources and --drivings")
+    for word, value in words.items():
+        if word not in FILES and (reason := why_unknown(word)):
+            raise InputError(f"--set {word}={value}: {reason}")
     if manifest is not None:
         jobs, faults = read_manifest(manifest, folder, words)
     else:
@@ -123,12 +127,16 @@ def show_plan(jobs: Sequence[Job], folder: Path, options: BatchOptions) -> int:
     if unknown:
         before = f", and {unknown} jobs more whose driving videos are behind URLs{before}"
     frames = frames_of(left)
+    start = start_seconds(options, workers) if options.ray is None else None
     torch.set_num_threads(options.threads_of(workers))
     each = frame_seconds(options.weights, "cuda" if options.gpus else "cpu", options.dtype)
+    begin = "without the start of Ray's workers" if start is None else f"{start:.1f} seconds to start"
     print(
-        f"{len(left) - unknown} jobs, {frames} frames; {each:.3f} seconds a frame, {workers} workers: "
-        f"about {_duration(frames * each / workers)}{before}"
+        f"{len(left) - unknown} jobs, {frames} frames; {workers} workers, {begin}, {each:.3f} seconds a frame: "
+        f"about {_duration((start or 0) + frames * each / workers)}{before}"
     )
+    print("that is behind the checks, and the model's time: reading and writing adds to it where it is slower")
+    print("not checked: faces, which are looked for when a job begins, and what is in videos beyond their headers")
     return 0
 
 

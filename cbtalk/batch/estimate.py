@@ -1,13 +1,17 @@
-"""The time that a batch should take: frames to be rendered, by the time of a frame on this machine."""
+"""The time that a batch should take: the start of its workers, and frames by the time of one, on this machine."""
 
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from cbtalk.batch.job import Job
+from cbtalk.batch.process_pool import ProcessPool
+from cbtalk.batch.run import BatchOptions, worker_settings
 from cbtalk.media.span import Span
 from cbtalk.model.checkpoint import load
 from cbtalk.precision import float32_convolutions
@@ -17,6 +21,7 @@ from cbtalk.render.motion_file import load_motion
 from cbtalk.render.video import MOTION_SUFFIXES
 
 _ROUNDS = 3
+_TICK = 0.2  # seconds between looks at workers that start
 
 
 def frames_of(jobs: Iterable[Job]) -> int:
@@ -36,6 +41,19 @@ def _frames(driving: Path, span: Span) -> int:
         return cut(driving, load_motion(driving, fingerprint=None, num_keypoints=None), span).frames
     info = video_info(driving, span)
     return info.frames or round(float((info.duration or 0) * info.average_rate))
+
+
+def start_seconds(options: BatchOptions, workers: int) -> float:
+    """Seconds until so many workers of this machine have started and loaded the weights: they do, and end again.
+
+    Raises what keeps a worker from starting.
+    """
+    with TemporaryDirectory(prefix="cbtalk-") as folder:
+        start = time.perf_counter()
+        with closing(ProcessPool(worker_settings(Path(folder), options, workers))) as pool:
+            while pool.idle < workers:
+                pool.outcomes(_TICK)
+            return time.perf_counter() - start
 
 
 @float32_convolutions()

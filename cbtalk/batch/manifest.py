@@ -12,10 +12,10 @@ from cbtalk.file_names import real_path
 from cbtalk.media.files import check_readable
 from cbtalk.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from cbtalk.options.batch import Pairing
-from cbtalk.render.parse_options import parse_options
+from cbtalk.render.parse_options import parse_options, why_unknown
 
 SUFFIXES = (".csv", ".jsonl")
-_FILES = ("source", "driving", "output")
+FILES = ("source", "driving", "output")
 
 
 def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tuple[list[Job], list[Fault]]:
@@ -30,7 +30,8 @@ def read_manifest(path: Path, folder: Path, defaults: Mapping[str, str]) -> tupl
     check_readable(path, "manifest")
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: a manifest's name ends in {' or '.join(SUFFIXES)}")
-    rows = list(read_csv(path, _FILES[:2]) if path.suffix.lower() == ".csv" else _json_rows(path))
+    is_table = path.suffix.lower() == ".csv"
+    rows = list(read_csv(path, FILES[:2], _why_no_column) if is_table else _known(_json_rows(path)))
     jobs, faults = [], []
     for row in rows:
         if isinstance(row, Fault):
@@ -93,6 +94,23 @@ def _json_rows(path: Path) -> Iterator[Row | Fault]:
             yield Row(line, {name: word for name, word in words.items() if word is not None})
 
 
+def _why_no_column(name: str) -> str | None:
+    return None if name in FILES else why_unknown(name)
+
+
+def _known(rows: Iterator[Row | Fault]) -> Iterator[Row | Fault]:
+    """Rows without the names that are none, each of which is a fault of the first row that has it."""
+    told: set[str] = set()
+    for row in rows:
+        if isinstance(row, Fault):
+            yield row
+            continue
+        unknown = {name: reason for name in row.words if (reason := _why_no_column(name))}
+        yield from (Fault(row.line, f"{name}: {reason}") for name, reason in unknown.items() if name not in told)
+        told |= unknown.keys()
+        yield Row(row.line, {name: word for name, word in row.words.items() if name not in unknown})
+
+
 def _word(value: object) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
@@ -101,10 +119,10 @@ def _word(value: object) -> str | None:
 
 def _job_of(row: Row, base: Path, folder: Path, defaults: Mapping[str, str]) -> Job:
     words = {**defaults, **row.words}
-    for name in _FILES[:2]:
+    for name in FILES[:2]:
         if name not in words:
             raise InputError(f"no {name}")
-    source, driving = (file_of(words.pop(name).strip(), base) for name in _FILES[:2])
+    source, driving = (file_of(words.pop(name).strip(), base) for name in FILES[:2])
     if words.get("audio", "none").strip() not in ("driving", "none"):
         words["audio"] = str(file_of(words["audio"].strip(), base))
     named = words.pop("output", "").strip() or _name(source, driving)

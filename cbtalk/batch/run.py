@@ -143,6 +143,23 @@ def output_name(job: Job, folder: Path) -> str:
     return str(job.output) if isinstance(job.output, Url) else job.output.relative_to(folder).as_posix()
 
 
+def worker_settings(folder: Path, options: BatchOptions, count: int) -> list[Setting]:
+    """The settings of so many workers of a batch."""
+    return [
+        Setting(
+            folder.resolve(),
+            number,
+            options.weights,
+            options.dtype,
+            options.gpus[number] if options.gpus else None,
+            options.threads_of(count),
+            options.motion_cache_mb << 20,
+            options.download_cache_mb << 20,
+        )
+        for number in range(count)
+    ]
+
+
 class _Run:
     """One run of a batch's waiting jobs."""
 
@@ -196,21 +213,7 @@ class _Run:
         return ProcessPool(self._settings())
 
     def _settings(self) -> list[Setting]:
-        options = self.options
-        count = options.workers_for(len(self.waiting))
-        return [
-            Setting(
-                self.folder.resolve(),
-                number,
-                options.weights,
-                options.dtype,
-                options.gpus[number] if options.gpus else None,
-                options.threads_of(count),
-                options.motion_cache_mb << 20,
-                options.download_cache_mb << 20,
-            )
-            for number in range(count)
-        ]
+        return worker_settings(self.folder, self.options, self.options.workers_for(len(self.waiting)))
 
     def _hand_out(self, pool: Pool[Any]) -> None:
         while self.waiting and pool.idle and not self._stopping:

@@ -26,8 +26,9 @@ def batch(
 ) -> int:
     """Render many videos; stopped at any moment, the same command goes on where it was.
 
-    The first line of a CSV file names its columns. Paths are relative to the manifest, outputs to the folder; all may
-    be URLs as well (s3://...; extra remote).
+    The first line of a CSV file names its columns, with commas between them; options are columns too, spelled with
+    underscores or dashes (max_frames). Paths are relative to the manifest, outputs to the folder; all may be URLs as
+    well (s3://...; extra remote).
 
     Examples:
 
@@ -39,7 +40,7 @@ def batch(
         manifest: The jobs, CSV (.csv) or JSON Lines (.jsonl): source, driving, output, and any option of render.
         output: Folder for the ledger, and the videos but for those with URLs.
         defaults: Options for all jobs that do not have their own.
-        dry_run: Check everything and show the plan and the time it should take.
+        dry_run: Check everything but faces, which a job looks for, and show the plan and its time.
         report: State of all jobs to write (.csv, .json or .html).
         status: Ledger, or folder of a batch, whose state to show instead.
     """
@@ -48,6 +49,10 @@ def batch(
     if status is not None:
         return command.show_status(status, report)
     if output is None:
+        if manifest is None and folder == Pairs():
+            raise ConfigError(
+                "name the jobs, by a manifest or --sources and --drivings, and --output, a folder for the videos"
+            )
         raise ConfigError("--output: name a folder for the videos")
     if ":/" in str(output):
         raise ConfigError(f"--output {output}: name a folder of this machine; outputs in a manifest may be URLs")

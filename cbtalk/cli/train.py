@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ MOST_WORKERS = 8  # by default: each takes some 400 MB
 _OPTION = re.compile("--|-[A-Za-z](=|$)")  # no negative number
 
 Config = Positional[Annotated[Path, shown("CONFIG")]]
+ShowSettings = Annotated[bool, shown(name="settings")]
 Settings = Suppress[Fixed[tuple[str, ...]]]  # of the configuration, as `split_settings` finds them
 
 
@@ -65,23 +67,29 @@ def train(
     fresh: Flag = False,
     folder: Folders = Folders(),
     stop: Stops = Stops(),
+    show_settings: ShowSettings = False,
     settings: Settings = (),
 ) -> None:
     """Train a model; a run that was stopped goes on where it was.
 
-    On several devices: torchrun --nproc_per_node N -m cbtalk train CONFIG. Every setting of the configuration can be
-    given as well, as in the second example. One interruption lets the step in hand finish and saves; the exit code is
-    then 128 and the signal's number.
+    Every setting of the configuration can be given as well, as in the second example; --settings lists them. On several
+    devices: torchrun --nproc_per_node N -m cbtalk train CONFIG. One interruption lets the step in hand finish and
+    saves; the exit code is then 128 and the signal's number.
 
     Examples:
 
         cbtalk train configs/mini-128.yaml --data-root clips
         cbtalk train configs/mini.yaml --max-seconds 3600 --run.steps 1000 --optimizer.learning-rate 1e-4
+        cbtalk train configs/mini.yaml --settings
 
     Args:
         config: The configuration file, for example configs/mini.yaml.
         fresh: Begin a new run, and refuse an output folder that holds one.
+        show_settings: Print every setting of the configuration, its value and its meaning, and stop.
     """
+    if show_settings:
+        _print_settings(config, settings)
+        return
     from cbtalk.model.checkpoint import read_notes
     from cbtalk.train import train_talker
     from cbtalk.train.processes import is_first
@@ -103,12 +111,13 @@ def ablate(
     list: Flag = False,
     portraits: Portraits = (),
     metric: Sampling = Sampling(),
+    show_settings: ShowSettings = False,
     settings: Settings = (),
 ) -> None:
     """Train and evaluate the paper's ablations of a configuration, and write one table.
 
     The table (ablation.md, .csv, .json) has the variants that are done; started again, the command goes on. Every
-    setting of the configuration can be given as well, as for train.
+    setting of the configuration can be given as well, as for train; --settings lists them.
 
     Examples:
 
@@ -121,7 +130,11 @@ def ablate(
         output: Folder for the table, and a folder of each variant with its weights and logs.
         only: Names of the variants to take; all without it.
         list: Print the variants and stop.
+        show_settings: Print every setting of the configuration, its value and its meaning, and stop.
     """
+    if show_settings:
+        _print_settings(config, settings)
+        return
     from cbtalk.ablate import choose, compare_variants
     from cbtalk.train.config import load_config
 
@@ -133,6 +146,13 @@ def ablate(
         return
     compare_variants(loaded, data, output, only=only, portraits=portraits, **vars(metric))
     print((output / "ablation.md").read_text(encoding="utf-8"), end="")
+
+
+def _print_settings(config: Path, settings: Sequence[str]) -> None:
+    from cbtalk.train.config import load_config
+    from cbtalk.train.settings_text import settings_text
+
+    print(settings_text(load_config(config, settings)))
 
 
 def split_settings(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -19,7 +19,7 @@ from cbtalk.evaluate.extractors import Extractors
 from cbtalk.evaluate.jobs import Job, crossings, file_names, find_portraits, reconstructions
 from cbtalk.evaluate.pairs import read_pairs
 from cbtalk.evaluate.parts import Parts, open_parts
-from cbtalk.evaluate.report import markdown
+from cbtalk.evaluate.report import left_out, markdown
 from cbtalk.evaluate.sheet import save_sheet
 from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
@@ -145,7 +145,7 @@ def _begin(
         raise ConfigError(f"{limits}, smooth 0 to {SMOOTHEST:g} seconds")
     setting = replace(setting, size=size)
     if first.judge.absent and rank() == 0:
-        logger.warning("figures left out, for want of a network: %s", ", ".join(first.judge.absent))
+        logger.warning("%s", left_out(first.judge.absent))
     if pairs is not None:
         return first, crossings(read_pairs(pairs, data, clips), setting.fingerprint())
     found = find_portraits(portraits)

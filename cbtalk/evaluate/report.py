@@ -29,6 +29,14 @@ PREFIXES = {
     "pose_": "head pose ",
     "expression_": "expression ",
 }
+KINDS = {  # of figures, by the names of the networks that they need
+    "LPIPS": ("lpips_alex", "lpips_vgg"),
+    "FID": ("fid",),
+    "landmarks and AKD": ("mediapipe_mesh", "dlib_5", "dlib_68", "landmarks"),
+    "CSIM and AED": ("dlib_resnet", "arcface", "openface"),
+    "head pose": ("head_pose",),
+    "expression": ("expression",),
+}
 FORMATS = {"l1": ".4f", "psnr": ".2f", "colour": ".2f", "jitter": ".2f", "landmarks": ".2f"}
 FORMATS |= {"opening": ".3f", "following": ".2f", "akd": ".2f", "pose": ".2f", "expression": ".3f", "fid": ".2f"}
 
@@ -68,6 +76,18 @@ def with_fid(means: Figures, fid: Figures) -> Figures:
     """Means, and the FID of all images."""
     subjects = dict.fromkeys([*means, *fid])
     return {subject: {**means.get(subject, {}), **fid.get(subject, {})} for subject in subjects}
+
+
+def left_out(absent: Mapping[str, str]) -> str:
+    """A line about the figures that are left out, and why, from the reasons by the names of their networks."""
+    if not _for_one_reason(absent):
+        return f"figures left out, for want of a network (the report has the reasons): {', '.join(absent)}"
+    kinds = [kind for kind, names in KINDS.items() if set(names) & set(absent)]
+    return f"left out: {', '.join(kinds)}: {next(iter(absent.values()))}; docs/metrics.md lists the networks they need"
+
+
+def _for_one_reason(absent: Mapping[str, str]) -> bool:
+    return len(absent) > 1 and len(set(absent.values())) == 1
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -110,7 +130,10 @@ def _notes(report: Mapping[str, Any]) -> Iterator[str]:
         if count["images"] <= count["numbers"]:
             few = f"{count['images']} images for {count['numbers']} numbers each"
             yield f"- FID ({name}): {few}; so few make it too large, so compare it with that of as many only"
-    yield from (f"- `{name}` is absent: {why}" for name, why in report["absent"].items())
+    if _for_one_reason(report["absent"]):
+        yield f"- {left_out(report['absent'])}"
+    else:
+        yield from (f"- `{name}` is absent: {why}" for name, why in report["absent"].items())
 
 
 def _table(first: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str], beside: str) -> str:

@@ -1,6 +1,6 @@
 """Faces in images: where they are, and the square around one as a model animates it."""
 
-from cbtalk.faces.choice import choose, from_left_to_right
+from cbtalk.faces.choice import choose, from_left_to_right, no_such_face
 from cbtalk.faces.detector import Face, FaceDetector, find_faces
 from cbtalk.faces.framing import Square, cut, frame, roll
 from cbtalk.faces.path import SquarePath, following, resting
@@ -21,6 +21,7 @@ __all__ = [
     "following",
     "frame",
     "from_left_to_right",
+    "no_such_face",
     "parse_choice",
     "people_of",
     "resting",

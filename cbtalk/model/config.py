@@ -28,50 +28,83 @@ class TalkerConfig:
     """
 
     image_size: int = 256
+    """Height and width of the images, in pixels."""
 
     # motion estimator
     keypoints: int = 15
+    """Number of keypoints."""
     motion_downsampling: int = 4
+    """Factor by which the motion estimator's input is smaller than the image."""
     keypoint_expansion: int = 32
+    """Channels of the keypoint detector's hourglass, which doubles them from block to block."""
     dense_expansion: int = 64
+    """The same of dense motion's hourglass."""
     hourglass_blocks: int = 5
+    """Blocks of each hourglass, down and up."""
     hourglass_max: int = 1024
+    """Most channels of an hourglass."""
 
     # encoder and generator
     nf: int = 64
+    """Channels of the encoder at full size."""
     ch_mult: tuple[int, ...] = (1, 2, 2, 4)
+    """Factors of nf at each halving of the size."""
     residual_blocks: int = 2
-    norm_groups: int = 32  # of every group norm; with one channel a group, the last one would erase the mean colour
+    """Residual blocks at each size."""
+    norm_groups: int = 32
+    """Groups of every group norm; with one channel a group, the last one would erase the mean colour."""
 
     # codebooks and the transformers that read them
     motion_codes: int = 1024
+    """Entries of the motion codebook."""
     motion_dim: int = 32
+    """Channels of an entry."""
     motion_layers: int = 2
+    """Layers of the transformer that reads it."""
     motion_hidden: int = 128
+    """Channels of the network that reads motion."""
     appearance_codes: int = 1024
+    """Entries of the appearance codebook."""
     appearance_dim: int = 256
+    """Channels of an entry."""
     appearance_layers: int = 2
+    """Layers of the transformer that reads it."""
     heads: int = 8
+    """Attention heads of both transformers."""
 
     # beyond the paper
-    driving_heatmaps: bool = False  # the generator sees where the driving keypoints are, up to the motion size
+    driving_heatmaps: bool = False
+    """The generator sees where the driving keypoints are, up to the motion size."""
 
     # ablations
     code_allocation: CodeAllocation = "shared"
-    motion_allocation: CodeAllocation | None = None  # of the motion codes alone; None = code_allocation
-    appearance_allocation: CodeAllocation | None = None  # of the appearance codes alone
+    """Division of the codebooks' entries among the scales."""
+    motion_allocation: CodeAllocation | None = None
+    """The same of the motion codes alone; None = as code_allocation."""
+    appearance_allocation: CodeAllocation | None = None
+    """The same of the appearance codes alone."""
     motion_compensation: bool = True
-    appearance_scales: int | None = None  # compensate at the first n scales, coarsest first; None = all, 0 = nowhere
-    keypoint_query: KeypointQuery = "driving"  # whose keypoints the query of the motion codes sees
-    motion_encoder: bool = True  # False: the code meets the flow through one 1 x 1 convolution
-    detach_motion_query: bool = True  # no gradient reaches the flow through its embedding
-    position_embeddings: bool = True  # False: tokens of both codebooks' transformers have no position
-    fused_scales: int | None = None  # features join the generator at the first n scales; None = all, at least the first
-    added_features: bool = True  # False: they modulate the generator's features, and are not added to them as well
-    fusion_weight: float = 1.0  # of that modulation
+    """False: the flow is not compensated."""
+    appearance_scales: int | None = None
+    """Compensate at the first n scales, coarsest first; None = all, 0 = nowhere."""
+    keypoint_query: KeypointQuery = "driving"
+    """Keypoints that the query of the motion codes sees."""
+    motion_encoder: bool = True
+    """False: the code meets the flow through one 1 x 1 convolution."""
+    detach_motion_query: bool = True
+    """No gradient reaches the flow through its embedding."""
+    position_embeddings: bool = True
+    """False: tokens of both codebooks' transformers have no position."""
+    fused_scales: int | None = None
+    """Features join the generator at the first n scales; None = all, at least the first."""
+    added_features: bool = True
+    """False: they modulate the generator's features, and are not added to them as well."""
+    fusion_weight: float = 1.0
+    """Weight of that modulation."""
 
     # discriminator
     discriminator_nf: int = 64
+    """Channels of the discriminator's first layer."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.ch_mult, (tuple, list)):

@@ -1,6 +1,7 @@
 """Weights files in repositories of the Hugging Face Hub, fetched once, kept in the Hub's cache and verified."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -10,8 +11,13 @@ from pathlib import Path
 from cbtalk.atomic import MACHINE_FAULTS
 from cbtalk.errors import CbtalkError, SystemFailure, TransferError, WeightsError
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "hf:"
 FILE_NAME = "model.safetensors"  # the name that the Hub itself looks for in a repository
+
+_CLIENT = "huggingface_hub.utils._http"  # its logger
+_OF_A_TRY = re.compile(r"thrown while requesting|\[Retry \d")  # in its lines
 
 _NAME = re.compile(rf"{PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
@@ -31,7 +37,7 @@ def fetch(name: str) -> Path:
         TransferError: the Hub cannot be reached, or the transfer failed.
     """
     repository, revision = _parts(name)
-    with _in_words(name, repository, revision):
+    with _in_words(name, repository, revision), _one_line_for_all_tries(name):
         from huggingface_hub import hf_hub_download
 
         file = Path(hf_hub_download(repository, FILE_NAME, revision=revision, library_name="cbtalk"))
@@ -79,6 +85,28 @@ def _verify(name: str, file: Path) -> None:
             f"{name}: {file} was altered or damaged: its checksum is {found} instead of {expected}; "
             f"delete {os.path.realpath(file)}, so that it is fetched again"
         )
+
+
+@contextmanager
+def _one_line_for_all_tries(name: str) -> Iterator[None]:
+    """Tells once that the Hub is tried again, in place of the two lines that its client writes for every try."""
+    told = False
+
+    def passes(record: logging.LogRecord) -> bool:
+        nonlocal told
+        if not _OF_A_TRY.search(record.getMessage()):
+            return True
+        if not told:
+            logger.warning("%s: the Hub does not answer as it should; it is tried again for up to half a minute", name)
+        told = True
+        return False
+
+    client = logging.getLogger(_CLIENT)
+    client.addFilter(passes)
+    try:
+        yield
+    finally:
+        client.removeFilter(passes)
 
 
 @contextmanager

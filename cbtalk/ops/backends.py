@@ -11,6 +11,7 @@ from torch._C import _are_functorch_transforms_active as _in_functorch
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from cbtalk import _native
 from cbtalk.errors import BackendError
 
 # From a backend's name to a predicate over the op's arguments: the reason against the backend, or None.
@@ -44,8 +45,10 @@ def choose(requested: str, why_not: WhyNot, *arguments: Any, triton_first: bool 
     order = _ON_CPU if arguments[0].is_cpu else on_gpu
     if wanted == "auto":
         for name in order:
-            if _reason(name, why_not, arguments) is None:
+            if (reason := _reason(name, why_not, arguments)) is None:
                 return name
+            if name == "cpp" and not torch.compiler.is_compiling():
+                _native.warn_of_absence(reason)
     if wanted != "reference" and wanted not in why_not:
         known = ", ".join(name for name in order if name == "reference" or name in why_not)
         raise BackendError(f"no backend {wanted!r} for this op; known: auto, {known}")

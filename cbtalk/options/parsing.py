@@ -38,10 +38,19 @@ def write_completion(functions: Mapping[str, Callable[..., Any]], prog: str, arg
     tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=arguments, config=_MARKERS)
 
 
-def parse(target: Callable[..., Any], prog: str, arguments: Sequence[str], description: str = "", **more: Any) -> Any:
+def parse(
+    target: Callable[..., Any],
+    prog: str,
+    arguments: Sequence[str],
+    description: str = "",
+    *,
+    hint: str | None = None,
+    **more: Any,
+) -> Any:
     """The value that `target` makes of the arguments.
 
-    Asked for help, it prints that, with the description, and raises SystemExit. `more` goes to `tyro.cli`.
+    Asked for help, it prints that, with the description, and raises SystemExit. `hint` says where what there
+    is can be seen, by default in the help; `more` goes to `tyro.cli`.
 
     Raises:
         ConfigError: an argument is missing, unknown or cannot be read.
@@ -54,7 +63,7 @@ def parse(target: Callable[..., Any], prog: str, arguments: Sequence[str], descr
         if not end.code:
             print(_EMPTY.sub("", shown.getvalue()).replace(_DESCRIPTION, description), end="")
             raise
-        raise ConfigError(f"{_one_line(told.getvalue())} (`{prog} --help` shows the options)") from None
+        raise ConfigError(f"{_one_line(told.getvalue())} ({hint or f'`{prog} --help` shows the options'})") from None
 
 
 class _Kept(io.StringIO):

@@ -15,11 +15,11 @@ def find_file(models: Path | None, *patterns: str) -> Path:
     """The file of the folder `models` whose name matches one of `patterns`, earlier ones first.
 
     Raises:
-        FileNotFoundError: there is none; says which name was looked for.
+        FileNotFoundError: there is none; says which name was looked for, unless there is no folder to look in.
         WeightsError: `models` is no folder.
     """
     if models is None:
-        raise FileNotFoundError(f"no folder of models given (--models), with {' or '.join(patterns)} in it")
+        raise FileNotFoundError("no folder of models given (--models)")
     if not models.is_dir():
         raise WeightsError(f"{models}: not a folder of model files")
     for pattern in patterns:

@@ -28,7 +28,7 @@ class DrivingOptions(Part, DrivingFace):
         if self.max_frames is not None and self.max_frames < 1:
             raise ConfigError(f"max frames {self.max_frames}: must be 1 or more")
         if self.follow and self.crop is not None:
-            raise ConfigError("a face is followed by a square that is found; leave out the crop of the driving video")
+            raise ConfigError("--follow finds the square that follows a face; leave out --driving-crop with it")
         if not 0 <= self.smooth <= SMOOTHEST:
             raise ConfigError(f"smooth {self.smooth}: must be 0 to {SMOOTHEST:g} seconds")
         Span.of(self.start, self.duration)
@@ -52,13 +52,14 @@ class RenderOptions(Result, Movement, SourceFace):
             raise ConfigError(f"fade {self.fade}: must be more than 0 seconds")
         if self.motion == "absolute" and (self.adapt_scale or self.best_frame or self.strength != 1):
             raise ConfigError(
-                "adapt scale, best frame and strength belong to relative motion; leave them out with absolute motion"
+                "--adapt-scale, --best-frame and --strength belong to relative motion; "
+                "leave them out with --motion absolute"
             )
         if self.loop is not None and self.compare:
-            raise ConfigError("a loop has no driving images to compare with; leave out loop or compare")
+            raise ConfigError("a loop has no driving images to compare with; leave out --loop or --compare")
         if self.compare and (self.paste or self.output_size is not None):
-            raise ConfigError(
-                "compare shows the squares as the model sees them; leave out paste and output size with it"
-            )
+            others = {"--paste": self.paste, "--output-size": self.output_size is not None}
+            named = " and ".join(name for name, given in others.items() if given)
+            raise ConfigError(f"--compare shows the squares as the model sees them; leave out {named} with it")
         if self.output_size is not None and not (16 <= self.output_size <= MOST_SIDE and self.output_size % 2 == 0):
             raise ConfigError(f"output size {self.output_size}: must be an even number from 16 to {MOST_SIDE}")

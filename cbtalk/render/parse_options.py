@@ -4,6 +4,8 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -19,6 +21,15 @@ def option_names() -> list[str]:
     return sorted(_parsers())
 
 
+def why_unknown(word: str) -> str | None:
+    """The reason why a word names no option, with the one that may be meant; None where it names one."""
+    name, names = word.replace("-", "_"), option_names()
+    if name in names:
+        return None
+    close = get_close_matches(name, names, n=1)
+    return f"no such option; did you mean {close[0]}?" if close else f"no such option; there are {', '.join(names)}"
+
+
 def parse_options(words: Mapping[str, object]) -> RenderOptions:
     """The options that some words ask for, the rest at their defaults; dashes and underscores are the same.
 
@@ -31,8 +42,8 @@ def parse_options(words: Mapping[str, object]) -> RenderOptions:
     driving: dict[str, Any] = {}
     for word, value in words.items():
         name = word.replace("-", "_")
-        if name not in parsers:
-            raise InputError(f"{word}: no such option; the options are {', '.join(parsers)}")
+        if reason := why_unknown(word):
+            raise InputError(f"{word}: {reason}")
         of_driving, field, parse = parsers[name]
         if value is None:
             continue
@@ -45,6 +56,7 @@ def parse_options(words: Mapping[str, object]) -> RenderOptions:
     return RenderOptions(**source, driving=DrivingOptions(**driving))
 
 
+@cache
 def _parsers() -> dict[str, tuple[bool, str, Callable[[str], Any]]]:
     """By name: whether it is of the driving video, its field, and the function that reads it."""
     found = {}

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from cbtalk.errors import InputError
-from cbtalk.faces import FaceChoice, Find, SquarePath, fixed_square, resting
+from cbtalk.faces import FaceChoice, Find, SquarePath, fixed_square, no_such_face, resting
 from cbtalk.render.driving import DrivingFrame
 from cbtalk.render.framing import faces_in, in_words
 from cbtalk.render.people import Looks, chosen
@@ -49,7 +49,7 @@ def scene_squares(path: Path, frames: Iterable[DrivingFrame], search: Search, re
     if most == 0:
         raise InputError(f"{path}: no face is found in the video; {search.instead}")
     if isinstance(search.face, int) and search.face > most:
-        raise InputError(f"{path}: face {search.face}: there are {most}, counted from left to right")
+        raise InputError(f"{path}: {no_such_face(search.face, most, 'video')}")
     if most > 1:
         people = f"{most} people" if len(scenes) == 1 else f"up to {most} people in a scene"
         report.notes.append(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cbtalk.model.blocks import AntiAliasDownsample
+from cbtalk.nn.processes import place
 from cbtalk.pretrained.vgg import VggFeatures, read_vgg
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def load_perceptual(path: Path | None, scales: Sequence[int], window: int | None
         WeightsError: the file is absent or holds no VGG16 or VGG19 features.
     """
     if path is None:
-        logger.warning("perceptual.weights names no VGG file: the perceptual loss is off")
+        if place()[0] == 0:  # of several processes, one says it
+            logger.warning("perceptual.weights names no VGG file: the perceptual loss is off")
         return None
     return PerceptualLoss(VggFeatures(read_vgg(path)), scales, window)

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from cbtalk.dataset import ClipSet, holds_shards
 from cbtalk.errors import ConfigError
-from cbtalk.model.checkpoint import weights_file
 from cbtalk.nn.processes import place
 from cbtalk.precision import float32_convolutions
 from cbtalk.train import exchange, preview
 from cbtalk.train.config import TrainConfig, face_users, load_config
 from cbtalk.train.config_text import changes, to_plain
 from cbtalk.train.data import hold_back, pair_loader, read_clips
+from cbtalk.train.files import check_files
 from cbtalk.train.landmarks import find_landmarks
 from cbtalk.train.lock import locked
 from cbtalk.train.loop import Loop
@@ -51,8 +51,11 @@ def train_talker(
         config: a configuration, or a YAML file of one.
         settings: changes to that file, as `load_config` takes them.
         resume: go on from the newest checkpoint in the output folder; False refuses a folder that has one.
-        max_steps, max_seconds, shard_mb: as `cbtalk.options.train.Stops` explains them.
-        output, data_root: instead of `run.output` and `data.root`.
+        max_steps: stop after this many steps in all.
+        max_seconds: stop after this much time.
+        output: instead of `run.output`.
+        data_root: instead of `data.root`.
+        shard_mb: write checkpoints in files of at most this size each.
 
     Returns:
         The weights file of the moving average, in the output folder.
@@ -99,13 +102,11 @@ def _check_shares(config: TrainConfig, processes: int) -> None:
 
 
 def _newest_checkpoint(config: TrainConfig, resume: bool) -> Path | None:
-    """The checkpoint to go on from. Raises ConfigError where it must not, or has not what it is to start from."""
+    """The checkpoint to go on from. Raises ConfigError where it must not, or where files of the run are missing."""
     newest = checkpoints(config.run.output / "checkpoints")[-1:]
     if newest and not resume:
         raise ConfigError(f"{newest[0]}: the output folder holds a run already; resume it or choose another folder")
-    init = config.run.init
-    if not newest and init is not None and not weights_file(init).is_file():  # said before minutes of reading clips
-        raise ConfigError(f"{init}: no such file; train it first, or change run.init")
+    check_files(config, starting=not newest)  # said before minutes of reading clips
     return newest[0] if newest else None
 
 

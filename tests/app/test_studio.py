@@ -86,7 +86,7 @@ def test_what_is_not_chosen_yet_is_asked_for(studio: Studio, portrait: Path) -> 
 def test_a_preview_shows_the_face_that_is_chosen(studio: Studio, face: Path) -> None:
     look = studio.look(str(face), {})
     assert look.faces == 1 and look.image.size == (512, 512)
-    with pytest.raises(InputError, match="face 2: there are 1"):
+    with pytest.raises(InputError, match="face 2: only 1 face is found in the image"):
         studio.look(str(face), {"face": "2"})
 
 

@@ -1,6 +1,7 @@
 """Manifests say what is to be rendered, and all that is wrong with them in one answer."""
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cbtalk.batch import Fault, faults_of, pairs, read_manifest
-from cbtalk.batch.estimate import frames_of
+from cbtalk.batch import BatchOptions, Fault, faults_of, pairs, read_manifest
+from cbtalk.batch.command import show_plan
+from cbtalk.batch.estimate import frames_of, start_seconds
 from cbtalk.errors import InputError, OutputError
 from cbtalk.media.crop import CropBox
 from cbtalk.model.checkpoint import load
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.render.motion_file import Motion, save_motion
+from tests.batch import stand_in
 from tests.helpers.videos import numbered, write_clip
 
 
@@ -109,7 +112,7 @@ CSV_LINES: list[tuple[str, str | None]] = [
     ("a.png,own.safetensors,25.mp4,,,,,,60", "own.safetensors: cannot start at 60.00 s"),
     ("a.png,own.safetensors,26.mp4,,,,,,,,true", "a motion file has no images"),
     ("a.png,clip.mp4,27.mp4,,,,,,,,,9", "strength 9.0: must be 0 to 2"),
-    ("a.png,clip.mp4,28.mp4,,,,,,,,,,centre", "krop: no such option"),
+    ("a.png,clip.mp4,28.mp4,,,,,,,,,,centre", None),
     ("a.png,clip.mp4,folder.mp4", "the output is a folder"),
     ("a.png,clip.mp4,file/30.mp4", "its folder file is a file"),
     ("a.png,clip.mp4,same.mp4/31.mp4", "its folder same.mp4 is the output of line 2"),
@@ -142,11 +145,47 @@ def test_every_fault_of_a_csv_in_one_answer(faulty: Path) -> None:
     found: dict[int | None, list[str]] = {}
     for fault in faults + faults_of(jobs):
         found.setdefault(fault.line, []).append(fault.text)
+    assert found.pop(1) == ["column krop: no such option; did you mean crop?"]
     expected = {number: words for number, (_, words) in enumerate(CSV_LINES, 2) if words is not None}
     assert found.keys() == expected.keys()
     for number, words in expected.items():
         assert any(words in text for text in found[number]), (number, found[number])
     assert any("text.mp4" in text for text in found[7])
+
+
+@pytest.mark.parametrize("name", ["jobs.csv", "jobs.jsonl"])
+def test_a_name_that_is_no_option_is_told_once_and_hides_nothing(files: Path, name: str) -> None:
+    rows = [{"source": f"{who}.png", "driving": "clip.mp4", "output": f"{who}.mp4", "krop": "1"} for who in "axby"]
+    lines = [json.dumps(row) for row in rows]
+    if name.endswith(".csv"):
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    jobs, faults = read_manifest(manifest(files, "\n".join(lines), name), files / "out", {})
+    (unknown,) = faults
+    assert unknown.line == 1 and "krop: no such option; did you mean crop?" in unknown.text
+    assert [fault.text.partition(":")[0] for fault in faults_of(jobs)] == [str(files / f"{who}.png") for who in "xy"]
+
+
+def test_the_manifests_of_the_guide_are_as_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "batch.md").read_text(encoding="utf-8")
+    for kind, suffix in (("csv", "csv"), ("json", "jsonl")):
+        (text,) = re.findall(rf"^```{kind}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        jobs, faults = read_manifest(manifest(tmp_path, text, f"jobs.{suffix}"), tmp_path / "out", {})
+        assert faults == [] and jobs[0].output == tmp_path / "out" / "anna.mp4"
+        assert jobs[0].options.driving.max_frames == 100 and jobs[0].driving == tmp_path / "clips" / "talk.mp4"
+        assert suffix == "jsonl" or jobs[1].output == tmp_path / "out" / "bert__talk.mp4"
+
+
+def test_a_plan_counts_the_start_of_the_workers_and_says_what_is_not_checked(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cbtalk.batch.process_pool.serve", stand_in.serve)
+    monkeypatch.setattr("cbtalk.batch.command.frame_seconds", lambda *_: 0.5)
+    monkeypatch.setattr("cbtalk.batch.command.start_seconds", lambda *words: 100 * (start_seconds(*words) > 0))
+    jobs, _ = read_manifest(manifest(files, "source,driving\na.png,clip.mp4\nb.png,clip.mp4\n"), files / "out", {})
+    assert show_plan(jobs, files / "out", BatchOptions(workers=2)) == 0
+    out = capsys.readouterr().out
+    assert "2 jobs, 6 frames; 2 workers, 100.0 seconds to start" in out and "about 1 min 42 s" in out
+    assert "not checked: faces" in out and not (files / "out").exists()
 
 
 def test_an_encoder_that_cannot_be_opened_is_a_fault_where_this_machine_does_the_jobs(
@@ -171,7 +210,7 @@ def test_every_fault_of_json_lines(files: Path) -> None:
     lines.append('{"source": "a.png", "driving": "clip.mp4", "output": "\\ud800.mp4"}')
     lines.append(json.dumps({"source": "a.png", "driving": "clip.mp4", "output": "n" * 300 + ".mp4"}))
     jobs, faults = read_manifest(manifest(files, "\n".join(lines), "jobs.jsonl"), files, {})
-    assert len(jobs) == 5 and [fault.line for fault in faults] == [2, 3, 4, 5]
+    assert len(jobs) == 6 and [fault.line for fault in faults] == [2, 3, 4, 5]
     assert "krop: no such option" in faults[-1].text
     found = faults_of(jobs)
     assert [fault.line for fault in found] == [6, 7, 8, 9]
@@ -185,6 +224,8 @@ def test_every_fault_of_json_lines(files: Path) -> None:
         ("jobs.txt", "source,driving\n", "ends in .csv or .jsonl"),
         ("jobs.csv", "source,driving\n", "no job"),
         ("jobs.csv", "image,clip\na,b\n", "must name the columns"),
+        ("jobs.csv", "source;driving;output\na;b;c\n", "separated by semicolons; they must be by commas"),
+        ("jobs.csv", "source\tdriving\na\tb\n", "separated by tabs"),
         ("jobs.csv", "source,driving,source\na,b,c\n", "twice"),
         ("jobs.csv", 'source,driving\na,"b', "not a CSV file"),
         ("jobs.jsonl", "\n\n", "no job"),

@@ -76,6 +76,9 @@ def test_wrong_words_are_one_line(command: str, capsys: pytest.CaptureFixture[st
             "--driving-crop: crop '1,2'",
         ),
         (["render", "-s", "a.png", "-d", "b.mp4", "-o", "c.mp4", "--start", "soon"], "--start"),
+        (["batch"], "name the jobs, by a manifest or --sources and --drivings, and --output"),
+        (["batch", "jobs.csv"], "--output: name a folder"),
+        (["batch", "jobs.csv", "-o", "out", "--set", "krop=1"], "--set krop=1: no such option; did you mean crop?"),
         (["train", "nope.yaml"], "nope.yaml: cannot be read: No such file"),
         (["ablate", "nope.yaml", "--data", "clips", "-o", "out"], "nope.yaml: cannot be read: No such file"),
         (

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from cbtalk.errors import ConfigError, InputError, OutputError
 from cbtalk.evaluate import Extractors, markdown, protocol
+from cbtalk.evaluate.extractors import find_extractors
 from cbtalk.evaluate.jobs import find_portraits
+from cbtalk.evaluate.report import KINDS
 from cbtalk.media.video_reader import Frame, open_video
 from cbtalk.model.keypoints import Keypoints
 from cbtalk.model.talker import SourceState, Talker
@@ -62,7 +64,22 @@ def test_report(tmp_path: Path, clips: Path, weights: str) -> None:
     assert json.loads((tmp_path / "figures.json").read_text())["mean"]["result"] == report["mean"]["result"]
     table = (tmp_path / "figures.md").read_text()
     assert f"| moving | {moving['result']['l1']:.4f} (0.1569) |" in table and "| mean |" in table
-    assert "`lpips_alex` is absent" in table and "`dlib_5` is absent" in table
+    assert table.count("no folder of models given (--models)") == 1 and "absent" not in table
+
+
+def test_a_network_that_is_missing_in_the_folder_is_named_with_its_file(
+    tmp_path: Path, clips: Path, weights: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "models").mkdir()
+    protocol.evaluate_weights(weights, clips, tmp_path / "figures.json", models=tmp_path / "models")
+    table = (tmp_path / "figures.md").read_text()
+    assert "- `dlib_68` is absent: no shape_predictor_68" in table and "- `lpips_alex` is absent: no alexnet" in table
+    assert "the report has the reasons): mediapipe_mesh, dlib_5" in caplog.text
+
+
+def test_every_network_belongs_to_a_kind_of_figures() -> None:
+    names = {*find_extractors(None).absent, "lpips_alex", "lpips_vgg", "fid"}
+    assert names == {name for kind in KINDS.values() for name in kind}
 
 
 @pytest.mark.parametrize("every", [1, 2])

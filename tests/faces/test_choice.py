@@ -31,7 +31,7 @@ def test_faces_are_chosen_by_size_number_and_place() -> None:
     assert choose(faces, "largest") is faces[0]
     assert [choose(faces, number) for number in (1, 2, 3)] == [faces[1], faces[2], faces[0]]
     assert choose(faces, (55.0, 40.0)) is faces[2]
-    with pytest.raises(InputError, match="face 4: there are 3"):
+    with pytest.raises(InputError, match="face 4: only 3 faces are found in the image"):
         choose(faces, 4)
 
 

@@ -41,10 +41,10 @@ def server() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def call(server: Hub, tmp_path: Path) -> Call:
-    """A function of `cbtalk.model.hub` called in a process of its own: the line that it gives, or that of its error."""
+def call_with_warnings(server: Hub, tmp_path: Path) -> Callable[..., tuple[str, str]]:
+    """As `call`, and all that is written on standard error."""
 
-    def call(name: str, function: str = "fetch", **environment: str) -> str:
+    def call(name: str, function: str = "fetch", **environment: str) -> tuple[str, str]:
         settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
         own = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         done = subprocess.run(
@@ -55,9 +55,15 @@ def call(server: Hub, tmp_path: Path) -> Call:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\n") == 1
-        return done.stdout.strip()
+        return done.stdout.strip(), done.stderr
 
     return call
+
+
+@pytest.fixture
+def call(call_with_warnings: Callable[..., tuple[str, str]]) -> Call:
+    """A function of `cbtalk.model.hub` called in a process of its own: the line that it gives, or that of its error."""
+    return lambda *words, **environment: call_with_warnings(*words, **environment)[0]
 
 
 def test_a_file_is_fetched_once_and_then_found_without_network(server: Hub, call: Call) -> None:
@@ -146,6 +152,13 @@ def test_a_file_without_a_checksum_is_not_used(tmp_path: Path) -> None:
 def test_a_hub_that_cannot_be_reached_is_the_machines_fault(call: Call) -> None:
     line = call("hf:me/talker", HF_ENDPOINT="http://127.0.0.1:9")
     assert line.startswith("TransferError hf:me/talker: is not in the cache") and "check the network" in line
+
+
+def test_the_tries_of_the_client_are_one_line(call_with_warnings: Callable[..., tuple[str, str]]) -> None:
+    _, told = call_with_warnings("hf:me/talker", HF_ENDPOINT="http://127.0.0.1:9")
+    assert told.splitlines() == [
+        "hf:me/talker: the Hub does not answer as it should; it is tried again for up to half a minute"
+    ]
 
 
 def test_weights_are_named_so_wherever_they_are_named(server: Hub, tmp_path: Path, tiny: MakeTalker) -> None:

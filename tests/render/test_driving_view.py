@@ -96,7 +96,7 @@ def test_of_several_people_the_one_longest_in_view_is_watched(tmp_path: Path) ->
     for face in ("largest", 2, (700.0, 200.0)):
         view, _ = view_of(path, DrivingOptions(face=face))  # type: ignore[arg-type]
         assert near(view(0, 0.0), (600, 100, 300))
-    with pytest.raises(InputError, match="face 3: there are 2"):
+    with pytest.raises(InputError, match="face 3: only 2 faces are found in the video"):
         view_of(path, DrivingOptions(face=3))
 
 
@@ -114,7 +114,7 @@ def test_a_crop_that_is_given_is_seen_in_every_scene(tmp_path: Path) -> None:
     assert report.notes == []
     for number in (0, 3):
         assert np.array_equal(view(scene(), number, 0.0), scene()[20:84, 10:74])
-    with pytest.raises(ConfigError, match="leave out the crop"):
+    with pytest.raises(ConfigError, match="leave out --driving-crop"):
         DrivingOptions(crop="centre", follow=True)
 
 

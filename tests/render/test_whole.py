@@ -130,9 +130,16 @@ def test_sizes_that_no_video_has_are_refused(size: int) -> None:
         RenderOptions(output_size=size)
 
 
-@pytest.mark.parametrize("other", [{"paste": True}, {"output_size": 512}])
-def test_compare_shows_squares_as_they_are(other: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=r"compare .* leave out paste and output size"):
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"paste": True}, "--paste"),
+        ({"output_size": 512}, "--output-size"),
+        ({"paste": True, "output_size": 512}, "--paste and --output-size"),
+    ],
+)
+def test_compare_shows_squares_as_they_are(other: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--compare .* leave out {named} with it$"):
         RenderOptions(compare=True, **other)  # type: ignore[arg-type]
 
 

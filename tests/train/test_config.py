@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -123,6 +124,32 @@ def test_settings_of_the_command_line_are_taken_over_the_files(tmp_path: Path) -
     assert config.optimizer.learning_rate == 1e-3 and config.model == PRESETS["mini"]
     with pytest.raises(ConfigError, match=r"optimizer.eps is 0.0"):
         load_config(path, ["--optimizer.eps", "0"])
+
+
+def absentable() -> list[tuple[str, str]]:
+    """Section and name of each setting that may be absent."""
+    return [
+        (section, name)
+        for section, kind in get_type_hints(TrainConfig).items()
+        for name, hint in get_type_hints(kind).items()
+        if type(None) in get_args(hint)
+    ]
+
+
+@pytest.mark.parametrize("nothing", ["none", "None", "NULL", "null", ""])
+def test_one_word_for_nothing_is_as_good_as_another(tmp_path: Path, nothing: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("run: {batch_size: 4}")
+    assert len(absentable()) >= 13
+    for section, name in absentable():
+        typed = f"--{section}.{name.replace('_', '-')}"
+        for config in (
+            load_config(path, [typed, nothing, "--run.seed", "3"]),
+            load_config(path, [f"{typed}={nothing}", "--run.seed", "3"]),
+            parse_config({section: {name: nothing}, "run": {"seed": 3}}),
+        ):
+            assert getattr(getattr(config, section), name) is None and config.run.seed == 3
+    assert load_config(path, ["--model.keypoint-query", "none"]).model.keypoint_query == "none"
 
 
 @pytest.mark.parametrize("option", [["-o", "out"], ["-o=out"], ["--output", "out"], ["--fresh"]])
