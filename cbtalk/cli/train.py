@@ -78,7 +78,7 @@ def train(
 
     Examples:
 
-        cbtalk train configs/mini-128.yaml --data-root clips
+        cbtalk train configs/mini-128.yaml --data-root clips --data.validation none --perceptual.weights none
         cbtalk train configs/mini.yaml --max-seconds 3600 --run.steps 1000 --optimizer.learning-rate 1e-4
         cbtalk train configs/mini.yaml --settings
 
