@@ -74,7 +74,7 @@ def test_every_pin_is_for_the_oldest_python() -> None:
     for name, pinned in pins().items():
         with suppress(PackageNotFoundError):
             if version(name).partition("+")[0] == pinned:
-                needed = metadata(name).get("Requires-Python") or ""
+                needed = str(metadata(name).json.get("requires_python") or "")
                 assert SpecifierSet(needed).contains(oldest), f"{name} {pinned} needs Python {needed}"
 
 
