@@ -48,8 +48,8 @@ EVERY_PHASE: dict[str, Any] = {
     "model": SMALL,
     "augment": {"brightness": 0.2, "scale": 0.1, "blur": 1.0, "jpeg": 1.0},
     "loss": {"perceptual": 0.0, "low_resolution": 0.5, "changed": 1.0, "expression": 1.0, "guidance": 1.0},
-    "guidance": {"model": "mesh.tflite", "steps": 3, "batches": 2},  # the detector alone,
-    "adversarial": {"weight": 0.8, "after_step": 8},  # then all but the discriminator, then all
+    "guidance": {"model": __file__, "steps": 3, "batches": 2},  # the detector alone; nobody reads the file
+    "adversarial": {"weight": 0.8, "after_step": 8},  # all but the discriminator, then all
     "ema": {"motion_estimator": True},
     "optimizer": {"clip_norm": 10.0},
     "run": {"batch_size": 4, "micro_batches": 2, "synchronise_batch_norm": True, "checkpoint_every": 0},
