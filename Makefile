@@ -4,6 +4,8 @@ PYTHON := .venv/bin/python
 # $(call install,PACKAGES): pip keeps to the pins and tells its log all; where it fails, the log and other ways are named.
 install = $(PYTHON) -m pip --quiet --disable-pip-version-check --log .venv/pip.log install --progress-bar off -c constraints.txt $(1) || \
   { echo "error: pip failed: .venv/pip.log says why, docs/guides/install.md has other ways to install cbtalk" >&2; exit 1; }
+# By a path, not by setuptools' finder: a folder named cbtalk, like the one that holds a checkout's, would hide that one.
+EDITABLE := --no-build-isolation --config-settings editable_mode=compat --editable
 DEMO_SETUP := .venv/.demo
 SETUP := .venv/.installed
 DEMO_FRAMES ?=
@@ -31,15 +33,15 @@ export CBTALK_WERROR ?= ON
 $(DEMO_SETUP): pyproject.toml constraints.txt setup.py
 	@$(PYTHON3) -c 'import sys; assert sys.version_info >= (3, 11)' 2> /dev/null || \
 	  { echo "error: cbtalk needs Python 3.11 or newer: make PYTHON3=python3.11 ..." >&2; exit 1; }
-	test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	@test -x $(PYTHON) || $(PYTHON3) -m venv .venv
 	@echo "installing PyTorch and what cbtalk needs into .venv; compiling: a few minutes"
 	@$(call install,torch setuptools cmake ninja pybind11)
-	@$(call install,--no-build-isolation --editable '.[demo]')
+	@$(call install,$(EDITABLE) '.[demo]')
 	@touch $@
 
 $(SETUP): $(DEMO_SETUP)
 	@echo "installing the tools of development into .venv"
-	@$(call install,--no-build-isolation --editable '.[dev]')
+	@$(call install,$(EDITABLE) '.[dev]')
 	@touch $@
 
 build: $(SETUP)
@@ -81,7 +83,7 @@ demo: export CBTALK_CUDA ?= $(or $(shell sed -n s/^CBTALK_CUDA:STRING=//p build/
   $(if $(shell command -v nvidia-smi),AUTO,OFF))
 # The portrait is the public-domain image of an astronaut that scikit-image carries.
 demo: $(DEMO_SETUP)
-	@$(PYTHON) setup.py --quiet build_ext --inplace
+	@$(PYTHON) setup.py --quiet build_ext --inplace > .venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
 	@$(PYTHON) -c "import skimage, imageio.v3 as iio; iio.imwrite('demo.png', skimage.data.astronaut())"
 	@$(PYTHON) -m cbtalk render --source demo.png --driving cbtalk/weights/demo_motion.safetensors --crop 112,10,240 --output demo.mp4 \
 	  $(if $(DEMO_FRAMES),--max-frames $(DEMO_FRAMES))

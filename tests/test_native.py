@@ -190,6 +190,7 @@ def compile_again(options: list[str], folder: Path) -> list[Path]:
     return list(objects.values())
 
 
+@pytest.mark.slow
 def test_a_function_of_one_name_has_one_body(tmp_path: Path) -> None:
     """The linker keeps one of several inline functions of a name: all objects must have it from the same line."""
     # Without optimisation nothing is inlined away, and debug information names the line. nm misreads some of DWARF 5.

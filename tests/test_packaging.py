@@ -13,6 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import cbtalk
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -100,6 +102,12 @@ print(cbtalk.kernels.__file__)
 """
     printed = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert printed.strip() == str(tmp_path / "kernels" / "__init__.py")
+
+
+def test_a_folder_named_like_the_package_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "cbtalk" / "docs").mkdir(parents=True)  # as where somebody cloned the repository
+    program = "import cbtalk, cbtalk.kernels; cbtalk.load; print(cbtalk.__version__)"
+    assert run(sys.executable, "-c", program, cwd=tmp_path).strip() == cbtalk.__version__
 
 
 @pytest.mark.parametrize(("of", "remedy"), [("csrc", "make build"), ("site-packages", "install cbtalk anew")])

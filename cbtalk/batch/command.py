@@ -135,7 +135,7 @@ def show_plan(jobs: Sequence[Job], folder: Path, options: BatchOptions) -> int:
         f"{len(left) - unknown} jobs, {frames} frames; {workers} workers, {begin}, {each:.3f} seconds a frame: "
         f"about {_duration((start or 0) + frames * each / workers)}{before}"
     )
-    print("that is behind the checks, and the model's time: reading and writing adds to it where it is slower")
+    print("this is the model's time, after the checks; where reading or writing videos is slower, it takes longer")
     print("not checked: faces, which are looked for when a job begins, and what is in videos beyond their headers")
     return 0
 

@@ -63,6 +63,7 @@ def test_a_batch_of_urls_does_each_job_once(
     assert (far / "b.mp4").read_bytes().startswith(b"changed")
 
 
+@pytest.mark.slow
 def test_a_transfer_that_fails_is_tried_again_by_the_same_worker(
     tmp_path: Path, http: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,7 @@ def test_a_clip_whose_process_dies_is_left_out_alone(
     assert f"left out: {root / 'b.mp4'}: the process that read it died (exit code 9)" in caplog.text
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, *slow(2)])
 def test_what_cannot_be_read_is_left_out_with_its_reason(
     make_clips: MakeClips, caplog: pytest.LogCaptureFixture, processes: int
 ) -> None:

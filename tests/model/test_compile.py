@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from cbtalk.model.talker import Talker
 from tests.helpers.talkers import MakeTalker
+from tests.helpers.tiers import slow
 from tests.model.test_talker import assert_same, images
 
-MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+MODES = pytest.mark.parametrize("mode", [torch.inference_mode, *slow(torch.no_grad)])
 
 
 class Whole(nn.Module):

@@ -102,6 +102,7 @@ def stamps(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.mp4")}
 
 
+@pytest.mark.slow
 def test_what_is_finished_stays_until_video_or_options_change(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     for name in ("a", "b"):

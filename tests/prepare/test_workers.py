@@ -40,6 +40,7 @@ def test_a_worker_that_dies_costs_one_video(tmp_path: Path) -> None:
     assert isinstance(ended["b.mp4"], Done)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     shots = [shot([Person(150, 170, 200)], 3, light=light) for light in (0, 200) * 4]

@@ -11,6 +11,7 @@ from cbtalk.model.checkpoint import BUNDLED
 from cbtalk.render.engine import Engine
 from cbtalk.render.motion_file import load_motion
 from tests.helpers.photos import data
+from tests.helpers.tiers import slow
 
 MOMENTS = slice(None, 125, 50)  # of the demo
 
@@ -28,7 +29,7 @@ def demo(dtype: torch.dtype) -> NDArray[np.int16]:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mean", "largest"), [(torch.bfloat16, 1, 3), (torch.float16, 0.1, 1)], ids=["bfloat16", "float16"]
+    ("dtype", "mean", "largest"), [(torch.bfloat16, 1, 3), *slow((torch.float16, 0.1, 1))], ids=["bfloat16", "float16"]
 )
 def test_images_are_those_of_float32(
     in_float32: NDArray[np.int16], dtype: torch.dtype, mean: float, largest: int

@@ -76,6 +76,7 @@ def assert_losses(figures: dict[str, float], tolerance: float) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_every_loss_in_float32() -> None:
     assert_losses(training_step(torch.float32)[0], 5e-4)
 

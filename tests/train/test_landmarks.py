@@ -160,6 +160,7 @@ def test_guidance_says_what_it_lacks(make_config: MakeConfig, tmp_path: Path, mo
         find_landmarks([], [], tmp_path / "mesh.tflite")
 
 
+@pytest.mark.slow
 def test_the_first_steps_train_the_detector_alone(make_config: MakeConfig, tmp_path: Path, model: Path) -> None:
     options = {
         "model": {"keypoints": 16},

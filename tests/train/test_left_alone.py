@@ -197,7 +197,7 @@ def test_a_failing_tensorboard_is_left_out(
     assert caplog.text.count("TensorBoard failed") == 1 and saved(tmp_path / "run") == [3]
 
 
-@pytest.mark.parametrize("at_once", [True, *slow(False)], ids=["while the networks learn", "while frames are read"])
+@pytest.mark.parametrize("at_once", slow(True, False), ids=["while the networks learn", "while frames are read"])
 def test_a_reading_process_that_dies_is_replaced(
     make_config: MakeConfig, tmp_path: Path, at_step: Any, caplog: pytest.LogCaptureFixture, at_once: bool
 ) -> None:
