@@ -47,6 +47,8 @@ class CMakeBuild(build_ext):
         build = ROOT / "build" / "cmake" if in_place else Path(self.build_temp).resolve()
         target = ROOT if in_place else Path(self.build_lib).resolve()
         environment = tool_environment()
+        if not in_place:  # a build before this one may have had CUDA
+            shutil.rmtree(target / "cbtalk" / "_lib", ignore_errors=True)
         cmake = shutil.which("cmake", path=environment["PATH"])
         if cmake is None:
             sys.exit("cbtalk builds with CMake, and there is none: pip install cmake ninja")
