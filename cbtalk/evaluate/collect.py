@@ -10,7 +10,14 @@ from cbtalk.metrics.frechet import Gaussian, frechet_distance
 
 
 def collect(jobs: Sequence[Job], parts: Parts) -> dict[str, Any]:
-    """The result of `evaluate_weights` from the jobs, in their order, whoever did them."""
+    """The report of the jobs, in their order, whoever did them.
+
+    Returns:
+        {"clips": {name: figures of `evaluate_clip`}, "mean": {subject: figures}, "cross": {source: {driving: figures of
+        `evaluate_portraits`}}, "cross_mean": {subject: figures}, "fid": {"clips" or "cross": {"images", "numbers"}},
+        "failed": {name: why}, "warnings": {name: texts}, "missing": names of what was not done}; means are those over
+        clips, and over pairs; FID is that of all their images.
+    """
     outcomes = {job: parts.read(job) for job in jobs}
     done = [job for job in jobs if "figures" in outcomes[job]]
     clips = {job.clip.name: outcomes[job]["figures"] for job in done if not job.pairs}

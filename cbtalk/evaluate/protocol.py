@@ -1,8 +1,7 @@
 """The whole evaluation: clips reconstructed, portraits driven, figures and images written."""
 
-import json
 import logging
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cbtalk.atomic import left_over, write_text
-from cbtalk.errors import ConfigError, InputError, OutputError
+from cbtalk.errors import ConfigError
 from cbtalk.evaluate.collect import collect
 from cbtalk.evaluate.evaluator import Evaluator, Setting
 from cbtalk.evaluate.extractors import Extractors
-from cbtalk.evaluate.jobs import Job, crossings, file_names, find_portraits, reconstructions
+from cbtalk.evaluate.jobs import Job, crossings, find_portraits, reconstructions
+from cbtalk.evaluate.outputs import Outputs
 from cbtalk.evaluate.pairs import read_pairs
 from cbtalk.evaluate.parts import Parts, open_parts
-from cbtalk.evaluate.report import left_out, markdown
-from cbtalk.evaluate.sheet import save_sheet
+from cbtalk.evaluate.report import left_out
 from cbtalk.evaluate.working import Ranks, rank, ranks, work
 from cbtalk.interruptions import Interruptions
 from cbtalk.media.clips import find_clips
@@ -77,20 +75,16 @@ def evaluate_weights(
         dtype: of the talker, as for `cbtalk.load`; what half precision leaves not finite shows as such in the figures.
 
     Returns:
-        {"weights", "data", "pairs", "dtype", "size", "every", "smooth", "clips": {name: figures of `evaluate_clip`},
-        "mean": {subject: figures}, "cross": {source: {driving: figures of `evaluate_portraits`}}, "cross_mean":
-        {subject: figures}, "fid": {"clips" or "cross": {"images", "numbers"}}, "absent": {figure: why}, "failed":
-        {name: why}, "warnings": {name: texts}, "missing": names of what was not done, "interrupted": number of the
-        signal, or None}; means are those over clips, and over pairs; FID is that of all their images.
+        The report: what `collect` gives, and {"weights", "data", "pairs", "dtype", "size", "every", "smooth", "absent":
+        {figure: why}, "interrupted": number of the signal, or None}.
 
     Raises:
         InputError, WeightsError: portraits, the list, weights, models or the sheet beside cannot be used, or no clip
             at all.
         OutputError: an output cannot be written where it should be.
     """
-    _check_outputs(output_json, sheet, videos)
-    if beside is not None and (sheet is None or not beside.is_file()):
-        raise InputError(f"{beside}: no such file") if sheet else ConfigError("--beside goes with --sheet")
+    outputs = Outputs(output_json, sheet, beside, videos)
+    outputs.check()
     setting = Setting(
         weights=pinned(weights),
         models=models,
@@ -104,14 +98,28 @@ def evaluate_weights(
         with_sheet=sheet is not None,
         videos=videos,
     )
-    with ranks() as joined, open_parts(output_json) as parts, Interruptions(_INTERRUPTED) as interruptions:
+    with ranks() as joined:
         if joined.count > 1 and (output_json is None or workers > 1):
             raise ConfigError("under torchrun, name an --output; its processes are the workers")
-        setting = replace(setting, device=joined.device(device))
+        return _evaluate(
+            replace(setting, device=joined.device(device)), data, pairs, portraits, outputs, workers, joined
+        )
+
+
+def _evaluate(
+    setting: Setting,
+    data: Path,
+    pairs: Path | None,
+    portraits: Sequence[Path],
+    outputs: Outputs,
+    workers: int,
+    joined: Ranks,
+) -> dict[str, Any]:
+    """Does this process' share of the jobs; the report of all, which the first process writes."""
+    with open_parts(outputs.figures) as parts, Interruptions(_INTERRUPTED) as interruptions:
         evaluator, jobs = _begin(setting, data, pairs, portraits, parts, workers)
         setting = replace(setting, size=evaluator.judge.size)
-        named = file_names([title for job in jobs for title in sorted(job.shown)])
-        files = {title: videos / f"{name}.mp4" for title, name in named.items()} if videos is not None else {}
+        files = outputs.videos_of(jobs)
         waiting = [job for job in joined.share(jobs) if not parts.is_done(job)]
 
         def stop() -> bool:
@@ -124,8 +132,8 @@ def evaluate_weights(
         report["interrupted"] = interruptions.number if report["missing"] else None
         joined.meet()
         if joined.rank == 0:
-            _finish(report, jobs, parts, output_json, sheet, beside)
-            _sweep(videos, files.values())
+            outputs.write(report, jobs, parts)
+            outputs.sweep(files.values())
     return report
 
 
@@ -166,45 +174,3 @@ def _follow(
             for text in outcome.get("warnings", ()):
                 logger.warning("%s: %s", job.name, text)
             bar.update()
-
-
-def _finish(
-    report: dict[str, Any],
-    jobs: Sequence[Job],
-    parts: Parts,
-    output_json: Path | None,
-    sheet: Path | None,
-    beside: Path | None,
-) -> None:
-    """Write what is there; raises InputError where nothing is."""
-    if not report["clips"] and not report["cross"] and report["failed"]:
-        name, reason = next(iter(report["failed"].items()))
-        parts.remove()
-        raise InputError(f"none of {len(report['failed'])} could be evaluated; {name}: {reason}")
-    if output_json is not None and (report["clips"] or report["cross"]):
-        write_text(output_json, json.dumps(report, indent=2) + "\n")
-        write_text(output_json.with_suffix(".md"), markdown(report))
-    bands = [band for job in jobs for band in parts.bands(job)]
-    if sheet is not None and bands:
-        save_sheet(sheet, bands, beside)
-    if not report["failed"] and not report["missing"]:
-        parts.remove()
-
-
-def _sweep(folder: Path | None, files: Iterable[Path]) -> None:
-    """Remove what killed processes left of the videos."""
-    names = {file.name for file in files}
-    for path, name in left_over(folder) if folder is not None else ():
-        if name in names:
-            path.unlink(missing_ok=True)
-
-
-def _check_outputs(output_json: Path | None, sheet: Path | None, videos: Path | None) -> None:
-    for path, suffix in ((output_json, ".json"), (sheet, ".png")):
-        if path is not None and (path.suffix != suffix or not path.parent.is_dir()):
-            raise OutputError(f"{path}: must be a {suffix} file in a folder that exists")
-    if videos is not None:
-        try:
-            videos.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{videos}: must be a folder, or a new one in a folder that exists") from error
