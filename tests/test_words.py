@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("cbtalk", "kernels", "bench", "examples", "tests")
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
-CPP_FILES = [path for folder in ("csrc", "tests") for path in (ROOT / folder).rglob("*.[ch]*") if path.is_file()]
+CPP_SUFFIXES = {".cpp", ".cu", ".cuh", ".h"}
+CPP_FILES = [path for top in ("csrc", "tests") for path in (ROOT / top).rglob("*") if path.suffix in CPP_SUFFIXES]
 RIDDLES = re.compile(r"(What|Where|How|Why|Which|Who|When)\b")
 
 

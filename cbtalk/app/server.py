@@ -20,6 +20,7 @@ WAITING = 32  # events of all visitors that may wait in a queue
 
 # Gradio neither counts its users nor looks for newer versions then, and its library for models fetches nothing.
 STAY_AT_HOME = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+PAST_A_PROXY = ("127.0.0.1", "localhost", "::1")  # Gradio asks for its own page, which no proxy can reach
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ def served(options: AppOptions) -> Iterator[str]:
     if options.output is not None and not options.output.is_dir():
         raise OutputError(f"{options.output}: no such folder; make it first")
     _check_free(options.host, options.port)
-    with work_folder() as folder, float32_convolutions():
-        os.environ.update(STAY_AT_HOME, GRADIO_TEMP_DIR=str(folder / "uploads"))
+    with work_folder() as folder, _environment(folder / "uploads"), float32_convolutions():
         from cbtalk.app.page import STYLE, THEME, page  # imports Gradio, which reads the environment
 
         studio = Studio(options.batches.weights, options.device, options.dtype, options.limits, folder)
@@ -78,6 +78,22 @@ def served(options: AppOptions) -> Iterator[str]:
         finally:
             blocks.close(verbose=False)
             studio.close()
+
+
+@contextmanager
+def _environment(uploads: Path) -> Iterator[None]:
+    """The environment that Gradio is to find, while the block runs."""
+    direct = ",".join([*filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY")]), *PAST_A_PROXY])
+    settings = {**STAY_AT_HOME, "GRADIO_TEMP_DIR": str(uploads), "no_proxy": direct, "NO_PROXY": direct}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _check_free(host: str, port: int) -> None:

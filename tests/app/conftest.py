@@ -1,3 +1,4 @@
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from tests.helpers.videos import numbered, write_clip
 
 LIMITS = Limits(upload=1, frames=10, megapixels=1, jobs=3)
 CLIP_FRAMES = 4
+
+
+def free_port() -> int:
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        return int(tried.getsockname()[1])
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The page in a real browser: what a visitor does, sees and takes home."""
 
 import re
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from PIL import Image
 
 from cbtalk.batch import BatchOptions
 from cbtalk.media.video_reader import open_video
+from tests.app.conftest import free_port
 from tests.helpers.videos import write_clip
 
 pytest.importorskip("gradio", reason="gradio is not installed (extra app)")
@@ -56,12 +56,6 @@ def address(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     )
     with served(options) as address:
         yield address
-
-
-def free_port() -> int:
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from cbtalk.batch import BatchOptions
 from cbtalk.cli import main
+from tests.app.conftest import free_port
 
 
 @pytest.fixture
@@ -63,14 +65,28 @@ def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_gradio")
-def test_an_interruption_ends_the_page_and_removes_what_was_uploaded(tmp_path: Path, weights: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+def test_the_environment_of_the_page_ends_with_it(weights: Path) -> None:
+    from cbtalk.app import AppOptions, Limits, served
+
+    names = ("HF_HUB_OFFLINE", "GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "no_proxy", "NO_PROXY")
+    before = [os.environ.get(name) for name in names]
+    limits = Limits(upload=1, frames=50, megapixels=1, jobs=3)
+    with served(AppOptions(BatchOptions(weights=str(weights), workers=1, threads=1), limits, port=free_port())):
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert [os.environ.get(name) for name in names] == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_gradio")
+@pytest.mark.parametrize("proxy", [{}, {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}])
+def test_an_interruption_ends_the_page_and_removes_what_was_uploaded(
+    proxy: dict[str, str], tmp_path: Path, weights: Path
+) -> None:
+    port = str(free_port())
     command = [sys.executable, "-m", "cbtalk", "app", "--port", port, "--weights", str(weights)]
-    with subprocess.Popen(
-        command, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as page:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), **proxy}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as page:
         assert page.stdout is not None
         assert page.stdout.readline() == f"http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
         assert [path for path in tmp_path.iterdir() if path.name.startswith("cbtalk-app-")]

@@ -40,22 +40,28 @@ def server() -> Iterator[Hub]:
         yield state
 
 
+def environment_of(server: Hub, folder: Path) -> dict[str, str]:
+    """The environment of a process that knows of no other Hub, and of a cache in the folder alone."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    direct = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    return own | direct | {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "home")}
+
+
+def run(program: list[str], environment: dict[str, str]) -> tuple[str, str]:
+    """The two outputs of a Python program that ends well."""
+    done = subprocess.run([sys.executable, "-c", *program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
 @pytest.fixture
 def call_with_warnings(server: Hub, tmp_path: Path) -> Callable[..., tuple[str, str]]:
     """As `call`, and all that is written on standard error."""
 
     def call(name: str, function: str = "fetch", **environment: str) -> tuple[str, str]:
-        settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
-        own = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, function, name],
-            env={**own, **settings, **environment},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("\n") == 1
-        return done.stdout.strip(), done.stderr
+        out, told = run([PROGRAM, function, name], environment_of(server, tmp_path) | environment)
+        assert out.count("\n") == 1
+        return out.strip(), told
 
     return call
 
@@ -175,8 +181,7 @@ print(start_from(talker, Path("hf:me/talker")))
 workers = Workers("hf:me/talker", device="cpu", precision="fp32", workers=1, threads=1)
 print(options_of(workers, Limits()).weights)
 """
-    environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-    taken, weights = done.stdout.splitlines()
+    out, _ = run([program], environment_of(server, tmp_path))
+    taken, weights = out.splitlines()
     assert taken.startswith("hf:me/talker: ") and taken.endswith("entries taken over")
     assert weights == f"hf:me/talker@{COMMIT}"
