@@ -17,10 +17,11 @@ import yaml
 
 from bench.launch import Group
 from bench.media import write_clip
-from cbtalk.train.config import TrainConfig, parse_config
+from cbtalk.train.config import parse_config
 from cbtalk.train.data import pair_loader, read_clips
 from cbtalk.train.exchange import greatest
 from cbtalk.train.processes import joined
+from cbtalk.train.sections import TrainConfig
 from cbtalk.train.trainer import Trainer
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mini-128.yaml"

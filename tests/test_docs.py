@@ -16,7 +16,7 @@ import cbtalk
 from cbtalk import nn, ops
 from cbtalk.cli import main
 from cbtalk.cli.main import COMMANDS
-from cbtalk.train.config import TrainConfig
+from cbtalk.train.sections import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])

@@ -17,9 +17,9 @@ from cbtalk.digest import combined
 from cbtalk.errors import ConfigError, Interruption
 from cbtalk.model.checkpoint import without_storage
 from cbtalk.options.evaluate import Sampling
-from cbtalk.train.config import TrainConfig
 from cbtalk.train.config_text import to_plain
 from cbtalk.train.files import check_files
+from cbtalk.train.sections import TrainConfig
 
 RESULT_NAME = "result.json"
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cbtalk.model.config import TalkerConfig
-from cbtalk.train.config import TrainConfig
+from cbtalk.train.sections import TrainConfig
 
 FULL = "full"
 SIZES = {"quarter": 0.25, "half": 0.5, "double": 2.0}  # of the codebooks

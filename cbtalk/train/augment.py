@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtalk.train.config import AugmentConfig
 from cbtalk.train.draws import to_device
+from cbtalk.train.sections import AugmentConfig
 
 DEGRADED = 0.5  # share of the sources that are blurred, and of those compressed
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))

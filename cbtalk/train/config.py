@@ -13,40 +13,8 @@ from cbtalk.options.parsing import parse
 from cbtalk.train.config_ranges import check_ranges
 from cbtalk.train.face_points import POINTS
 from cbtalk.train.sections import (
-    AdversarialConfig,
-    AugmentConfig,
-    DataConfig,
-    EmaConfig,
-    EquivarianceConfig,
-    GuidanceConfig,
-    LossConfig,
-    OptimizerConfig,
-    PerceptualConfig,
-    Precision,
-    RunConfig,
-    Schedule,
     TrainConfig,
 )
-
-__all__ = [
-    "AdversarialConfig",
-    "AugmentConfig",
-    "DataConfig",
-    "EmaConfig",
-    "EquivarianceConfig",
-    "GuidanceConfig",
-    "LossConfig",
-    "OptimizerConfig",
-    "PerceptualConfig",
-    "Precision",
-    "RunConfig",
-    "Schedule",
-    "TrainConfig",
-    "check_config",
-    "face_users",
-    "load_config",
-    "parse_config",
-]
 
 NOTHING = ("none", "null", "")  # in any case: the value of a setting that may be absent
 T = TypeVar("T")

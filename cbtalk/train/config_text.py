@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from cbtalk.atomic import write_text
-from cbtalk.train.config import TrainConfig
+from cbtalk.train.sections import TrainConfig
 
 
 def to_plain(config: TrainConfig) -> dict[str, dict[str, Any]]:

@@ -17,11 +17,12 @@ from cbtalk.dataset import ClipSet, index_clips
 from cbtalk.errors import CbtalkError, InputError, TrainingError
 from cbtalk.model.images import to_images
 from cbtalk.train.augment import augment, draw, move_points
-from cbtalk.train.config import AugmentConfig, TrainConfig, face_users
+from cbtalk.train.config import face_users
 from cbtalk.train.draws import batch_generator, to_device
 from cbtalk.train.face_points import openings_of
 from cbtalk.train.landmarks import Landmarks, find_landmarks
 from cbtalk.train.pairs import Pair, PairSampler, frame_numbers
+from cbtalk.train.sections import AugmentConfig, TrainConfig
 from cbtalk.train.share import WHOLE, Share
 
 logger = logging.getLogger(__name__)

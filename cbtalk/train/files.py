@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cbtalk.errors import ConfigError
 from cbtalk.model.checkpoint import weights_file
-from cbtalk.train.config import TrainConfig, face_users
+from cbtalk.train.config import face_users
+from cbtalk.train.sections import TrainConfig
 
 MESH_PACKAGES = ("ai_edge_litert", "flatbuffers")
 

@@ -11,12 +11,12 @@ from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.keypoints import Keypoints, coordinate_grid
 from cbtalk.model.talker import Talker, TalkerOutput
 from cbtalk.train import adversarial
-from cbtalk.train.config import TrainConfig
 from cbtalk.train.data import Batch
 from cbtalk.train.equivariance import ThinPlate, equivariance_losses
 from cbtalk.train.face_points import EXPRESSIVE, expressive_places
 from cbtalk.train.landmarks import guidance_loss
 from cbtalk.train.perceptual import PerceptualLoss, Windows
+from cbtalk.train.sections import TrainConfig
 
 IMAGE_TERMS = ("pixel", "changed", "expression", "perceptual")
 KEYPOINT_MARGIN = 0.2

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cbtalk.train.config import DataConfig
+from cbtalk.train.sections import DataConfig
 from cbtalk.train.share import WHOLE, Share
 
 NEAR_FRAMES = 25  # about a second: the pose is much the same, mouth and eyes are not

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cbtalk.options.parsing import filled
-from cbtalk.train.config import TrainConfig
 from cbtalk.train.config_text import to_plain
+from cbtalk.train.sections import TrainConfig
 
 _INDENT = 8
 _INTRODUCTION = (

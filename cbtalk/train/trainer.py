@@ -17,7 +17,6 @@ from cbtalk.nn.processes import place
 from cbtalk.train import exchange
 from cbtalk.train.adversarial import discriminator_losses
 from cbtalk.train.batch_norm import synchronise
-from cbtalk.train.config import OptimizerConfig, TrainConfig
 from cbtalk.train.config_text import to_plain
 from cbtalk.train.data import PairLoader, joined
 from cbtalk.train.draws import batch_generator, to_device
@@ -25,6 +24,7 @@ from cbtalk.train.equivariance import ThinPlate
 from cbtalk.train.initial import start_from
 from cbtalk.train.losses import Draws, Objective
 from cbtalk.train.perceptual import load_perceptual
+from cbtalk.train.sections import OptimizerConfig, TrainConfig
 from cbtalk.train.timing import PartTimer
 
 TRANSFORM_STREAM, WINDOW_STREAM = 1, 2  # beside the loader's own

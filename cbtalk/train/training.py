@@ -16,7 +16,7 @@ from cbtalk.errors import ConfigError
 from cbtalk.nn.processes import place
 from cbtalk.precision import float32_convolutions
 from cbtalk.train import exchange, preview
-from cbtalk.train.config import TrainConfig, face_users, load_config
+from cbtalk.train.config import face_users, load_config
 from cbtalk.train.config_text import changes, to_plain
 from cbtalk.train.data import hold_back, pair_loader, read_clips
 from cbtalk.train.files import check_files
@@ -26,6 +26,7 @@ from cbtalk.train.loop import Loop
 from cbtalk.train.preview import Preview
 from cbtalk.train.processes import joined
 from cbtalk.train.record import WEIGHTS_NAME, Record
+from cbtalk.train.sections import TrainConfig
 from cbtalk.train.state import checkpoints, load_checkpoint
 from cbtalk.train.trainer import Trainer
 

@@ -12,7 +12,8 @@ from cbtalk.cli import main
 from cbtalk.errors import ConfigError, TrainingError
 from cbtalk.model.checkpoint import load, save_weights, without_storage
 from cbtalk.model.talker import Talker
-from cbtalk.train.config import TrainConfig, load_config
+from cbtalk.train.config import load_config
+from cbtalk.train.sections import TrainConfig
 from tests.helpers.talkers import TINY
 from tests.helpers.training import MakeConfig
 

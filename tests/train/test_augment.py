@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cbtalk.train import augment as module
 from cbtalk.train.augment import augment, compress, draw, move_points
-from cbtalk.train.config import AugmentConfig
+from cbtalk.train.sections import AugmentConfig
 
 STRONG = {
     "brightness": 0.4,

@@ -7,10 +7,11 @@ import pytest
 from cbtalk.cli.train import split_settings
 from cbtalk.errors import ConfigError
 from cbtalk.model.config import PRESETS
-from cbtalk.train.config import AugmentConfig, TrainConfig, load_config, parse_config
+from cbtalk.train.config import load_config, parse_config
 from cbtalk.train.config_ranges import RANGES
 from cbtalk.train.config_text import write_config
 from cbtalk.train.record import WEIGHTS_NAME
+from cbtalk.train.sections import AugmentConfig, TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cbtalk.errors import InputError
-from cbtalk.train.config import AugmentConfig, DataConfig, load_config
+from cbtalk.train.config import load_config
 from cbtalk.train.data import (
     MappedFrames,
     PairLoader,
@@ -19,6 +19,7 @@ from cbtalk.train.data import (
     read_clips,
 )
 from cbtalk.train.pairs import PairSampler
+from cbtalk.train.sections import AugmentConfig, DataConfig
 from cbtalk.train.share import Share
 from tests.helpers.training import MakeConfig
 

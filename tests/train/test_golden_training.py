@@ -14,11 +14,11 @@ from cbtalk.model.discriminator import PatchDiscriminator
 from cbtalk.model.talker import Talker
 from cbtalk.pretrained.vgg import VggFeatures
 from cbtalk.train.adversarial import discriminator_losses
-from cbtalk.train.config import LossConfig, TrainConfig
 from cbtalk.train.data import Batch
 from cbtalk.train.equivariance import ThinPlate
 from cbtalk.train.losses import Draws, Objective
 from cbtalk.train.perceptual import PerceptualLoss
+from cbtalk.train.sections import LossConfig, TrainConfig
 from tests.golden import weights
 
 GOLDEN = Path(weights.__file__).parent

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cbtalk.train.config import DataConfig
 from cbtalk.train.pairs import NEAR_FRAMES, Pair, PairSampler
+from cbtalk.train.sections import DataConfig
 
 CLIPS = [("ann", 10), ("ann", 20), ("bob", 30)]
 

@@ -18,9 +18,10 @@ from cbtalk.errors import ConfigError, InputError, TrainingError, WeightsError
 from cbtalk.model.checkpoint import save_weights
 from cbtalk.model.talker import Talker
 from cbtalk.train import losses, train_talker
-from cbtalk.train.config import OptimizerConfig, TrainConfig, parse_config
+from cbtalk.train.config import parse_config
 from cbtalk.train.data import Batch
 from cbtalk.train.preview import Preview
+from cbtalk.train.sections import OptimizerConfig, TrainConfig
 from cbtalk.train.state import checkpoints
 from cbtalk.train.trainer import Trainer, learning_rate
 from tests.helpers.talkers import TINY

@@ -7,7 +7,8 @@ from typing import get_type_hints
 import pytest
 
 from cbtalk.cli import main
-from cbtalk.train.config import TrainConfig, load_config
+from cbtalk.train.config import load_config
+from cbtalk.train.sections import TrainConfig
 from cbtalk.train.settings_text import meanings, settings_text
 
 CONFIGS = Path(__file__).parents[2] / "configs"
