@@ -48,7 +48,7 @@ def _group_of(name: str) -> str:
         ("net_g.encoder.", "encode_source"),
         ("net_g.generator.", "generator"),
         ("net_g.fuse_", "generator"),
-        ("net_g.heatmap_enc", "generator"),
+        ("net_g.opening_enc", "generator"),
     ):
         if name.startswith(start):
             return GROUPS[group]

@@ -11,6 +11,7 @@ CodeAllocation = Literal["shared", "disjoint", "unsplit"]
 KeypointQuery = Literal["driving", "source_driving", "none"]
 
 KEYPOINT_KERNEL = 7
+GUIDED_KEYPOINTS = 16  # the first ones, to which `loss.guidance` gives a place in the face
 
 # A configuration may come from a stranger's file: no count in it can ask for endless work.
 WIDEST = 1 << 16
@@ -73,8 +74,8 @@ class TalkerConfig:
     """Attention heads of both transformers."""
 
     # beyond the paper
-    driving_heatmaps: bool = False
-    """The generator sees where the driving keypoints are, up to the motion size."""
+    opening_maps: bool = False
+    """The generator sees how far mouth and eyes open, by the keypoints that `loss.guidance` keeps there."""
 
     # ablations
     code_allocation: CodeAllocation = "shared"
@@ -225,6 +226,8 @@ class TalkerConfig:
         for name in ("motion_dim", "appearance_dim"):
             if getattr(self, name) % self.heads:
                 raise ConfigError(f"{name} {getattr(self, name)} is not a multiple of heads {self.heads}")
+        if self.opening_maps and self.keypoints < GUIDED_KEYPOINTS:
+            raise ConfigError(f"opening_maps needs {GUIDED_KEYPOINTS} keypoints or more; keypoints is {self.keypoints}")
         if self.motion_hidden % 4:
             raise ConfigError(f"motion_hidden {self.motion_hidden} is not a multiple of 4")
         if min(self.motion_codes, self.appearance_codes) < len(self.scales):

@@ -27,6 +27,8 @@ class DenseMotion(NamedTuple):
     occlusion: Tensor  # (B, 1, h, h): 1 = visible in the source
     heatmaps: Tensor  # (B, K, h, h) of the driving keypoints
     source_heatmaps: Tensor  # (1 or B, K, h, h)
+    points: Tensor  # (B, K, 2): the driving keypoints
+    source_points: Tensor  # (1 or B, K, 2)
     mask: Tensor  # (B, K + 1, h, h): weight of the background and of each keypoint's motion
     deformed: Tensor  # (B, K + 1, 3, h, h): the source under each of these motions
 
@@ -75,7 +77,8 @@ class DenseMotionNetwork(nn.Module):
         with without_autocast(small_source):
             mask = torch.softmax(logits, dim=1)
             deformation = torch.einsum("bkhw,bkhwc->bhwc", mask, motions)
-            return DenseMotion(deformation, torch.sigmoid(occlusion), heatmaps, source_heatmaps, mask, deformed)
+        points = (driving.value, source.value)
+        return DenseMotion(deformation, torch.sigmoid(occlusion), heatmaps, source_heatmaps, *points, mask, deformed)
 
 
 class MotionEstimator(nn.Module):

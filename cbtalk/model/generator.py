@@ -18,11 +18,11 @@ from cbtalk.model.blocks import (
     ToImage,
     Upsample,
     cast_for,
-    resize,
 )
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
+from cbtalk.model.openings import OpeningModulation
 from cbtalk.model.transformer import ProjectedCodes
 from cbtalk.model.warping import warp
 
@@ -192,12 +192,11 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         )
         if config.added_features:
             self.fuse_ms_dict = nn.ModuleDict({str(scale): Conv3x3(channels, channels) for scale, channels in finer})
-        if config.driving_heatmaps:
-            self.heatmap_enc = nn.ModuleDict(
+        if config.opening_maps:
+            self.opening_enc = nn.ModuleDict(
                 {
-                    str(scale): _silent(nn.Conv2d(config.keypoints, channels, kernel_size=1))
-                    for scale, channels in zip(config.scales, config.channels, strict=True)
-                    if scale <= config.motion_size
+                    str(scale): OpeningModulation(width)
+                    for scale, width in zip(config.scales, config.channels, strict=True)
                 }
             )
 
@@ -216,10 +215,10 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
                     deformation, occlusion = step.deformation, step.occlusion
             with ranges.range(f"generator_{scale}"):
                 if index == 0:
-                    x = latent = self.add_heatmaps(index, compensated, motion.heatmaps)
+                    x = latent = self.show_openings(index, compensated, motion)
                 else:
                     x = self.fuse(index, compensated, x) if joins else x
-                    x = self.add_heatmaps(index, x, motion.heatmaps)
+                    x = self.show_openings(index, x, motion)
                 x = self.generator.run_stage(index, x)
         return Synthesis(x, latent, steps)
 
@@ -253,20 +252,8 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         modulated = self.fuse_convs_dict[scale](compensated, x, total)
         return self.fuse_ms_dict[scale](compensated, residual=modulated) if self.config.added_features else modulated
 
-    def add_heatmaps(self, index: int, x: Tensor, heatmaps: Tensor) -> Tensor:
-        """The driving keypoints' heat maps (B, K, h, h) join `x` (B, C, s, s), where the configuration says so.
-
-        A warped source does not say whether what it lacks is an open mouth or a closed eye.
-        """
-        scale = self.config.scales[index]
-        if not self.config.driving_heatmaps or scale > self.config.motion_size:
+    def show_openings(self, index: int, x: Tensor, motion: DenseMotion) -> Tensor:
+        """`x` (B, C, s, s) changed where mouth and eyes open or close, where the configuration says so."""
+        if not self.config.opening_maps:
             return x
-        encode = self.heatmap_enc[str(scale)]
-        return x + encode(cast_for(encode, resize(heatmaps, scale)))
-
-
-def _silent(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Starts at zero, so that weights trained without it stay what they are."""
-    for parameter in convolution.parameters():
-        nn.init.zeros_(parameter)
-    return convolution
+        return self.opening_enc[str(self.config.scales[index])](x, motion.points, motion.source_points)

@@ -11,7 +11,8 @@ from cbtalk.train.sections import DataConfig
 from cbtalk.train.share import WHOLE, Share
 
 NEAR_FRAMES = 25  # about a second: the pose is much the same, mouth and eyes are not
-EXTREME_SHARE = 8  # expressive pairs come from the most closed and the most open eighth of a clip
+EXTREME_SHARE = 8  # expressive pairs come from the most closed and the most open eighth of a clip,
+LEAST_OPENED = (0.2, 0.06)  # where mouth, or eyes, open by this much between them, in distances of the pupils
 
 
 class Pair(NamedTuple):
@@ -32,6 +33,8 @@ def frame_numbers(first: np.ndarray, pairs: Sequence[Pair]) -> Tensor:
 class PairSampler:
     """Draws an identity, then one of its clips, then two of its frames; identities and clips evenly.
 
+    Expressive pairs are drawn among the clips in which a mouth or eyes open enough.
+
     Args:
         clips: for each clip, whose it is and its number of frames, 2 or more.
         config: the shares of expressive, far and near pairs, and how often pairs are flipped.
@@ -48,12 +51,11 @@ class PairSampler:
         openings: Sequence[np.ndarray] | None = None,
         share: Share = WHOLE,
     ) -> None:
-        people: dict[Hashable, int] = {}
-        person = np.array([people.setdefault(identity, len(people)) for identity, _ in clips])
-        self.by_person = np.argsort(person, kind="stable").astype(np.int32)  # clips; those of a person start at
-        self.first = np.cumsum([0, *np.bincount(person)])
+        self.all = _by_person(clips, range(len(clips)))
+        self.extremes = [_extremes(opening) for opening in openings or []]
+        expressive = [clip for clip, found in enumerate(self.extremes) if found]
+        self.expressive = _by_person(clips, expressive) if expressive else None
         self.lengths = np.array([length for _, length in clips], dtype=np.int32)
-        self.extremes = None if openings is None else [_extremes(opening) for opening in openings]
         self.config = config
         self.seed = seed
         self.share = share
@@ -64,37 +66,59 @@ class PairSampler:
         return [self._draw(rng) for _ in range(size)][self.share.rows(size)]
 
     def _draw(self, rng: np.random.Generator) -> Pair:
-        person = int(rng.integers(len(self.first) - 1))
-        first, end = self.first[person : person + 2].tolist()
-        clip = int(self.by_person[first + rng.integers(end - first)])
-        source, driving = self._frames(rng, clip)
+        kind = rng.random()
+        if self.expressive is not None and kind >= 1 - self.config.expressive_pairs:
+            clip = self.expressive.draw(rng)
+            closed, opened = self.extremes[clip][rng.integers(len(self.extremes[clip]))]
+            source, driving = int(rng.choice(closed)), int(rng.choice(opened))
+        else:
+            clip = self.all.draw(rng)
+            source, driving = self._in_time_order(rng, kind, int(self.lengths[clip]) - 1)
         if rng.random() < self.config.time_flip:
             source, driving = driving, source
         return Pair(clip, source, driving, bool(rng.random() < self.config.horizontal_flip))
 
-    def _frames(self, rng: np.random.Generator, clip: int) -> tuple[int, int]:
-        """Two frames, expressive, or in time order: half a clip apart, within NEAR_FRAMES, or any (one twice, too)."""
-        kind, config = rng.random(), self.config
-        if self.extremes is not None and self.extremes[clip] and kind >= 1 - config.expressive_pairs:
-            closed, opened = self.extremes[clip][rng.integers(len(self.extremes[clip]))]
-            return int(rng.choice(closed)), int(rng.choice(opened))
-        longest = int(self.lengths[clip]) - 1
+    def _in_time_order(self, rng: np.random.Generator, kind: float, last: int) -> tuple[int, int]:
+        """Two frames of 0 to `last`: half a clip apart, within NEAR_FRAMES, or any (one twice, too)."""
+        config = self.config
         if kind >= config.far_pairs + config.near_pairs:
-            first, last = sorted(int(frame) for frame in rng.integers(longest + 1, size=2))
-            return first, last
+            first, second = sorted(int(frame) for frame in rng.integers(last + 1, size=2))
+            return first, second
         far = kind < config.far_pairs
-        between = ((longest + 1) // 2, longest) if far else (1, min(NEAR_FRAMES, longest))
+        between = ((last + 1) // 2, last) if far else (1, min(NEAR_FRAMES, last))
         distance = int(rng.integers(*between, endpoint=True))
-        first = int(rng.integers(longest + 1 - distance))
+        first = int(rng.integers(last + 1 - distance))
         return first, first + distance
 
 
+class _People(NamedTuple):
+    """Clips by whose they are."""
+
+    clips: np.ndarray  # numbers of clips
+    first: np.ndarray  # where those of each person start, and their end
+
+    def draw(self, rng: np.random.Generator) -> int:
+        person = int(rng.integers(len(self.first) - 1))
+        first, end = self.first[person : person + 2].tolist()
+        return int(self.clips[first + rng.integers(end - first)])
+
+
+def _by_person(clips: Sequence[tuple[Hashable, int]], chosen: Sequence[int]) -> _People:
+    people: dict[Hashable, int] = {}
+    person = np.array([people.setdefault(clips[clip][0], len(people)) for clip in chosen])
+    order = np.argsort(person, kind="stable")
+    return _People(np.array(chosen, dtype=np.int32)[order], np.cumsum([0, *np.bincount(person)]))
+
+
 def _extremes(openings: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The frames with the mouth (the eyes) most closed, and those with it most open; nothing where all are unknown."""
+    """The frames with the mouth (the eyes) most closed, and those with it most open, where these differ enough."""
     found = []
-    for opening in openings.T:
+    for opening, least in zip(openings.T, LEAST_OPENED, strict=True):
         order = np.argsort(opening)[: int(np.isfinite(opening).sum())]  # NaN comes last
-        if len(order) > 1:
-            count = max(1, len(order) // EXTREME_SHARE)
-            found.append((order[:count], order[-count:]))
+        if len(order) < 2:
+            continue
+        count = max(1, len(order) // EXTREME_SHARE)
+        closed, opened = order[:count], order[-count:]
+        if np.median(opening[opened]) - np.median(opening[closed]) >= least:
+            found.append((closed, opened))
     return found

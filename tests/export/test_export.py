@@ -20,7 +20,7 @@ from cbtalk.model.talker import Talker
 from tests.model.conftest import make_tiny
 
 CHANGES: list[dict[str, Any]] = [
-    {"driving_heatmaps": True, "appearance_scales": 1, "keypoint_query": "source_driving"},
+    {"opening_maps": True, "keypoints": 16, "appearance_scales": 1, "keypoint_query": "source_driving"},
     {"motion_compensation": False, "appearance_scales": 0},
 ]
 

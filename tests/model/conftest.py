@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cbtalk.model.config import PRESETS
+from cbtalk.model.openings import GAIN
 from cbtalk.model.talker import Talker
 from tests.helpers.talkers import MakeTalker, filled, tiny_talker
 
@@ -13,6 +14,9 @@ def make_tiny(**changes: Any) -> Talker:
     talker = tiny_talker(**changes)
     with torch.no_grad():  # jacobians far from singular, which would amplify every rounding
         talker.motion_estimator.kp_detector.jacobian.weight.mul_(0.1)
+        if talker.config.opening_maps:  # as small as trained ones
+            for parameter in talker.net_g.opening_enc.parameters():
+                parameter.div_(GAIN)
     return talker
 
 

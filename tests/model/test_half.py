@@ -26,7 +26,7 @@ HALVES = [torch.bfloat16, torch.float16]
     [
         {},
         {"residual_blocks": 2},
-        {"driving_heatmaps": True, "appearance_scales": 1},
+        {"opening_maps": True, "keypoints": 16, "appearance_scales": 1},
         {"motion_compensation": False, "appearance_scales": 0},
         {"ch_mult": (2,), "motion_downsampling": 1, "image_size": 32},
     ],

@@ -46,8 +46,8 @@ ODD_SIZES: list[dict[str, Any]] = [
     {"appearance_scales": 1},
     {"motion_compensation": False},
     {"motion_compensation": False, "appearance_scales": 0},
-    {"driving_heatmaps": True},
-    {"driving_heatmaps": True, "motion_downsampling": 1, "image_size": 32},
+    {"opening_maps": True, "keypoints": 16},
+    {"opening_maps": True, "keypoints": 18, "motion_downsampling": 1, "image_size": 32},
 ]
 
 
@@ -112,14 +112,14 @@ def test_relative_motion_starts_from_the_source(tiny: MakeTalker) -> None:
         assert not torch.allclose(talker.animate(state, driving), still, atol=1e-2)
 
 
-def test_weights_without_heatmaps_render_the_same_with_them_until_trained(tiny: MakeTalker) -> None:
-    without, source, driving = tiny(), images(1), images(2)
-    given = Talker(dataclasses.replace(TINY, driving_heatmaps=True)).eval()
+def test_weights_without_opening_maps_render_the_same_with_them_until_trained(tiny: MakeTalker) -> None:
+    without, source, driving = tiny(keypoints=16), images(1), images(2)
+    given = Talker(dataclasses.replace(without.config, opening_maps=True)).eval()
     missing = given.load_state_dict(without.state_dict(), strict=False).missing_keys
-    assert missing and all(name.startswith("net_g.heatmap_enc.") for name in missing)
+    assert missing and all(name.startswith("net_g.opening_enc.") for name in missing)
     with torch.no_grad():
         assert torch.equal(*(model.animate(model.encode_source(source), driving) for model in (without, given)))
-        given.net_g.get_parameter(f"heatmap_enc.{TINY.motion_size}.weight")[:, 0] = 1.0
+        given.net_g.get_parameter(f"opening_enc.{TINY.motion_size}.conv.weight")[:] = 1.0
         moved = given.animate(given.encode_source(source), driving)
     assert not torch.allclose(moved, without.animate(without.encode_source(source), driving), atol=1e-3)
 

@@ -37,9 +37,9 @@ def test_the_first_stage_is_the_mini_preset_without_its_finest_level() -> None:
     assert second.augment != AugmentConfig()
 
 
-def test_the_third_stage_is_the_second_with_heatmaps() -> None:
+def test_the_third_stage_is_the_second_with_opening_maps() -> None:
     second, third = load_config(CONFIGS / "mini.yaml"), load_config(CONFIGS / "mini-faces.yaml")
-    assert third.model == replace(second.model, driving_heatmaps=True)
+    assert third.model == replace(second.model, opening_maps=True)
     assert third.run.init == second.run.output / WEIGHTS_NAME
 
 

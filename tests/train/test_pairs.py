@@ -79,9 +79,12 @@ def test_expressive_pairs_are_of_a_closed_and_an_opened_mouth_or_eyes() -> None:
     assert not {frame for pair in pairs for frame in (pair.source, pair.driving)} & set(range(0, 80, 5))
 
 
-def test_the_share_of_expressive_pairs_and_clips_without_a_face() -> None:
-    openings = [np.stack([np.arange(80.0)] * 2, axis=1), np.full((80, 2), np.nan)]
-    pairs = draw(4000, clips=[("ann", 80), ("bob", 80)], openings=openings, expressive_pairs=0.5, near_pairs=0.5)
-    distances = [np.array([abs(p.source - p.driving) for p in pairs if p.clip == clip]) for clip in (0, 1)]
-    assert abs(np.mean(distances[0] > 60) - 0.5) < 0.04
-    assert abs(np.mean(distances[1] > 60) - 0.5 * 0.06) < 0.02  # any two frames instead
+def test_the_share_of_expressive_pairs_and_clips_in_which_nothing_opens() -> None:
+    wide, still, unknown = np.arange(80.0), np.linspace(0, 0.05, 80), np.full(80, np.nan)
+    clips: list[tuple[str, int]] = [("ann", 80), ("bob", 80), ("cid", 80)]
+    openings = [np.stack([wide, still], axis=1), np.stack([still, unknown], axis=1), np.stack([unknown] * 2, axis=1)]
+    pairs = draw(4000, clips=clips, openings=openings, expressive_pairs=0.5, near_pairs=0.5)
+    distances = [np.array([abs(p.source - p.driving) for p in pairs if p.clip == clip]) for clip in range(3)]
+    assert abs(len(distances[0]) / 4000 - (0.5 + 0.5 / 3)) < 0.03 and len(distances[1]) > 500 < len(distances[2])
+    assert abs(np.mean(distances[0] > 60) - 0.75) < 0.04
+    assert all((distances[clip] <= NEAR_FRAMES).all() for clip in (1, 2))

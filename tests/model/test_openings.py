@@ -1,0 +1,88 @@
+"""Maps of mouth and eyes: drawn where the guided keypoints are, smooth, and finite whatever these do."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cbtalk.errors import ConfigError
+from cbtalk.model import openings
+from cbtalk.model.config import GUIDED_KEYPOINTS, TalkerConfig
+from cbtalk.model.openings import opening_maps
+from cbtalk.pretrained import face_mesh
+from cbtalk.train.face_points import MOUTH_CORNERS, POINTS
+
+SIZE = 64
+
+
+def face(mouth: float, eyes: float, *, count: int = GUIDED_KEYPOINTS) -> Tensor:
+    """Keypoints (1, count, 2) of a face whose mouth and eyes are open by so much, 2 being the image's height."""
+    points = torch.full((1, count, 2), 0.9)
+    points[0, list(openings.MOUTH_CORNERS)] = torch.tensor([[-0.25, 0.5], [0.25, 0.5]])
+    points[0, list(openings.LIPS)] = torch.tensor([[0.0, 0.5 - mouth / 2], [0.0, 0.5 + mouth / 2]])
+    points[0, list(openings.PUPILS)] = torch.tensor([[-0.3, -0.2], [0.3, -0.2]])
+    for lids, sign in ((openings.UPPER_LIDS, -1), (openings.LOWER_LIDS, 1)):
+        points[0, list(lids)] = torch.tensor([[-0.3, -0.2], [0.3, -0.2]]) + torch.tensor([0.0, sign * eyes / 2])
+    return points
+
+
+def pixel(x: float, y: float) -> tuple[int, int]:
+    """Row and column of the place (x, y) in [-1, 1]."""
+    return round((y + 1) / 2 * (SIZE - 1)), round((x + 1) / 2 * (SIZE - 1))
+
+
+def test_the_keypoints_are_those_that_training_guides() -> None:
+    assert len(POINTS) == GUIDED_KEYPOINTS
+    mesh = {"MOUTH_CORNERS": MOUTH_CORNERS} | {
+        name: getattr(face_mesh, name) for name in ("UPPER_LIDS", "LOWER_LIDS", "PUPILS", "LIPS")
+    }
+    assert {name: tuple(POINTS[number] for number in getattr(openings, name)) for name in mesh} == mesh
+
+
+def test_a_map_lies_where_lips_or_lids_opened_or_closed() -> None:
+    shut, wide = face(0.0, 0.0, count=20), face(0.3, 0.15, count=20)
+    places = [(0.0, 0.5), (-0.3, -0.2), (0.3, -0.2)]
+    for driving, source, first in ((wide, shut, 0), (shut, wide, openings.PARTS)):
+        maps = opening_maps(driving, source, SIZE)[0]
+        assert maps.shape == (2 * openings.PARTS, SIZE, SIZE)
+        for number, place in enumerate(places):
+            seen = maps[(slice(None), *pixel(*place))]
+            assert seen[first + number] > 0.8 and seen.sum() - seen[first + number] < 0.01
+            assert maps[first + number].amax() <= 1 and maps[first + number, 0].amax() < 1e-3
+
+
+def test_nothing_is_shown_where_nothing_opens_or_closes() -> None:
+    moved = face(0.2, 0.1) + torch.tensor([0.1, -0.05])
+    assert opening_maps(moved, face(0.2, 0.1), SIZE).amax() < 1e-4
+
+
+def test_a_map_is_as_high_as_the_opening_and_stronger_the_more_it_changed() -> None:
+    maps = [opening_maps(face(opening, 0.0), face(0.05, 0.0), 256)[0, 0] for opening in (0.1, 0.2, 0.4)]
+    for lower, higher in pairwise(maps):
+        assert lower.amax() < higher.amax()
+        rows, more = ((shown > shown.amax() / 2).any(dim=1).sum() for shown in (lower, higher))
+        assert torch.allclose(more / rows, torch.tensor(2.0), rtol=0.15)
+
+
+def test_a_face_upside_down_has_the_same_maps() -> None:
+    turned = opening_maps(-face(0.3, 0.1), -face(0.0, 0.2), SIZE)
+    assert torch.allclose(turned.flip(2, 3), opening_maps(face(0.3, 0.1), face(0.0, 0.2), SIZE), atol=1e-4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 1e-6, 1.0, 30.0]))
+def test_maps_and_their_gradients_are_finite_for_any_keypoints(seed: int, spread: float) -> None:
+    points = torch.randn(2, 2, GUIDED_KEYPOINTS, 2, generator=torch.Generator().manual_seed(seed)) * spread
+    points.requires_grad_()
+    maps = opening_maps(points[0], points[1], 16)
+    maps.sum().backward()
+    assert points.grad is not None and points.grad.isfinite().all()
+    assert ((maps >= 0) & (maps <= 1)).all()
+
+
+def test_too_few_keypoints_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"opening_maps needs 16 keypoints or more; keypoints is 15"):
+        TalkerConfig(opening_maps=True)
