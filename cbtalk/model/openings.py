@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cbtalk.model.blocks import cast_for
+from cbtalk.model.blocks import cast_for, to_image, to_tokens
 from cbtalk.model.keypoints import coordinate_grid
 
 # Numbers of the keypoints that `cbtalk.train.face_points` guides there.
@@ -45,20 +45,26 @@ def openings_of(points: Tensor) -> Openings:
     return Openings(torch.cat([lips.mean(1, keepdim=True), (upper + lower) / 2], dim=1), along, width, height)
 
 
-def opening_maps(driving: Tensor, source: Tensor, size: int) -> Tensor:
-    """Keypoints (B, K, 2) and (1 or B, K, 2) -> maps (B, 6, size, size) in [0, 1]: what opened, then what closed.
+def opening_maps(driving: Tensor, source: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Maps of the parts that opened or closed since the source, by keypoints (B, K, 2) and (1 or B, K, 2).
 
-    Each is an ellipse at its place in the driving face: as high as the opening there, or as it was in the source.
+    Returns:
+        (B, 3, size, size) in [0, 1]: ellipses at their places in the driving face, as high as the larger opening of the
+        two, and the stronger the more it changed. (B, 3, 1): whether each is of a part that opened.
     """
     now, before = openings_of(driving), openings_of(source)
     change = (now.height - before.height) / now.width  # (B, 3, 1)
-    offset = coordinate_grid(size, driving) - now.centre[:, :, None, None]  # (B, 3, size, size, 2)
-    u, v = ((offset * axis[:, :, None, None]).sum(-1) for axis in (now.along, _across(now.along)))
-    maps = []
-    for height, strength in ((now.height, change), (before.height, -change)):
-        radius = (u / now.width[..., None]).square() + (v / height[..., None]).square()
-        maps.append(torch.tanh(SLOPE * strength.relu())[..., None] * torch.exp(-radius.square()))
-    return torch.cat(maps, dim=1)
+    line = coordinate_grid(size, driving)[0, :, 0]
+    u = _along(now.along / now.width, now.centre, line)
+    v = _along(_across(now.along) / torch.maximum(now.height, before.height), now.centre, line)
+    radius = torch.addcmul(u * u, v, v)
+    return torch.tanh(SLOPE * change.abs())[..., None] * torch.exp(-radius.square()), change > 0
+
+
+def _along(axis: Tensor, centre: Tensor, line: Tensor) -> Tensor:
+    """How far each pixel lies from the centre (B, 3, 2) in direction of the axis (B, 3, 2): (B, 3, size, size)."""
+    x, y = (axis[..., i, None] * (line - centre[..., i, None]) for i in (0, 1))  # (B, 3, size)
+    return x[..., None, :] + y[..., None]
 
 
 def _across(along: Tensor) -> Tensor:
@@ -71,11 +77,14 @@ class OpeningModulation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2 * PARTS, 2 * channels, kernel_size=1, bias=False)
-        nn.init.zeros_(self.conv.weight)
+        self.opened = nn.Parameter(torch.zeros(PARTS, 2 * channels))
+        self.closed = nn.Parameter(torch.zeros(PARTS, 2 * channels))
 
     def forward(self, x: Tensor, driving: Tensor, source: Tensor) -> Tensor:
         """Feature x (B, C, s, s), keypoints (B, K, 2) of the driving face and (1 or B, K, 2) of the source -> as x."""
-        maps = cast_for(self.conv, opening_maps(driving, source, x.shape[-1]))
-        scale, shift = (GAIN * self.conv(maps.contiguous(memory_format=torch.channels_last))).chunk(2, dim=1)
-        return torch.addcmul(x + shift, x, scale.to(x.dtype))
+        size = x.shape[-1]
+        maps, opened = opening_maps(driving, source, size)
+        maps = to_tokens(cast_for(self, maps))  # (B, s s, 3)
+        scale, shift = (GAIN * torch.where(opened, self.opened, self.closed)).chunk(2, dim=2)  # (B, 3, C)
+        scaled = to_image(maps @ scale, size).to(x.dtype)
+        return torch.addcmul(x + to_image(maps @ shift, size), x, scaled)

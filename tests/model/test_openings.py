@@ -11,7 +11,7 @@ from torch import Tensor
 from cbtalk.errors import ConfigError
 from cbtalk.model import openings
 from cbtalk.model.config import GUIDED_KEYPOINTS, TalkerConfig
-from cbtalk.model.openings import opening_maps
+from cbtalk.model.openings import OpeningModulation, opening_maps
 from cbtalk.pretrained import face_mesh
 from cbtalk.train.face_points import MOUTH_CORNERS, POINTS
 
@@ -45,22 +45,26 @@ def test_the_keypoints_are_those_that_training_guides() -> None:
 def test_a_map_lies_where_lips_or_lids_opened_or_closed() -> None:
     shut, wide = face(0.0, 0.0, count=20), face(0.3, 0.15, count=20)
     places = [(0.0, 0.5), (-0.3, -0.2), (0.3, -0.2)]
-    for driving, source, first in ((wide, shut, 0), (shut, wide, openings.PARTS)):
-        maps = opening_maps(driving, source, SIZE)[0]
-        assert maps.shape == (2 * openings.PARTS, SIZE, SIZE)
+    for driving, source, opens in ((wide, shut, True), (shut, wide, False)):
+        maps, opened = opening_maps(driving, source, SIZE)
+        assert maps.shape == (1, openings.PARTS, SIZE, SIZE) and (opened == opens).all()
         for number, place in enumerate(places):
-            seen = maps[(slice(None), *pixel(*place))]
-            assert seen[first + number] > 0.8 and seen.sum() - seen[first + number] < 0.01
-            assert maps[first + number].amax() <= 1 and maps[first + number, 0].amax() < 1e-3
+            seen = maps[(0, slice(None), *pixel(*place))]
+            assert seen[number] > 0.8 and seen.sum() - seen[number] < 0.01
+            assert maps[0, number].amax() <= 1 and maps[0, number, 0].amax() < 1e-3
 
 
 def test_nothing_is_shown_where_nothing_opens_or_closes() -> None:
     moved = face(0.2, 0.1) + torch.tensor([0.1, -0.05])
-    assert opening_maps(moved, face(0.2, 0.1), SIZE).amax() < 1e-4
+    assert opening_maps(moved, face(0.2, 0.1), SIZE)[0].amax() < 1e-4
 
 
-def test_a_map_is_as_high_as_the_opening_and_stronger_the_more_it_changed() -> None:
-    maps = [opening_maps(face(opening, 0.0), face(0.05, 0.0), 256)[0, 0] for opening in (0.1, 0.2, 0.4)]
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_map_is_as_high_as_the_larger_opening_and_stronger_the_more_it_changed(opens: bool) -> None:
+    small, maps = face(0.05, 0.0), []
+    for opening in (0.1, 0.2, 0.4):
+        faces = (face(opening, 0.0), small) if opens else (small, face(opening, 0.0))
+        maps.append(opening_maps(*faces, 256)[0][0, 0])
     for lower, higher in pairwise(maps):
         assert lower.amax() < higher.amax()
         rows, more = ((shown > shown.amax() / 2).any(dim=1).sum() for shown in (lower, higher))
@@ -68,8 +72,21 @@ def test_a_map_is_as_high_as_the_opening_and_stronger_the_more_it_changed() -> N
 
 
 def test_a_face_upside_down_has_the_same_maps() -> None:
-    turned = opening_maps(-face(0.3, 0.1), -face(0.0, 0.2), SIZE)
-    assert torch.allclose(turned.flip(2, 3), opening_maps(face(0.3, 0.1), face(0.0, 0.2), SIZE), atol=1e-4)
+    turned, _ = opening_maps(-face(0.3, 0.1), -face(0.0, 0.2), SIZE)
+    assert torch.allclose(turned.flip(2, 3), opening_maps(face(0.3, 0.1), face(0.0, 0.2), SIZE)[0], atol=1e-4)
+
+
+def test_one_feature_is_changed_by_what_opened_and_by_what_closed_each_for_itself() -> None:
+    change, x = OpeningModulation(2), torch.ones(2, 2, SIZE, SIZE)
+    shut, wide = face(0.0, 0.0), face(0.3, 0.15)
+    with torch.no_grad():
+        change.opened[0, 2] = 1 / openings.GAIN  # the first channel is shifted by an opening mouth
+        change.closed[1, 1] = -1 / openings.GAIN  # the second one is scaled by a closing left eye
+        seen = change(x, torch.cat([wide, shut]), torch.cat([shut, wide])) - x
+    mouth, eye = pixel(0.0, 0.5), pixel(-0.3, -0.2)
+    assert seen[(0, 0, *mouth)] > 0.8 and seen[(1, 1, *eye)] < -0.8
+    seen[(0, 0)], seen[(1, 1)] = 0, 0
+    assert not seen.any()
 
 
 @settings(deadline=None, max_examples=50)
@@ -77,7 +94,7 @@ def test_a_face_upside_down_has_the_same_maps() -> None:
 def test_maps_and_their_gradients_are_finite_for_any_keypoints(seed: int, spread: float) -> None:
     points = torch.randn(2, 2, GUIDED_KEYPOINTS, 2, generator=torch.Generator().manual_seed(seed)) * spread
     points.requires_grad_()
-    maps = opening_maps(points[0], points[1], 16)
+    maps, _ = opening_maps(points[0], points[1], 16)
     maps.sum().backward()
     assert points.grad is not None and points.grad.isfinite().all()
     assert ((maps >= 0) & (maps <= 1)).all()

@@ -119,7 +119,8 @@ def test_weights_without_opening_maps_render_the_same_with_them_until_trained(ti
     assert missing and all(name.startswith("net_g.opening_enc.") for name in missing)
     with torch.no_grad():
         assert torch.equal(*(model.animate(model.encode_source(source), driving) for model in (without, given)))
-        given.net_g.get_parameter(f"opening_enc.{TINY.motion_size}.conv.weight")[:] = 1.0
+        given.net_g.get_parameter(f"opening_enc.{TINY.motion_size}.closed")[:] = 1.0
+        given.net_g.get_parameter(f"opening_enc.{TINY.motion_size}.opened")[:] = 1.0
         moved = given.animate(given.encode_source(source), driving)
     assert not torch.allclose(moved, without.animate(without.encode_source(source), driving), atol=1e-3)
 
