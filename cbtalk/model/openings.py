@@ -62,7 +62,7 @@ def opening_maps(driving: Tensor, source: Tensor, size: int) -> tuple[Tensor, Te
 
 
 def _along(axis: Tensor, centre: Tensor, line: Tensor) -> Tensor:
-    """How far each pixel lies from the centre (B, 3, 2) in direction of the axis (B, 3, 2): (B, 3, size, size)."""
+    """Distance of each pixel from the centre (B, 3, 2) in direction of the axis (B, 3, 2): (B, 3, size, size)."""
     x, y = (axis[..., i, None] * (line - centre[..., i, None]) for i in (0, 1))  # (B, 3, size)
     return x[..., None, :] + y[..., None]
 
