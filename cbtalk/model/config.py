@@ -75,7 +75,7 @@ class TalkerConfig:
 
     # beyond the paper
     opening_maps: bool = False
-    """The generator sees how far mouth and eyes open, by the keypoints that `loss.guidance` keeps there."""
+    """The generator sees where mouth and eyes open or close, by the keypoints that `loss.guidance` keeps there."""
 
     # ablations
     code_allocation: CodeAllocation = "shared"
