@@ -12,9 +12,7 @@ from cbtalk.model.config import PRESETS, TalkerConfig
 from cbtalk.options.parsing import parse
 from cbtalk.train.config_ranges import check_ranges
 from cbtalk.train.face_points import POINTS
-from cbtalk.train.sections import (
-    TrainConfig,
-)
+from cbtalk.train.sections import TrainConfig
 
 NOTHING = ("none", "null", "")  # in any case: the value of a setting that may be absent
 T = TypeVar("T")
