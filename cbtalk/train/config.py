@@ -18,6 +18,20 @@ NOTHING = ("none", "null", "")  # in any case: the value of a setting that may b
 T = TypeVar("T")
 
 
+class _OnceEach(yaml.SafeLoader):
+    """YAML's own loader takes the last of several values that a key has, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path, settings: Sequence[str] = ()) -> TrainConfig:
     """Reads a YAML training configuration; relative paths in it are relative to the working directory.
 
@@ -30,7 +44,7 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> TrainConfig:
             its range.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _OnceEach)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; name a configuration file (.yaml)") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -167,3 +167,13 @@ def test_a_configuration_is_the_same_when_it_is_read_again(tmp_path: Path) -> No
         config = load_config(file)
         write_config(tmp_path / "config.yaml", config)
         assert load_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    "text", ["model: {preset: mini}\nrun: {}\nmodel: {preset: paper}\n", "run: {steps: 1, steps: 2}\n"]
+)
+def test_a_key_that_stands_there_twice_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"twice\.yaml: .*(model|steps) stands there twice(.|\n)*line [13]"):
+        load_config(path)
