@@ -22,7 +22,7 @@ from cbtalk.model.blocks import (
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
-from cbtalk.model.openings import OpeningModulation
+from cbtalk.model.openings import Changes, OpeningModulation, changes_of
 from cbtalk.model.transformer import ProjectedCodes
 from cbtalk.model.warping import warp
 
@@ -167,11 +167,12 @@ class Synthesis(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The codebooks as each layer sees them, and the heat maps (B, D, latent, latent) of the motion query."""
+    """The codebooks as each layer sees them, and what every scale needs of the keypoints."""
 
     motion: list[ProjectedCodes]
-    heatmaps: Tensor | None
+    heatmaps: Tensor | None  # (B, D, latent, latent), of the motion query
     appearance: list[ProjectedCodes]
+    openings: Changes | None
 
 
 class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
@@ -215,18 +216,20 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
                     deformation, occlusion = step.deformation, step.occlusion
             with ranges.range(f"generator_{scale}"):
                 if index == 0:
-                    x = latent = self.show_openings(index, compensated, motion)
+                    x = latent = self.show_openings(index, compensated, tables.openings)
                 else:
                     x = self.fuse(index, compensated, x) if joins else x
-                    x = self.show_openings(index, x, motion)
+                    x = self.show_openings(index, x, tables.openings)
                 x = self.generator.run_stage(index, x)
         return Synthesis(x, latent, steps)
 
     def tables(self, motion: DenseMotion) -> Tables:
-        """The codebooks and heat maps that the compensation of every scale reads."""
+        """The codebooks, heat maps and openings that every scale reads."""
+        openings = changes_of(motion.points, motion.source_points) if self.config.opening_maps else None
         if not self.config.motion_compensation:
-            return Tables([], None, self.project_appearance_codes())
-        return Tables(self.project_motion_codes(), self.encode_heatmaps(motion), self.project_appearance_codes())
+            return Tables([], None, self.project_appearance_codes(), openings)
+        heatmaps = self.encode_heatmaps(motion)
+        return Tables(self.project_motion_codes(), heatmaps, self.project_appearance_codes(), openings)
 
     def compensate(
         self, index: int, feature: Tensor, deformation: Tensor, occlusion: Tensor, tables: Tables
@@ -252,8 +255,6 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         modulated = self.fuse_convs_dict[scale](compensated, x, total)
         return self.fuse_ms_dict[scale](compensated, residual=modulated) if self.config.added_features else modulated
 
-    def show_openings(self, index: int, x: Tensor, motion: DenseMotion) -> Tensor:
-        """`x` (B, C, s, s) changed where mouth and eyes open or close, where the configuration says so."""
-        if not self.config.opening_maps:
-            return x
-        return self.opening_enc[str(self.config.scales[index])](x, motion.points, motion.source_points)
+    def show_openings(self, index: int, x: Tensor, changes: Changes | None) -> Tensor:
+        """`x` (B, C, s, s) changed where mouth and eyes open or close; None: as it is."""
+        return x if changes is None else self.opening_enc[str(self.config.scales[index])](x, changes)

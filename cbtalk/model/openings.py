@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cbtalk.model.blocks import cast_for, to_image, to_tokens
 from cbtalk.model.keypoints import coordinate_grid
 
-# Numbers of the keypoints that `cbtalk.train.face_points` guides there.
-MOUTH_CORNERS, UPPER_LIDS, LOWER_LIDS, PUPILS, LIPS = (0, 1), (2, 3), (4, 5), (6, 7), (12, 13)
+# The keypoints that `cbtalk.train.face_points` guides there; slices, since numbers would be copied to the device.
+MOUTH_CORNERS, UPPER_LIDS, LOWER_LIDS, PUPILS, LIPS = (slice(first, first + 2) for first in (0, 2, 4, 6, 12))
 
 PARTS = 3  # mouth, left eye, right eye
 MOUTH = 0.4  # half of a mouth's width, in distances of its corners
@@ -34,8 +34,8 @@ class Openings(NamedTuple):
 
 def openings_of(points: Tensor) -> Openings:
     """Mouth and eyes between the lips and the lids, by keypoints (B, K, 2)."""
-    corners, lips = points[:, MOUTH_CORNERS, :], points[:, LIPS, :]
-    upper, lower, pupils = points[:, UPPER_LIDS, :], points[:, LOWER_LIDS, :], points[:, PUPILS, :]
+    corners, lips = points[:, MOUTH_CORNERS], points[:, LIPS]
+    upper, lower, pupils = points[:, UPPER_LIDS], points[:, LOWER_LIDS], points[:, PUPILS]
     mouth, eye = MOUTH * (corners[:, 1:] - corners[:, :1]), EYE * (pupils[:, 1:] - pupils[:, :1])
     along = torch.cat([mouth, eye, eye], dim=1)
     width = along.norm(dim=-1, keepdim=True).clamp(min=THINNEST)
@@ -45,20 +45,30 @@ def openings_of(points: Tensor) -> Openings:
     return Openings(torch.cat([lips.mean(1, keepdim=True), (upper + lower) / 2], dim=1), along, width, height)
 
 
-def opening_maps(driving: Tensor, source: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Maps of the parts that opened or closed since the source, by keypoints (B, K, 2) and (1 or B, K, 2).
+class Changes(NamedTuple):
+    """Mouth and eyes that opened or closed since the source, as ellipses in the driving face."""
 
-    Returns:
-        (B, 3, size, size) in [0, 1]: ellipses at their places in the driving face, as high as the larger opening of the
-        two, and the stronger the more it changed. (B, 3, 1): whether each is of a part that opened.
-    """
+    centre: Tensor  # (B, 3, 2) in [-1, 1]
+    along: Tensor  # (B, 3, 2): direction of the width, over half of it
+    across: Tensor  # (B, 3, 2): direction of the height, over half of the larger one
+    strength: Tensor  # (B, 3, 1) in [0, 1)
+    opened: Tensor  # (B, 3, 1): True for a part that opened
+
+
+def changes_of(driving: Tensor, source: Tensor) -> Changes:
+    """The changes from the source's keypoints (1 or B, K, 2) to the driving ones (B, K, 2)."""
     now, before = openings_of(driving), openings_of(source)
-    change = (now.height - before.height) / now.width  # (B, 3, 1)
-    line = coordinate_grid(size, driving)[0, :, 0]
-    u = _along(now.along / now.width, now.centre, line)
-    v = _along(_across(now.along) / torch.maximum(now.height, before.height), now.centre, line)
+    change = (now.height - before.height) / now.width
+    across = _across(now.along) / torch.maximum(now.height, before.height)
+    return Changes(now.centre, now.along / now.width, across, torch.tanh(SLOPE * change.abs()), change > 0)
+
+
+def opening_maps(changes: Changes, size: int) -> Tensor:
+    """(B, 3, size, size) in [0, 1]: an ellipse where each part opened or closed, the stronger the more it did."""
+    line = coordinate_grid(size, changes.centre)[0, :, 0]
+    u, v = (_along(axis, changes.centre, line) for axis in (changes.along, changes.across))
     radius = torch.addcmul(u * u, v, v)
-    return torch.tanh(SLOPE * change.abs())[..., None] * torch.exp(-radius.square()), change > 0
+    return changes.strength[..., None] * torch.exp(-radius.square())
 
 
 def _along(axis: Tensor, centre: Tensor, line: Tensor) -> Tensor:
@@ -80,11 +90,10 @@ class OpeningModulation(nn.Module):
         self.opened = nn.Parameter(torch.zeros(PARTS, 2 * channels))
         self.closed = nn.Parameter(torch.zeros(PARTS, 2 * channels))
 
-    def forward(self, x: Tensor, driving: Tensor, source: Tensor) -> Tensor:
-        """Feature x (B, C, s, s), keypoints (B, K, 2) of the driving face and (1 or B, K, 2) of the source -> as x."""
+    def forward(self, x: Tensor, changes: Changes) -> Tensor:
+        """Feature (B, C, s, s) -> the same shape, dtype and layout."""
         size = x.shape[-1]
-        maps, opened = opening_maps(driving, source, size)
-        maps = to_tokens(cast_for(self, maps))  # (B, s s, 3)
-        scale, shift = (GAIN * torch.where(opened, self.opened, self.closed)).chunk(2, dim=2)  # (B, 3, C)
-        scaled = to_image(maps @ scale, size).to(x.dtype)
-        return torch.addcmul(x + to_image(maps @ shift, size), x, scaled)
+        maps = to_tokens(cast_for(self, opening_maps(changes, size)))  # (B, s s, 3)
+        weight = GAIN * torch.where(changes.opened, self.opened, self.closed)  # (B, 3, 2 C)
+        scale, shift = (to_image(maps @ half, size) for half in weight.chunk(2, dim=2))
+        return torch.addcmul(x + shift, x, scale.to(x.dtype))
