@@ -20,6 +20,7 @@ MOUTH = 0.4  # half of a mouth's width, in distances of its corners
 EYE = 0.2  # half of an eye's width, in distances of the pupils
 THINNEST = 0.012  # half of the height of a closed one, 1 being half of the image
 SLOPE = 4.0  # of a map's strength, by the change of height in widths
+OPEN_EYE, CLOSED_EYE = 0.23, 0.15  # height over width; some people open their eyes no further, and close them to 0.2
 GAIN = 128.0  # Adam's steps are equally long for all parameters; those that start at zero need more
 
 
@@ -59,8 +60,16 @@ def changes_of(driving: Tensor, source: Tensor) -> Changes:
     """The changes from the source's keypoints (1 or B, K, 2) to the driving ones (B, K, 2)."""
     now, before = openings_of(driving), openings_of(source)
     change = (now.height - before.height) / now.width
+    opened = change > 0
+    strength = torch.tanh(SLOPE * change.abs()) * torch.where(opened, _lacking(before), 1)
     across = _across(now.along) / torch.maximum(now.height, before.height)
-    return Changes(now.centre, now.along / now.width, across, torch.tanh(SLOPE * change.abs()), change > 0)
+    return Changes(now.centre, now.along / now.width, across, strength, opened)
+
+
+def _lacking(source: Openings) -> Tensor:
+    """Share (B, 3, 1) of an opened part that the source does not show: an eye that is open there has its own iris."""
+    eyes = ((OPEN_EYE - source.height / source.width) / (OPEN_EYE - CLOSED_EYE)).clamp(0, 1)
+    return torch.cat([torch.ones_like(eyes[:, :1]), eyes[:, 1:]], dim=1)
 
 
 def opening_maps(changes: Changes, size: int) -> Tensor:

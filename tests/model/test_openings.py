@@ -62,6 +62,13 @@ def test_nothing_is_shown_where_nothing_opens_or_closes() -> None:
     assert opening_maps(changes_of(moved, face(0.2, 0.1)), SIZE).amax() < 1e-4
 
 
+def test_nothing_is_painted_into_an_eye_that_the_source_shows_open() -> None:
+    for before, shown in ((0.06, False), (0.0, True)):  # 0.06: a narrow eye, as some people have it
+        maps = opening_maps(changes_of(face(0.1, 0.2), face(0.0, before)), SIZE)[0]
+        assert (maps[1:].amax() > 0.8) == shown and (maps[1:].amax() == 0) != shown
+        assert maps[0].amax() > 0.5  # the mouth opens all the same
+
+
 @pytest.mark.parametrize("opens", [True, False])
 def test_a_map_is_as_high_as_the_larger_opening_and_stronger_the_more_it_changed(opens: bool) -> None:
     small, maps = face(0.05, 0.0), []
