@@ -49,6 +49,7 @@ def _group_of(name: str) -> str:
         ("net_g.generator.", "generator"),
         ("net_g.fuse_", "generator"),
         ("net_g.opening_enc", "generator"),
+        ("net_g.source_pixels", "generator"),
     ):
         if name.startswith(start):
             return GROUPS[group]

@@ -19,7 +19,7 @@ class Encode(nn.Module):
         self.talker = talker
 
     def forward(self, source: Tensor) -> tuple[Tensor, ...]:
-        """(1, 3, H, W) in [-1, 1] -> (1, K, 2), (1, K, 2, 2), (1, 3, h, h), and (1, C, s, s) for each scale."""
+        """(1, 3, H, W) in [-1, 1] -> (1, K, 2), (1, K, 2, 2), (1, 3, h, h), and the features (1, C, s, s)."""
         state = self.talker.encode_source(source)
         return *state.keypoints, state.small, *state.features
 
@@ -50,7 +50,8 @@ class Animate(nn.Module):
 def source_names(talker: Talker) -> list[str]:
     """Names of what `Encode` gives and `Animate` takes."""
     features = [f"feature_{scale}" for scale in talker.config.scales]
-    return ["source_keypoints", "source_jacobians", "source_small", *features]
+    image = ["source_image"] if talker.config.source_pixels else []
+    return ["source_keypoints", "source_jacobians", "source_small", *features, *image]
 
 
 def programs(talker: Talker) -> dict[str, ExportedProgram]:

@@ -76,6 +76,8 @@ class TalkerConfig:
     # beyond the paper
     opening_maps: bool = False
     """The generator sees where mouth and eyes open or close, by the keypoints that `loss.guidance` keeps there."""
+    source_pixels: bool = False
+    """The image takes the warped source's own pixels where the flow fits."""
 
     # ablations
     code_allocation: CodeAllocation = "shared"

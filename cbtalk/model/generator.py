@@ -23,6 +23,7 @@ from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
 from cbtalk.model.openings import Changes, OpeningModulation, changes_of
+from cbtalk.model.source_pixels import SourcePixels
 from cbtalk.model.transformer import ProjectedCodes
 from cbtalk.model.warping import warp
 
@@ -58,11 +59,13 @@ class Encoder(nn.Module):
         ]
         self.blocks = nn.ModuleList(blocks)
         self.kept = kept
+        self.gives_image = config.source_pixels
 
     @ranges.ranged("encode_source")
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> (B, C, s, s) for each scale, coarsest (the latent) first."""
-        return self._features(cast_for(self.blocks[0], image), len(self.blocks) - 1)
+        """(B, 3, H, W) -> (B, C, s, s) for each scale, coarsest (the latent) first; then the image, where asked."""
+        features = self._features(cast_for(self.blocks[0], image), len(self.blocks) - 1)
+        return (*features, image) if self.gives_image else features
 
     def appearance_targets(self, image: Tensor) -> tuple[Tensor, ...]:
         """Like `forward`, but the latent is the feature after the first attention block: what codes learn from."""
@@ -101,12 +104,12 @@ class Generator(nn.Module):
                 if scale == 0:
                     blocks.append(AttentionBlock(width, groups))
         blocks += [GroupNorm(groups, width), ToImage(width, 3)]
-        ends.append(len(blocks))
+        ends.append(len(blocks) - 1)
         self.blocks = nn.ModuleList(blocks)
-        self.stages = [range(a, b) for a, b in pairwise([0, *ends])]
+        self.stages = [range(a, b) for a, b in pairwise([0, *ends])]  # all but the last block
 
     def run_stage(self, scale: int, x: Tensor) -> Tensor:
-        """From the feature of a scale, fused, to that of the next finer one; the last stage makes the image."""
+        """From the feature of a scale, fused, to that of the next finer one; of the last, to that of `to_image`."""
         for block in self.stages[scale]:
             x = self.blocks[block](x)
         return x
@@ -164,6 +167,7 @@ class Synthesis(NamedTuple):
     image: Tensor  # (B, 3, H, W)
     latent: Tensor  # (B, C, latent, latent), compensated
     motion: list[MotionStep]  # one per scale; empty without motion compensation
+    warped: Tensor | None  # (B, 3, H, W): the source's pixels under the last flow; None without source pixels
 
 
 class Tables(NamedTuple):
@@ -200,9 +204,11 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
                     for scale, width in zip(config.scales, config.channels, strict=True)
                 }
             )
+        if config.source_pixels:
+            self.source_pixels = SourcePixels(config.channels[-1])
 
     def forward(self, features: Sequence[Tensor], motion: DenseMotion) -> Synthesis:
-        """Source features (1 or B, C, s, s) per scale as `Encoder` gives them, dense motion (B, ...) -> `Synthesis`."""
+        """The source (1 or B, C, s, s) as `Encoder` gives it, and dense motion (B, ...) -> `Synthesis`."""
         deformation, occlusion = motion.deformation, motion.occlusion
         steps: list[MotionStep] = []
         tables = self.tables(motion)
@@ -221,7 +227,12 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
                     x = self.fuse(index, compensated, x) if joins else x
                     x = self.show_openings(index, x, tables.openings)
                 x = self.generator.run_stage(index, x)
-        return Synthesis(x, latent, steps)
+        with ranges.range("generator_image"):
+            image, warped = self.generator.to_image(x), None
+            if self.config.source_pixels:
+                warped = warp(features[-1], deformation)
+                image = self.source_pixels(x, image, warped)
+        return Synthesis(image, latent, steps, warped)
 
     def tables(self, motion: DenseMotion) -> Tables:
         """The codebooks, heat maps and openings that every scale reads."""

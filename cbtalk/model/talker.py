@@ -20,7 +20,7 @@ class SourceState(NamedTuple):
     """Everything that depends on the source image alone; made by `Talker.encode_source`."""
 
     keypoints: Keypoints  # (B, K)
-    features: tuple[Tensor, ...]  # (B, C, s, s) for each scale, coarsest first, in the talker's dtype
+    features: tuple[Tensor, ...]  # (B, C, s, s) as `Encoder` gives them, in the talker's dtype
     small: Tensor  # (B, 3, h, h): the source as dense motion sees it
 
 
@@ -30,6 +30,7 @@ class TalkerOutput:
 
     prediction: Tensor  # (B, 3, H, W)
     prediction_lr: Tensor | None  # (B, 3, H, W): the generator without fusion; None unless asked for
+    warped: Tensor | None  # (B, 3, H, W): the source's pixels under the last flow; None without source pixels
     source_keypoints: Keypoints
     driving_keypoints: Keypoints
     deformations: list[Tensor]  # (B, h, h, 2): dense motion's, then after each scale
@@ -112,6 +113,7 @@ class Talker(nn.Module):
         output = TalkerOutput(
             prediction=result.image,
             prediction_lr=self.net_g.generator(result.latent) if low_resolution else None,
+            warped=result.warped,
             source_keypoints=state.keypoints,
             driving_keypoints=driving_keypoints,
             deformations=[motion.deformation, *(step.deformation for step in result.motion)],

@@ -88,6 +88,8 @@ def check_config(config: TrainConfig) -> None:
         raise ConfigError(f"{', '.join(users)} needs guidance.model, MediaPipe's face mesh")
     if config.loss.guidance and config.model.keypoints < len(POINTS):
         raise ConfigError(f"loss.guidance needs model.keypoints of {len(POINTS)} or more")
+    if config.loss.warped and not config.model.source_pixels:
+        raise ConfigError("loss.warped needs model.source_pixels: without them, the source itself is not warped")
 
 
 def face_users(config: TrainConfig) -> list[str]:

@@ -146,6 +146,8 @@ class Objective:
             raw["changed"] = changed_l1(prediction, batch.source, driving)
         if self.weights.expression and batch.points is not None:
             raw["expression"] = expression_l1(prediction, driving, batch.points[1])
+        if self.weights.warped and output.warped is not None:
+            raw["warped"] = F.l1_loss(full_precision(output.warped), driving)
         if self.perceptual is not None:
             windows = self._windows(batch, drawn)
             with torch.no_grad():

@@ -105,6 +105,8 @@ class LossConfig:
     """The same, each pixel weighted by how much the driving frame differs from the source there."""
     expression: float = 0.0
     """The same, each pixel weighted by how near mouth and eyes it lies; needs guidance.model."""
+    warped: float = 0.0
+    """The same of the source's pixels under the last flow; needs model.source_pixels."""
     perceptual: float = 1.0
     """Distance of VGG features; off without perceptual.weights."""
     low_resolution: float = 0.5

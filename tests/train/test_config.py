@@ -37,9 +37,9 @@ def test_the_first_stage_is_the_mini_preset_without_its_finest_level() -> None:
     assert second.augment != AugmentConfig()
 
 
-def test_the_third_stage_is_the_second_with_opening_maps() -> None:
+def test_the_third_stage_is_the_second_with_opening_maps_and_source_pixels() -> None:
     second, third = load_config(CONFIGS / "mini.yaml"), load_config(CONFIGS / "mini-faces.yaml")
-    assert third.model == replace(second.model, opening_maps=True)
+    assert third.model == replace(second.model, opening_maps=True, source_pixels=True)
     assert third.run.init == second.run.output / WEIGHTS_NAME
 
 
@@ -62,6 +62,7 @@ def test_small_runs_are_safe_every_two_minutes(path: Path) -> None:
         ("augment: {colour: 0.1}", "colour"),
         ("optimizer: {betas: [0.9]}", "optimizer.betas"),
         ("run: {batch_size: 6, micro_batches: 4}", "micro_batches"),
+        ("loss: {warped: 1.0}", "loss.warped needs model.source_pixels"),
         ("- a list", "table"),
         ("a: [", "YAML"),
     ],
