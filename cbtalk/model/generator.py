@@ -22,7 +22,7 @@ from cbtalk.model.blocks import (
 from cbtalk.model.config import TalkerConfig
 from cbtalk.model.dense_motion import DenseMotion
 from cbtalk.model.motion_compensation import MotionCompensation, MotionStep
-from cbtalk.model.openings import Changes, OpeningModulation, changes_of
+from cbtalk.model.openings import Changes, OpeningModulation, changes_of, opening_maps
 from cbtalk.model.source_pixels import SourcePixels
 from cbtalk.model.transformer import ProjectedCodes
 from cbtalk.model.warping import warp
@@ -231,7 +231,8 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
             image, warped = self.generator.to_image(x), None
             if self.config.source_pixels:
                 warped = warp(features[-1], deformation)
-                image = self.source_pixels(x, image, warped)
+                changed = None if tables.openings is None else opening_maps(tables.openings, x.shape[-1])
+                image = self.source_pixels(x, image, warped, changed)
         return Synthesis(image, latent, steps, warped)
 
     def tables(self, motion: DenseMotion) -> Tables:

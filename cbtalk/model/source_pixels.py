@@ -19,7 +19,15 @@ class SourcePixels(nn.Module):
         assert self.mask.bias is not None
         nn.init.zeros_(self.mask.bias)
 
-    def forward(self, feature: Tensor, image: Tensor, warped: Tensor) -> Tensor:
-        """Feature (B, C, H, W), of which the image was made; image and warped source (B, 3, H, W) -> (B, 3, H, W)."""
+    def forward(self, feature: Tensor, image: Tensor, warped: Tensor, changed: Tensor | None) -> Tensor:
+        """Image and warped source (B, 3, H, W) -> (B, 3, H, W).
+
+        Args:
+            feature: (B, C, H, W), of which the image was made.
+            changed: (B, P, H, W) in [0, 1], maps of parts that the source shows otherwise, an open mouth closed.
+        """
         image = full_precision(image)
-        return image + torch.sigmoid(full_precision(self.mask(feature))) * (warped - image)
+        mask = torch.sigmoid(full_precision(self.mask(feature)))
+        if changed is not None:
+            mask = mask * (1 - changed.amax(dim=1, keepdim=True))
+        return image + mask * (warped - image)

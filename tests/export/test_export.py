@@ -21,7 +21,7 @@ from tests.model.conftest import make_tiny
 
 CHANGES: list[dict[str, Any]] = [
     {"opening_maps": True, "keypoints": 16, "appearance_scales": 1, "keypoint_query": "source_driving"},
-    {"source_pixels": True},
+    {"source_pixels": True, "opening_maps": True, "keypoints": 16},
     {"motion_compensation": False, "appearance_scales": 0},
 ]
 

@@ -11,7 +11,7 @@ from tests.model.test_talker import images
 def test_half_of_the_image_is_the_source_until_the_mask_is_trained() -> None:
     part, feature = SourcePixels(8), torch.randn(2, 8, 16, 16)
     image, warped = torch.randn(2, 2, 3, 16, 16).unbind(0)
-    assert torch.allclose(part(feature, image, warped), (image + warped) / 2, atol=1e-5)
+    assert torch.allclose(part(feature, image, warped, None), (image + warped) / 2, atol=1e-5)
 
 
 def test_the_mask_chooses_pixel_by_pixel() -> None:
@@ -20,8 +20,17 @@ def test_the_mask_chooses_pixel_by_pixel() -> None:
     with torch.no_grad():
         part.mask.weight[0, 0, 1, 1] = 100
         part.mask.get_parameter("bias").fill_(-50)
-    mixed = part(feature, torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16))
+    mixed = part(feature, torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16), None)
     assert torch.equal(mixed[..., :8].round(), torch.ones(1, 3, 16, 8)) and mixed[..., 8:].abs().max() < 1e-6
+
+
+def test_nothing_of_the_source_is_taken_where_a_part_changed() -> None:
+    image, warped = torch.randn(2, 2, 3, 16, 16).unbind(0)
+    changed = torch.zeros(2, 3, 16, 16)
+    changed[:, 1, :, :8] = 1
+    mixed = SourcePixels(8)(torch.randn(2, 8, 16, 16), image, warped, changed)
+    assert torch.equal(mixed[..., :8], image[..., :8])
+    assert torch.allclose(mixed[..., 8:], (image + warped)[..., 8:] / 2, atol=1e-5)
 
 
 def test_the_source_itself_comes_back_where_nothing_moves_and_the_mask_is_open(tiny: MakeTalker) -> None:

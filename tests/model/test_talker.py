@@ -48,7 +48,7 @@ ODD_SIZES: list[dict[str, Any]] = [
     {"motion_compensation": False, "appearance_scales": 0},
     {"opening_maps": True, "keypoints": 16},
     {"opening_maps": True, "keypoints": 18, "motion_downsampling": 1, "image_size": 32},
-    {"source_pixels": True},
+    {"source_pixels": True, "opening_maps": True, "keypoints": 16},
     {"source_pixels": True, "motion_compensation": False, "fused_scales": 1},
 ]
 
