@@ -29,7 +29,7 @@ SHORT = {
     "train": [
         *("--run.steps=1", "--run.batch-size=1", "--run.device=cpu", VALIDATION, "--data.min-frames=2"),
         *("--loss.perceptual=0", "--loss.guidance=0", "--loss.expression=0"),
-        *("--guidance.steps=0", "--guidance.model=None"),
+        *("--guidance.steps=0", "--guidance.model=None", "--perceptual.no-faces", "--data.expressive-pairs=0"),
     ],
     "ablate": ["--only=full", VALIDATION, "--run.steps=1", "--run.batch-size=1", "--loss.perceptual=0"],
 }
