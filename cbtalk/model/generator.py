@@ -211,6 +211,7 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         """The source (1 or B, C, s, s) as `Encoder` gives it, and dense motion (B, ...) -> `Synthesis`."""
         deformation, occlusion = motion.deformation, motion.occlusion
         steps: list[MotionStep] = []
+        warped = None
         tables = self.tables(motion)
         for index, scale in enumerate(self.config.scales):
             joins = index < len(self.config.joining_scales)
@@ -227,13 +228,25 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
                     x = self.fuse(index, compensated, x) if joins else x
                     x = self.show_openings(index, x, tables.openings)
                 x = self.generator.run_stage(index, x)
-        with ranges.range("generator_image"):
-            image, warped = self.generator.to_image(x), None
-            if self.config.source_pixels:
-                warped = warp(features[-1], deformation)
-                changed = None if tables.openings is None else opening_maps(tables.openings, x.shape[-1])
-                image = self.source_pixels(x, image, warped, changed)
-        return Synthesis(image, latent, steps, warped)
+                if index == len(self.config.scales) - 1:
+                    x, warped = self.image_of(x, features[-1], deformation, tables.openings)
+        return Synthesis(x, latent, steps, warped)
+
+    def image_of(
+        self, x: Tensor, source: Tensor, deformation: Tensor, openings: Changes | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The image (B, 3, H, W) of the last feature (B, C, H, W), and the warped source that is mixed into it.
+
+        Args:
+            source: (1 or B, 3, H, W); not read without source pixels.
+            deformation: (B, h, h, 2).
+        """
+        image = self.generator.to_image(x)
+        if not self.config.source_pixels:
+            return image, None
+        warped = warp(source, deformation)
+        changed = None if openings is None else opening_maps(openings, x.shape[-1])
+        return self.source_pixels(x, image, warped, changed), warped
 
     def tables(self, motion: DenseMotion) -> Tables:
         """The codebooks, heat maps and openings that every scale reads."""
