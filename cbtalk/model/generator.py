@@ -222,31 +222,32 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
                     steps.append(step)
                     deformation, occlusion = step.deformation, step.occlusion
             with ranges.range(f"generator_{scale}"):
+                maps = None if tables.openings is None else opening_maps(tables.openings, scale)
                 if index == 0:
-                    x = latent = self.show_openings(index, compensated, tables.openings)
+                    x = latent = self.show_openings(index, compensated, tables.openings, maps)
                 else:
                     x = self.fuse(index, compensated, x) if joins else x
-                    x = self.show_openings(index, x, tables.openings)
+                    x = self.show_openings(index, x, tables.openings, maps)
                 x = self.generator.run_stage(index, x)
                 if index == len(self.config.scales) - 1:
-                    x, warped = self.image_of(x, features[-1], deformation, tables.openings)
+                    x, warped = self.image_of(x, features[-1], deformation, maps)
         return Synthesis(x, latent, steps, warped)
 
     def image_of(
-        self, x: Tensor, source: Tensor, deformation: Tensor, openings: Changes | None
+        self, x: Tensor, source: Tensor, deformation: Tensor, maps: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The image (B, 3, H, W) of the last feature (B, C, H, W), and the warped source that is mixed into it.
 
         Args:
             source: (1 or B, 3, H, W); not read without source pixels.
             deformation: (B, h, h, 2).
+            maps: (B, 3, H, W), of openings; or None.
         """
         image = self.generator.to_image(x)
         if not self.config.source_pixels:
             return image, None
         warped = warp(source, deformation)
-        changed = None if openings is None else opening_maps(openings, x.shape[-1])
-        return self.source_pixels(x, image, warped, changed), warped
+        return self.source_pixels(x, image, warped, maps), warped
 
     def tables(self, motion: DenseMotion) -> Tables:
         """The codebooks, heat maps and openings that every scale reads."""
@@ -280,6 +281,6 @@ class CompensatedGenerator(MotionCompensation, AppearanceCompensation):
         modulated = self.fuse_convs_dict[scale](compensated, x, total)
         return self.fuse_ms_dict[scale](compensated, residual=modulated) if self.config.added_features else modulated
 
-    def show_openings(self, index: int, x: Tensor, changes: Changes | None) -> Tensor:
-        """`x` (B, C, s, s) changed where mouth and eyes open or close; None: as it is."""
-        return x if changes is None else self.opening_enc[str(self.config.scales[index])](x, changes)
+    def show_openings(self, index: int, x: Tensor, changes: Changes | None, maps: Tensor | None) -> Tensor:
+        """`x` (B, C, s, s) changed where mouth and eyes open or close, by `maps` (B, 3, s, s); None: as it is."""
+        return x if changes is None else self.opening_enc[str(self.config.scales[index])](x, maps, changes.opened)

@@ -20,7 +20,7 @@ MOUTH = 0.4  # half of a mouth's width, in distances of its corners
 EYE = 0.2  # half of an eye's width, in distances of the pupils
 THINNEST = 0.012  # half of the height of a closed one, 1 being half of the image
 SLOPE = 4.0  # of a map's strength, by the change of height in widths
-OPEN_EYE, CLOSED_EYE = 0.23, 0.15  # height over width; some people open their eyes no further, and close them to 0.2
+OPEN_EYE, CLOSED_EYE = 0.23, 0.15  # an eye's height over its width; narrow ones that are open have no more than 0.23
 GAIN = 128.0  # Adam's steps are equally long for all parameters; those that start at zero need more
 
 
@@ -99,10 +99,9 @@ class OpeningModulation(nn.Module):
         self.opened = nn.Parameter(torch.zeros(PARTS, 2 * channels))
         self.closed = nn.Parameter(torch.zeros(PARTS, 2 * channels))
 
-    def forward(self, x: Tensor, changes: Changes) -> Tensor:
-        """Feature (B, C, s, s) -> the same shape, dtype and layout."""
-        size = x.shape[-1]
-        maps = to_tokens(cast_for(self, opening_maps(changes, size)))  # (B, s s, 3)
-        weight = GAIN * torch.where(changes.opened, self.opened, self.closed)  # (B, 3, 2 C)
-        scale, shift = (to_image(maps @ half, size) for half in weight.chunk(2, dim=2))
+    def forward(self, x: Tensor, maps: Tensor, opened: Tensor) -> Tensor:
+        """Feature (B, C, s, s), its `opening_maps` (B, 3, s, s), and which opened (B, 3, 1) -> a feature like it."""
+        tokens = to_tokens(cast_for(self, maps))  # (B, s s, 3)
+        weight = GAIN * torch.where(opened, self.opened, self.closed)  # (B, 3, 2 C)
+        scale, shift = (to_image(tokens @ half, x.shape[-1]) for half in weight.chunk(2, dim=2))
         return torch.addcmul(x + shift, x, scale.to(x.dtype))

@@ -20,7 +20,7 @@ class SourceState(NamedTuple):
     """Everything that depends on the source image alone; made by `Talker.encode_source`."""
 
     keypoints: Keypoints  # (B, K)
-    features: tuple[Tensor, ...]  # (B, C, s, s) as `Encoder` gives them, in the talker's dtype
+    features: tuple[Tensor, ...]  # (B, C, s, s) as `Encoder` gives them, in the talker's dtype; the image as it is
     small: Tensor  # (B, 3, h, h): the source as dense motion sees it
 
 

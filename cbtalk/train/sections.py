@@ -106,7 +106,7 @@ class LossConfig:
     expression: float = 0.0
     """The same, each pixel weighted by how near mouth and eyes it lies; needs guidance.model."""
     warped: float = 0.0
-    """The same of the source's pixels under the last flow; needs model.source_pixels."""
+    """Mean absolute difference of the source's pixels under the last flow; needs model.source_pixels."""
     perceptual: float = 1.0
     """Distance of VGG features; off without perceptual.weights."""
     low_resolution: float = 0.5

@@ -93,7 +93,8 @@ def test_one_feature_is_changed_by_what_opened_and_by_what_closed_each_for_itsel
     with torch.no_grad():
         change.opened[0, 2] = 1 / openings.GAIN  # the first channel is shifted by an opening mouth
         change.closed[1, 1] = -1 / openings.GAIN  # the second one is scaled by a closing left eye
-        seen = change(x, changes_of(torch.cat([wide, shut]), torch.cat([shut, wide]))) - x
+        changes = changes_of(torch.cat([wide, shut]), torch.cat([shut, wide]))
+        seen = change(x, opening_maps(changes, SIZE), changes.opened) - x
     mouth, eye = pixel(0.0, 0.5), pixel(-0.3, -0.2)
     assert seen[(0, 0, *mouth)] > 0.8 and seen[(1, 1, *eye)] < -0.8
     seen[(0, 0)], seen[(1, 1)] = 0, 0
@@ -113,7 +114,8 @@ class Indexed(TorchDispatchMode):
 def test_no_index_is_copied_to_the_device() -> None:
     change, x = OpeningModulation(2), torch.ones(1, 2, SIZE, SIZE)
     with torch.no_grad(), Indexed() as indexed:
-        change(x, changes_of(face(0.3, 0.15), face(0.0, 0.0)))
+        changes = changes_of(face(0.3, 0.15), face(0.0, 0.0))
+        change(x, opening_maps(changes, SIZE), changes.opened)
     assert indexed.count == 0
 
 
